@@ -1,0 +1,34 @@
+# Every target makes .venv by itself. LOG=path makes the demo replay a real log instead of the simulator.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+LOG    ?=
+
+.PHONY: demo test faults lint bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv -c constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed ## events in, refreshed recommendations out, on a real Kafka
+	$(BIN)/freshet demo $(if $(LOG),--log '$(LOG)')
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed ## the long fault suite: kills, pauses, corruption, on a real Kafka
+	$(BIN)/python -m pytest -m 'faults'
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## prints the figures of tests/benchmarks
+	for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""The diffusion recommenders. Knows neither storage nor streams."""

@@ -1,0 +1,125 @@
+"""Users' histories packed for a model: compressed sparse rows, newest interaction first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.items import ItemIndex
+
+__all__ = ["Histories", "Padded"]
+
+UserColumns = tuple[Sequence[str], Sequence[int], Sequence[float]]  # items, times_ms, strengths, newest first
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows padded to a rectangle on a device, B users by L places, place 0 the newest."""
+
+    columns: Tensor  # int64 [B, L], 0 where padded
+    times_ms: Tensor  # int64 [B, L]
+    strengths: Tensor  # float32 [B, L], 0 where padded
+    lengths: Tensor  # int64 [B]
+
+    @property
+    def valid(self) -> Tensor:
+        """bool [B, L]: places that hold an interaction."""
+        return torch.arange(self.columns.shape[1], device=self.columns.device) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Row u is entries offsets[u]..offsets[u+1], newest first. A column of -1 is an unknown item, see `known`."""
+
+    offsets: np.ndarray  # int64 [B + 1]
+    columns: np.ndarray  # int64 [nnz]
+    times_ms: np.ndarray  # int64 [nnz]
+    strengths: np.ndarray  # float32 [nnz]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def pack(cls, index: ItemIndex, users: Iterable[UserColumns]) -> Histories:
+        """Rows in the order of `users`. Interactions with items the index does not know are left out."""
+        items: list[str] = []
+        times: list[int] = []
+        strengths: list[float] = []
+        lengths = []
+        for user_items, user_times, user_strengths in users:
+            items.extend(user_items)
+            times.extend(user_times)
+            strengths.extend(user_strengths)
+            lengths.append(len(user_items))
+        columns = index.columns(items)
+        packed = cls(
+            np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+            columns,
+            np.asarray(times, dtype=np.int64),
+            np.asarray(strengths, dtype=np.float32),
+        )
+        return packed.known()
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray, users: int) -> Histories:
+        """From (user, item) int rows with each user's rows in time order; times become ranks."""
+        order = np.argsort(rows[:, 0], kind="stable")
+        columns = rows[order, 1].astype(np.int64)
+        counts = np.bincount(rows[:, 0], minlength=users)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        age = np.arange(len(columns)) - np.repeat(offsets[:-1], counts)  # 0 oldest
+        newest_first = np.repeat(offsets[1:], counts) - 1 - age
+        return cls(offsets, columns[newest_first], age[newest_first], np.ones(len(columns), np.float32))
+
+    def known(self) -> Histories:
+        """Without interactions with unknown items, which models neither score nor learn."""
+        return self if (self.columns >= 0).all() else self._where(self.columns >= 0)
+
+    def _where(self, kept: np.ndarray) -> Histories:
+        total = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return Histories(total[self.offsets], self.columns[kept], self.times_ms[kept], self.strengths[kept])
+
+    def select(self, rows: np.ndarray) -> Histories:
+        """These rows, in this order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entries = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(self.offsets[rows], lengths)
+        return Histories(offsets, self.columns[entries], self.times_ms[entries], self.strengths[entries])
+
+    def split(self, counts: np.ndarray) -> tuple[Histories, Histories]:
+        """(newest, rest): the newest `counts[u]` interactions of each row, and what is before them."""
+        rank = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
+        newest = rank < np.repeat(counts, self.lengths)
+        return self._where(newest), self._where(~newest)
+
+    def split_at(self, time_ms: int) -> tuple[Histories, Histories]:
+        """(newer, rest): interactions after `time_ms`, and those at or before it."""
+        newer = self.times_ms > time_ms
+        return self._where(newer), self._where(~newer)
+
+    def newest(self, limit: int) -> Histories:
+        """Each row cut to its newest `limit` interactions."""
+        return self if not len(self) or self.lengths.max() <= limit else self.split(np.full(len(self), limit))[0]
+
+    def padded(self, device: torch.device) -> Padded:
+        lengths = self.lengths
+        width = int(lengths.max()) if len(lengths) else 0
+        place = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], lengths)
+        flat = np.repeat(np.arange(len(self)) * width, lengths) + place
+
+        def spread(values: np.ndarray) -> Tensor:
+            rectangle = np.zeros(len(self) * width, dtype=values.dtype)
+            rectangle[flat] = values
+            return torch.from_numpy(rectangle).view(len(self), width).to(device)
+
+        return Padded(
+            spread(self.columns), spread(self.times_ms), spread(self.strengths), torch.from_numpy(lengths).to(device)
+        )

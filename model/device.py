@@ -1,0 +1,20 @@
+"""Where a model runs, decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+__all__ = ["pick_device"]
+
+
+def pick_device(preference: str | None, environment: Mapping[str, str]) -> torch.device:
+    """`preference`, else FRESHET_DEVICE, else CUDA when there, else the CPU.
+
+    Raises ValueError when CUDA is asked for and not there.
+    """
+    name = preference or environment.get("FRESHET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device; use cpu")
+    return torch.device(name)

@@ -1,0 +1,39 @@
+"""Fitting on several devices or machines: processes started by `torchrun`, one per device, joined into one group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as distributed
+
+__all__ = ["joined_by_torchrun", "process_count", "process_rank"]
+
+
+@contextmanager
+def joined_by_torchrun(device: torch.device) -> Iterator[torch.device]:
+    """The group of this `torchrun`'s processes, NCCL between CUDA devices and gloo between CPUs.
+
+    Gives this process's device (`cuda` becomes `cuda:LOCAL_RANK`). Without `torchrun` there is nothing to join.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def process_count() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def process_rank() -> int:
+    return distributed.get_rank() if process_count() > 1 else 0

@@ -1,0 +1,64 @@
+"""How good a ranking is: all items ranked, per user, compared in pairs.
+
+Legend: B users, K the length of the lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from model.batch import Histories
+from model.recommend import Ranked
+
+__all__ = ["Interval", "Ranker", "ndcg", "paired_bootstrap", "ranks_hit", "recall"]
+
+
+class Ranker(Protocol):
+    def rank(self, histories: Histories, k: int) -> Ranked: ...
+
+
+def ranks_hit(ranked: Ranked, held_out: Histories) -> np.ndarray:
+    """bool [B, K]: whether the item at each rank is among the user's held-out ones."""
+    width = int(max(ranked.columns.max(initial=-1), held_out.columns.max(initial=-1))) + 2
+    users = np.arange(len(held_out))
+    wanted = np.unique(np.repeat(users, held_out.lengths) * width + held_out.columns)
+    return np.isin(users[:, None] * width + np.where(ranked.columns < 0, width - 1, ranked.columns), wanted)
+
+
+def recall(hits: np.ndarray, held_out: np.ndarray, k: int) -> np.ndarray:
+    """[B] hits in the first k over the number of held-out items [B]; NaN for users without any."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(held_out > 0, hits[:, :k].sum(1) / held_out, np.nan)
+
+
+def ndcg(hits: np.ndarray, held_out: np.ndarray, k: int) -> np.ndarray:
+    """[B] discounted gain of the first k over that of the best possible list; NaN for users without held-out items."""
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    best = np.concatenate([[np.nan], np.cumsum(discount)])[np.minimum(held_out, k)]
+    return (hits[:, :k] * discount).sum(1) / best
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_bootstrap(
+    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, *, confidence: float = 0.95, rounds: int = 2000
+) -> Interval:
+    """Mean of a - b over users [B] measured under both, with a percentile bootstrap interval over users."""
+    difference = (a - b)[~np.isnan(a - b)]
+    if not len(difference):
+        raise ValueError("no user was measured under both")
+    means = np.concatenate(
+        [difference[rng.integers(len(difference), size=(100, len(difference)))].mean(1) for _ in range(rounds // 100)]
+    )
+    tail = (1 - confidence) / 2
+    return Interval(float(difference.mean()), float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail)))

@@ -1,0 +1,122 @@
+"""An item-item term beside the diffusion: which items follow from which, linear, directed and sparse.
+
+Stand after any interaction of any user. Let x weigh the items before that moment and y those after it, both falling by
+half with distance (half_life, future_half_life). The term is the ridge regression of y on x over all moments,
+
+    B = (G + ridge D)^-1 C,    G_ij = sum over pairs of k(|gap|), k(gap) = 2^(-gap / half_life),
+                               C_ij = sum over pairs with j after i of 2^(-(gap - 1) / future_half_life)
+
+with D the mean of G's diagonal. It is EASE (Steck 2019) turned towards the future: sums over pairs of one history,
+closed form, no sampling of moments. G is exact for exponential x because the sum over moments of x x' is k up to a
+factor. Above `exact_items` the inverse is replaced by scaling, C_ij / sqrt(G_ii G_jj). Each item keeps its strongest
+neighbours, negative ones too.
+
+Legend: I items, N neighbours kept per item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from torch import Tensor
+
+from model.batch import Histories
+
+__all__ = ["ItemItemConfig", "item_item_weights"]
+
+_PAIRS_PER_BLOCK = 1 << 23  # bounds the memory of counting to a few hundred MiB
+
+
+@dataclass(frozen=True)
+class ItemItemConfig:
+    share: float = 0.7  # of the final score; 0 leaves the term out
+    half_life: float = 3.5  # items, of what came before
+    future_half_life: float = 10.0  # items, of what comes after
+    window: int = 64  # gaps beyond it are not counted
+    ridge: float = 0.5  # of the mean diagonal of G
+    neighbours: int = 300  # kept per item
+    exact_items: int = 6_000  # up to here the closed form
+    large_window: int = 16  # the window above it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be between 0 and 1, got {self.share}")
+        for name in ("half_life", "future_half_life", "window", "ridge", "neighbours", "large_window"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+def item_item_weights(
+    histories: Histories, items: int, config: ItemItemConfig, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """(neighbours int64 [I, N], weights float32 [I, N]): what an interaction with item i adds to each neighbour.
+
+    A neighbour of weight 0 fills rows that have fewer than N. The closed form is solved on `device`.
+    """
+    count = min(config.neighbours, max(items - 1, 1))
+    if items <= config.exact_items:
+        return _strongest(_regression(histories, items, config, device or torch.device("cpu")), count)
+    return _scaled(histories, items, config, count)
+
+
+def _pairs(histories: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of (earlier item, later item, gap, strength) of all pairs within a history and the window."""
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    columns, strengths = histories.columns, histories.strengths
+    window = min(window, int(histories.lengths.max(initial=1)) - 1)
+    gaps_per_block = max(_PAIRS_PER_BLOCK // max(len(columns), 1), 1)
+    for first in range(1, window + 1, gaps_per_block):
+        parts = []
+        for gap in range(first, min(first + gaps_per_block, window + 1)):
+            near = np.flatnonzero(user[gap:] == user[:-gap])  # newest first: entry + gap is the earlier one
+            strength = strengths[near] * strengths[near + gap]
+            parts.append((columns[near + gap], columns[near], np.full(len(near), gap), strength))
+        earlier, later, gaps, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+        yield earlier, later, gaps, weights
+
+
+def _regression(histories: Histories, items: int, config: ItemItemConfig, device: torch.device) -> Tensor:
+    before = np.zeros(items * items)
+    after = np.zeros(items * items)
+    for earlier, later, gap, strength in _pairs(histories, config.window):
+        cell = earlier * items + later
+        before += np.bincount(cell, strength * np.exp2(-gap / config.half_life), items * items)
+        after += np.bincount(cell, strength * np.exp2(-(gap - 1) / config.future_half_life), items * items)
+    one_way = torch.from_numpy(before.reshape(items, items)).to(device)
+    diagonal = torch.from_numpy(np.bincount(histories.columns, histories.strengths**2, items)).to(device)
+    gram = one_way + one_way.T + torch.diag(diagonal + config.ridge * diagonal.mean().clamp(min=1e-9))
+    return torch.linalg.solve(gram, torch.from_numpy(after.reshape(items, items)).to(device)).float()
+
+
+def _strongest(weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    neighbours = weights.abs().topk(count, dim=1).indices
+    return neighbours, weights.gather(1, neighbours)
+
+
+def _scaled(histories: Histories, items: int, config: ItemItemConfig, count: int) -> tuple[Tensor, Tensor]:
+    after = sparse.csr_matrix((items, items), dtype=np.float32)
+    for earlier, later, gap, strength in _pairs(histories, config.large_window):
+        value = (strength * np.exp2(-(gap - 1) / config.future_half_life)).astype(np.float32)
+        after = after + sparse.coo_matrix((value, (earlier, later)), shape=(items, items)).tocsr()
+    own = np.bincount(histories.columns, histories.strengths**2, items)
+    scale = 1 / np.sqrt(own + config.ridge * max(own.mean(), 1e-9))
+    after = (sparse.diags(scale) @ after @ sparse.diags(scale)).tocsr()
+    return _strongest_sparse(after, count)
+
+
+def _strongest_sparse(weights: sparse.csr_matrix, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row without a loop over rows: entries sorted by (row, -value), cut by rank."""
+    items = weights.shape[0]
+    row = np.repeat(np.arange(items), np.diff(weights.indptr))
+    order = np.lexsort((-weights.data, row))
+    rank = np.arange(len(row)) - weights.indptr[row]
+    kept = rank < count
+    neighbours = np.zeros((items, count), dtype=np.int64)
+    values = np.zeros((items, count), dtype=np.float32)
+    neighbours[row[kept], rank[kept]] = weights.indices[order][kept]
+    values[row[kept], rank[kept]] = weights.data[order][kept]
+    return torch.from_numpy(neighbours), torch.from_numpy(values)

@@ -1,0 +1,256 @@
+"""A fitted model that ranks: frozen, safe to read from several threads.
+
+Legend: B users, I items, K recommended, L places of a history, H numbers per user that the output layer reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.batch import Histories, Padded
+from model.config import ModelConfig
+from model.denoiser import Denoiser
+from model.errors import ModelError, NonFiniteScores
+from model.items import ItemIndex
+from model.latent import LatentChain, LatentDenoiser
+from model.sampler import HiddenChain
+from model.schedule import NoiseSchedule
+
+__all__ = ["Network", "Precision", "Ranked", "Recommender"]
+
+Network = Denoiser | LatentDenoiser
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+_SCORES_PER_BLOCK = 1 << 24  # dense scores held at a time: 64 MiB
+_PLACES_PER_BLOCK = 1 << 22  # padded history places held at a time
+_ITEMS_PER_BLOCK = 1 << 17  # catalogues larger than this are scored in parts
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Best first. A row with fewer than K unseen items ends in column -1 and score -inf."""
+
+    columns: np.ndarray  # int64 [B, K]
+    scores: np.ndarray  # float32 [B, K]
+
+
+class Recommender:
+    """Scores are, per user, the z-scores of the diffusion and of the item-item term mixed by the term's share.
+
+    Memory does not grow with the users asked for, nor with users times items: users go in blocks, and for each the
+    catalogue streams by in blocks while the best K are kept. `precision` is that of the one product with the output
+    layer. On CUDA "tf32" rounds its factors to 10 bits (relative error of a score about 5e-4), "bfloat16" to 8 (about
+    4e-3, scores too); "float32" is exact to 1e-6.
+
+    The network becomes the recommender's: nobody may change it afterwards. Raises `ModelError` when a parameter is NaN
+    or infinite.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        items: ItemIndex,
+        config: ModelConfig,
+        network: Network,
+        neighbours: Tensor | None = None,
+        neighbour_weights: Tensor | None = None,
+        *,
+        precision: Precision = "float32",
+    ) -> None:
+        if network.items != len(items):
+            raise ModelError(f"the model scores {network.items} items, its index names {len(items)}")
+        named = [*network.named_parameters(), *([("neighbour_weights", neighbour_weights)] * (neighbours is not None))]
+        for name, parameter in named:
+            if parameter is not None and not bool(torch.isfinite(parameter).all()):
+                raise ModelError(f"model {version}: parameter {name} has NaN or infinite values; do not serve it")
+        if precision not in ("float32", "tf32", "bfloat16"):
+            raise ValueError(f"precision must be float32, tf32 or bfloat16, got {precision!r}")
+        self.version, self.items, self.config, self.precision = version, items, config, precision
+        self.device = network.decode.weight.device
+        network = network.eval().requires_grad_(False)
+        schedule = NoiseSchedule(config.schedule).to(self.device)
+        self._chain: HiddenChain | LatentChain
+        if isinstance(network, LatentDenoiser):
+            self._chain = LatentChain(network, schedule)
+        else:
+            self._chain = HiddenChain(network, schedule, config.prediction)
+        self._output = _Output(network.decode.weight, network.decode.bias, precision)
+        self._item_item: _ItemItem | None = None
+        if neighbours is not None and neighbour_weights is not None and config.item_item.share > 0:
+            half_life = config.item_item.half_life
+            self._item_item = _ItemItem(neighbours.to(self.device), neighbour_weights.to(self.device), half_life)
+
+    @torch.inference_mode()
+    def rank(self, histories: Histories, k: int) -> Ranked:
+        """The best `k` items that each of B users has not interacted with. Raises `NonFiniteScores`."""
+        histories = histories.known()
+        columns = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for rows in self._user_blocks(histories):
+            best, values = self._best(histories.select(rows), k)
+            if bool(torch.isnan(values).any()) or bool((values == torch.inf).any()):
+                raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
+            width = values.shape[1]
+            columns[rows, :width] = best.masked_fill(values == -torch.inf, -1).cpu().numpy()
+            scores[rows, :width] = values.cpu().numpy()
+        return Ranked(columns, scores)
+
+    @torch.inference_mode()
+    def scores(self, histories: Histories) -> Tensor:
+        """[B, I] with -inf at seen items: for small catalogues and few users; `rank` is what serves."""
+        histories = histories.known()
+        total = torch.empty(len(histories), len(self.items), device=self.device)
+        for rows in self._user_blocks(histories):
+            for first, block in self._scored(histories.select(rows)):
+                total[rows, first : first + block.shape[1]] = block
+        return total
+
+    def _user_blocks(self, histories: Histories) -> Iterator[np.ndarray]:
+        """Rows in blocks of like length that bound both the padded histories and the dense scores."""
+        lengths = histories.lengths
+        order = np.argsort(-lengths, kind="stable")
+        most = max(_SCORES_PER_BLOCK // max(min(len(self.items), _ITEMS_PER_BLOCK), 1), 1)
+        start = 0
+        while start < len(order):
+            size = max(min(most, _PLACES_PER_BLOCK // max(int(lengths[order[start]]), 1)), 1)
+            yield np.sort(order[start : start + size])
+            start += size
+
+    def _best(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:
+        columns = torch.empty(len(histories), 0, dtype=torch.int64, device=self.device)
+        values = torch.empty(len(histories), 0, device=self.device)
+        for first, block in self._scored(histories):
+            top = block.topk(min(k, block.shape[1]), dim=1)
+            values = torch.cat([values, top.values], 1)
+            columns = torch.cat([columns, top.indices + first], 1)
+            if values.shape[1] > k:
+                values, kept = values.topk(k, dim=1)
+                columns = columns.gather(1, kept)
+        return columns, values
+
+    def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
+        """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
+        state = self._chain.run(*self._input(histories))
+        share = self.config.item_item.share
+        near = None if self._item_item is None else self._item_item.prepare(histories.newest(self._item_item.reach))
+        spread = self._output.spread(state.v, state.u) if near is not None else None
+        seen_users = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths)).to(self.device)
+        seen = torch.from_numpy(histories.columns).to(self.device)
+        for first in range(0, max(len(self.items), 1), _ITEMS_PER_BLOCK):
+            last = min(first + _ITEMS_PER_BLOCK, len(self.items))
+            # s x_0 is left out: it is zero except at seen items, which are masked.
+            block = self._output.scores(state.v, state.u, first, last)
+            if near is not None and spread is not None:
+                mean, deviation = spread
+                block.sub_(mean).mul_((1 - share) / deviation)
+                near.add(block, first, share)
+            inside = (seen >= first) & (seen < last)
+            block[seen_users[inside], seen[inside] - first] = -torch.inf
+            yield first, block
+
+    def _input(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Columns and weights [B, L]."""
+        reach = self.config.weighting.reach()
+        batch = (histories if reach is None else histories.newest(reach)).padded(self.device)
+        if not batch.columns.shape[1]:
+            batch = _one_empty_place(batch)
+        place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
+        return batch.columns, self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+
+
+def _one_empty_place(batch: Padded) -> Padded:
+    empty = torch.zeros(len(batch.lengths), 1, dtype=torch.int64, device=batch.columns.device)
+    return Padded(empty, empty, empty.float(), batch.lengths)
+
+
+class _Output:
+    """The output layer: scores Wo v + u bo, and their mean and deviation over the catalogue from moments taken once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, precision: Precision) -> None:
+        self._precision = precision
+        self._weight = weight.bfloat16() if precision == "bfloat16" else weight  # [I, H]
+        self._bias = bias
+        items, hidden = max(len(weight), 1), weight.shape[1]
+        self._mean, self._bias_mean = weight.mean(0), bias.mean()
+        second = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64, device=weight.device)
+        for first in range(0, len(weight), _ITEMS_PER_BLOCK):
+            rows = slice(first, first + _ITEMS_PER_BLOCK)
+            outer = torch.cat([weight[rows] - self._mean, (bias[rows] - self._bias_mean)[:, None]], 1)
+            second += (outer.T @ outer).double() / items
+        self._second = second[:hidden, :hidden].float()  # [H, H]
+        self._cross = second[:hidden, hidden].float()  # [H]
+        self._bias_variance = second[hidden, hidden].float()
+
+    def scores(self, v: Tensor, u: float, first: int, last: int) -> Tensor:
+        """[B, last - first]"""
+        weight, bias = self._weight[first:last], self._bias[first:last]
+        if self._precision == "bfloat16":
+            return torch.mm(v.bfloat16(), weight.T).float().add_(bias, alpha=u)
+        if self._precision == "tf32" and v.is_cuda:
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("high")
+            try:
+                return torch.mm(v, weight.T).add_(bias, alpha=u)
+            finally:
+                torch.set_float32_matmul_precision(before)
+        return torch.mm(v, weight.T).add_(bias, alpha=u)
+
+    def spread(self, v: Tensor, u: float) -> tuple[Tensor, Tensor]:
+        """(mean, deviation) [B, 1] of a user's scores over all items."""
+        mean = v @ self._mean + u * self._bias_mean
+        variance = ((v @ self._second) * v).sum(1) + 2 * u * (v @ self._cross) + u * u * self._bias_variance
+        return mean[:, None], variance.clamp(min=1e-12).sqrt()[:, None]
+
+
+class _ItemItem:
+    """Scores of the item-item term: each of a user's newest items adds its weights to its neighbours."""
+
+    def __init__(self, neighbours: Tensor, weights: Tensor, half_life: float) -> None:
+        self.neighbours, self.weights, self.half_life = neighbours, weights, half_life  # [I, N] twice
+        self.reach = int(np.ceil(10 * half_life))  # an exponential forgets: 2^-10 of the newest is left there
+
+    def prepare(self, histories: Histories) -> _Near:
+        batch = histories.padded(self.neighbours.device)
+        place = torch.arange(batch.columns.shape[1], device=self.neighbours.device).float()
+        return _Near(self, batch.columns, torch.exp2(-place / self.half_life) * batch.strengths * batch.valid)
+
+
+class _Near:
+    """The term for one block of users, by blocks of items."""
+
+    def __init__(self, term: _ItemItem, columns: Tensor, weights: Tensor) -> None:
+        self._term, self._columns, self._weights = term, columns, weights
+        items = len(term.neighbours)
+        total = torch.zeros(len(columns), 2, dtype=torch.float64, device=columns.device)
+        self._whole: Tensor | None = None
+        for first in range(0, items, _ITEMS_PER_BLOCK):
+            block = self._sums(first, min(first + _ITEMS_PER_BLOCK, items))
+            total += torch.stack([block.sum(1), block.square().sum(1)], 1)
+            self._whole = block if items <= _ITEMS_PER_BLOCK else None
+        mean = total[:, :1] / max(items, 1)
+        self._mean = mean.float()
+        self._deviation = (total[:, 1:] / max(items, 1) - mean.square()).clamp(min=1e-12).sqrt().float()
+
+    def _sums(self, first: int, last: int) -> Tensor:
+        sums = torch.zeros(len(self._columns), last - first, device=self._columns.device)
+        whole = first == 0 and last == len(self._term.neighbours)
+        for position in range(self._columns.shape[1]):  # [B, N] at a time
+            column = self._columns[:, position]
+            neighbours = self._term.neighbours[column] - first
+            values = self._term.weights[column] * self._weights[:, position, None]
+            if not whole:
+                inside = (neighbours >= 0) & (neighbours < last - first)
+                neighbours, values = neighbours.clamp(0, last - first - 1), values * inside
+            sums.scatter_add_(1, neighbours, values)
+        return sums
+
+    def add(self, block: Tensor, first: int, share: float) -> None:
+        """Add the term's z-scores times `share` to a block of scores in place."""
+        sums = self._whole if self._whole is not None else self._sums(first, first + block.shape[1])
+        block.add_((sums - self._mean) * (share / self._deviation))

@@ -1,0 +1,130 @@
+"""Which bin an observation falls into: the fixed grids, and the ones fitted to a reference.
+
+A drift statistic over raw item ids says "severe" about two samples of one and the same long tail. Items are therefore
+counted as the most popular ones of the reference by name, the rest by buckets of equal mass, and one bin for items the
+reference does not know. Numbers are counted on logarithmic grids that never change, or on deciles of the reference.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "EVENT_TYPES",
+    "HISTORY_LENGTHS",
+    "INTER_ARRIVALS",
+    "ItemBins",
+    "decile_edges",
+    "event_type_bin",
+    "history_length_bin",
+    "inter_arrival_bin",
+]
+
+HISTORY_LENGTHS = 10
+INTER_ARRIVALS = 14
+EVENT_TYPES = 8
+
+
+def history_length_bin(items: int) -> int:
+    """1, 2, 3-4, 5-8, ..., 129-256, more.
+
+    >>> [history_length_bin(items) for items in (1, 2, 3, 4, 5, 256, 257, 10_000)]
+    [0, 1, 2, 2, 3, 8, 9, 9]
+    """
+    return min(max(items - 1, 0).bit_length(), HISTORY_LENGTHS - 1)
+
+
+def inter_arrival_bin(gap_ms: int) -> int:
+    """Powers of four of a second: below 1 s, 1-3 s, 4-15 s, ...; a negative gap (out of order) counts by its size.
+
+    >>> [inter_arrival_bin(seconds * 1000) for seconds in (0, 1, 3, 4, 16, 86_400, 10**9)]
+    [0, 1, 1, 2, 3, 9, 13]
+    """
+    return min(((abs(gap_ms) // 1000).bit_length() + 1) // 2, INTER_ARRIVALS - 1)
+
+
+def event_type_bin(event: str) -> int:
+    """Kinds of events by a stable hash, so that no worker has to know their names.
+
+    >>> event_type_bin("purchase") == event_type_bin("purchase"), 0 <= event_type_bin("") < EVENT_TYPES
+    (True, True)
+    """
+    return zlib.crc32(event.encode()) % EVENT_TYPES
+
+
+def decile_edges(values: npt.ArrayLike, bins: int = 10) -> tuple[float, ...]:
+    """The inner edges that split a reference sample into equal shares: bins - 1 ascending numbers, ties removed.
+
+    A value falls into bin `numpy.searchsorted(edges, value, side="right")`.
+
+    >>> decile_edges(range(100), bins=4)
+    (24.75, 49.5, 74.25)
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"deciles need at least one value and only finite ones, got {sample.size} values")
+    return tuple(float(edge) for edge in np.unique(np.quantile(sample, np.arange(1, bins) / bins)))
+
+
+@dataclass(frozen=True)
+class ItemBins:
+    """The bin of each item of a reference vocabulary: `top` by name, then `tail` buckets, the last bin for the rest.
+
+    >>> bins = ItemBins.fit({"a": 6, "b": 4, "c": 2, "d": 1, "e": 1}, top=2, tail=2)
+    >>> bins.size, [bins.of(item) for item in ("a", "b", "c", "d", "e", "never seen")]
+    (5, [0, 1, 2, 3, 3, 4])
+    >>> bins.count({"b": 10, "z": 1}).tolist()
+    [0, 10, 0, 0, 1]
+    """
+
+    items: Mapping[str, int]
+    size: int
+
+    @staticmethod
+    def fit(counts: Mapping[str, int], top: int = 50, tail: int = 14) -> ItemBins:
+        """From how often each item was met. Ties are broken by name, so that every process finds the same bins."""
+        ranked = sorted(counts, key=lambda item: (-counts[item], item))
+        bins = {item: rank for rank, item in enumerate(ranked[:top])}
+        rest = ranked[top:]
+        mass = np.cumsum([counts[item] for item in rest], dtype=np.float64)
+        if rest:
+            share = (mass - np.array([counts[item] for item in rest]) / 2) / max(mass[-1], 1)
+            buckets = np.minimum((share * tail).astype(np.int64), tail - 1)
+            bins.update(zip(rest, (top + buckets).tolist(), strict=True))
+        return ItemBins(bins, top + tail + 1)
+
+    @property
+    def unknown(self) -> int:
+        return self.size - 1
+
+    def of(self, item: str) -> int:
+        return self.items.get(item, self.unknown)
+
+    def count(self, counts: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """int64 [size]: how many observations fall into each bin."""
+        result = np.zeros(self.size, dtype=np.int64)
+        for item, number in counts.items():
+            result[self.of(item)] += number
+        return result
+
+    def packed(self, vocabulary: Iterable[str]) -> bytes:
+        """One byte per item of `vocabulary`, in its order: what an artifact stores beside its items."""
+        return bytes(self.of(item) for item in vocabulary)
+
+    @staticmethod
+    def unpack(vocabulary: Sequence[str], packed: bytes, size: int) -> ItemBins:
+        """The inverse of `packed` for items of `vocabulary`.
+
+        >>> bins = ItemBins.fit({"a": 3, "b": 1}, top=1, tail=1)
+        >>> ItemBins.unpack(["a", "b"], bins.packed(["a", "b"]), bins.size) == bins
+        True
+        """
+        if len(packed) != len(vocabulary):
+            raise ValueError(f"{len(packed)} bins for {len(vocabulary)} items: they belong to different artifacts")
+        unknown = size - 1
+        return ItemBins({i: b for i, b in zip(vocabulary, packed, strict=True) if b != unknown}, size)

@@ -1,0 +1,231 @@
+"""What a worker notes of each event, cheaply: lists that grow per event, counted once per batch.
+
+An updater notes what arrives, a scorer what it recommends; both keep the drift monitor's windows and the matching
+metrics. Call `flush` after every batch, and send what `WindowCounter.take` returns to `monitor-windows` now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ops.bins import (
+    EVENT_TYPES,
+    HISTORY_LENGTHS,
+    INTER_ARRIVALS,
+    ItemBins,
+    event_type_bin,
+    history_length_bin,
+    inter_arrival_bin,
+)
+from ops.metrics import ScorerMetrics, UpdaterMetrics
+from ops.quality import PairedCounts
+from ops.windows import WindowCounter
+
+__all__ = ["ScoreBins", "ScorerSignals", "UpdaterSignals", "paired_counts"]
+
+FRESH_SECONDS = 5.0  # the bound of the freshness objective
+
+_DAY_MS = 86_400_000
+
+
+class UpdaterSignals:
+    """New users, history lengths, pace, kinds of events, and the soundness of the feed."""
+
+    def __init__(self, windows: WindowCounter, metrics: UpdaterMetrics) -> None:
+        self.windows, self._metrics = windows, metrics
+        self._event_types: dict[str, int] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._times: list[int] = []
+        self._types: list[int] = []
+        self._new_user: list[int] = []
+        self._gap_times: list[int] = []
+        self._gaps_ms: list[int] = []
+        self._length_times: list[int] = []
+        self._lengths: list[int] = []
+
+    def user(
+        self,
+        user: bytes,
+        before_ms: int,
+        times_ms: Sequence[int],
+        items_after: int,
+        event_types: Sequence[str] = (),
+    ) -> None:
+        """What a batch changed of one user: event times of the applied events in the order they were applied, the time
+        of the newest interaction before them (0: a new user), and the history's length after them."""
+        if not times_ms:
+            return
+        newest_ms = times_ms[-1]
+        self._times += times_ms
+        self._new_user.append(0 if before_ms else 1)
+        if len(times_ms) > 1:
+            self._new_user += [0] * (len(times_ms) - 1)
+        previous = before_ms
+        for time_ms in times_ms:
+            if previous:
+                self._gap_times.append(time_ms)
+                self._gaps_ms.append(time_ms - previous)
+            previous = time_ms
+        self._length_times.append(newest_ms)
+        self._lengths.append(items_after)
+        self.windows.user(user, newest_ms, len(times_ms))
+        known = self._event_types
+        for event in event_types:
+            place = known.get(event)
+            if place is None:
+                place = event_type_bin(event)
+                if len(known) < 1024:
+                    known[event] = place
+            self._types.append(place)
+
+    def feed(
+        self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, future: int = 0
+    ) -> None:
+        """What became of a batch's other records. `future`: those of the dead letters that were ahead of the clock."""
+        windows = self.windows
+        for name, count in (
+            ("events", duplicates + late),
+            ("duplicates", duplicates),
+            ("dead_letters", dead_letters),
+            ("future", future),
+        ):
+            if count:
+                windows.total(name, max(newest_ms, windows.newest_ms), count)
+
+    def flush(self) -> None:
+        """Count what was noted since the last flush."""
+        windows, metrics = self.windows, self._metrics
+        if not self._times:
+            return
+        behind = windows.newest_ms - _DAY_MS
+        backward = sum([time_ms < behind for time_ms in self._times]) if behind > 0 else 0
+        windows.add("new_user_rate", self._times, self._new_user, 2)
+        windows.add(
+            "history_length", self._length_times, [history_length_bin(n) for n in self._lengths], HISTORY_LENGTHS
+        )
+        windows.add("inter_arrival", self._gap_times, [inter_arrival_bin(gap) for gap in self._gaps_ms], INTER_ARRIVALS)
+        if len(self._types) == len(self._times):
+            windows.add("event_type", self._times, self._types, EVENT_TYPES)
+        windows.add_total("events", self._times)
+        if backward:
+            windows.total("backward", windows.newest_ms, backward)
+        new_users = sum(self._new_user)
+        metrics.user_events["new"].inc(new_users)
+        metrics.user_events["known"].inc(len(self._times) - new_users)
+        metrics.history_items.observe_many(self._lengths)
+        metrics.inter_arrival.observe_many(np.abs(np.asarray(self._gaps_ms, dtype=np.float64)) / 1000)
+        self._clear()
+
+
+@dataclass(frozen=True)
+class ScoreBins:
+    """Inner edges of the deciles of a model's scores on its held-out users. An epoch is the model's version."""
+
+    top1: tuple[float, ...] = field(default=tuple(np.linspace(0.1, 0.9, 9).tolist()))
+    margin: tuple[float, ...] = field(default=tuple(np.linspace(0.05, 0.45, 9).tolist()))
+
+
+class ScorerSignals:
+    """Items asked for, scores given, and how the lists fared against popularity's and the previous model's.
+
+    `follow` says what the counts refer to from now on: the live model's version, its item bins and those of its scores.
+    Before the first `follow` only outcomes are counted.
+    """
+
+    def __init__(self, windows: WindowCounter, metrics: ScorerMetrics) -> None:
+        self.windows, self._metrics = windows, metrics
+        self._bins: ItemBins | None = None
+        self._items_epoch = self._model_epoch = ""
+        self._scores = ScoreBins()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._item_times: list[int] = []
+        self._items: list[int] = []
+        self._unknown: list[int] = []
+        self._new_items = 0
+        self._score_times: list[int] = []
+        self._top1: list[float] = []
+        self._margin: list[float] = []
+        self._delivered_times: list[int] = []
+        self._late_times: list[int] = []
+        self._outcome_times: list[int] = []
+        self._against_popularity: list[int] = []
+        self._previous_times: list[int] = []
+        self._against_previous: list[int] = []
+
+    def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
+        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins."""
+        self.flush()
+        self._model_epoch, self._bins, self._items_epoch = model, items, items_epoch
+        self._scores = scores if scores is not None else ScoreBins()
+
+    def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool = False) -> None:
+        """An event's item; `first_met`: no event ever named it before."""
+        if self._bins is None:
+            return
+        self._item_times.append(time_ms)
+        self._items.append(self._bins.items.get(item, self._bins.size - 1))
+        self._unknown.append(0 if in_vocabulary else 1)
+        self._new_items += first_met
+
+    def ranked(self, time_ms: int, best: float, last: float) -> None:
+        """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
+        self._score_times.append(time_ms)
+        self._top1.append(best)
+        self._margin.append(best - last)
+
+    def delivered(self, time_ms: int, seconds: float) -> None:
+        """A list reached the topic so long after its event's arrival."""
+        self._delivered_times.append(time_ms)
+        if seconds > FRESH_SECONDS:
+            self._late_times.append(time_ms)
+
+    def nonfinite(self, time_ms: int, users: int) -> None:
+        """The live model gave unsound scores for so many users."""
+        self.windows.total(f"nonfinite {self._model_epoch}", time_ms, users)
+
+    def outcome(self, time_ms: int, hit: bool, popularity_hit: bool, previous_hit: bool | None = None) -> None:
+        """An event answered by a list of the live model, by popularity, and perhaps by the previous model."""
+        self._outcome_times.append(time_ms)
+        self._against_popularity.append(2 * hit + popularity_hit)
+        if previous_hit is not None:
+            self._previous_times.append(time_ms)
+            self._against_previous.append(2 * hit + previous_hit)
+
+    def flush(self) -> None:
+        """Count what was noted since the last flush."""
+        windows = self.windows
+        if self._item_times:
+            assert self._bins is not None  # `event` notes nothing without
+            windows.add("item_popularity", self._item_times, self._items, self._bins.size, self._items_epoch)
+            windows.add("unknown_item_rate", self._item_times, self._unknown, 2)
+            if self._new_items:
+                windows.total("new_items", self._item_times[-1], self._new_items)
+        if self._score_times:
+            for signal, values, edges in (
+                ("score_top1", self._top1, self._scores.top1),
+                ("score_margin", self._margin, self._scores.margin),
+            ):
+                bins = np.searchsorted(edges, values, side="right")
+                windows.add(signal, self._score_times, bins.tolist(), len(edges) + 1, self._model_epoch)
+        windows.add_total("lists", self._delivered_times)
+        windows.add_total("late_lists", self._late_times)
+        windows.add("against_popularity", self._outcome_times, self._against_popularity, 4, self._model_epoch)
+        windows.add("against_previous", self._previous_times, self._against_previous, 4, self._model_epoch)
+        self._clear()
+
+
+def paired_counts(table: Sequence[int]) -> PairedCounts:
+    """The counts of "against_popularity" or "against_previous" from their window's four bins.
+
+    >>> paired_counts([900, 20, 60, 20])
+    PairedCounts(both=20, first=60, second=20, neither=900)
+    """
+    neither, second, first, both = (int(count) for count in table)
+    return PairedCounts(both, first, second, neither)

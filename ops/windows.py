@@ -1,0 +1,247 @@
+"""Counts of what was observed in one stretch of event time, made by many workers and added up by one.
+
+A worker counts into the windows its events fall into and writes each window's running totals to `monitor-windows`; a
+later record of the same worker and window replaces the earlier one, so repeats and replays change nothing. The sum over
+workers is the same whatever number of workers shared the events.
+
+An *epoch* names what the counts depend on besides the events, such as the model whose scores they bin; counts of
+different epochs are never added.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MergedWindow", "WindowConfig", "WindowCounter", "WindowMerge", "WindowRecord"]
+
+Table = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    window_ms: int = 15 * 60 * 1000  # event time
+    grace_ms: int = 60 * 1000  # how long a window waits for late events once newer ones are seen
+
+    def __post_init__(self) -> None:
+        if self.window_ms < 1 or self.grace_ms < 0:
+            raise ValueError(f"a window of {self.window_ms} ms with {self.grace_ms} ms of grace cannot be")
+
+
+class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One worker's totals of one window, as written to the topic. `worker` is new with every start of a process."""
+
+    worker: str
+    start_ms: int
+    newest_ms: int  # the newest event time the worker has met
+    counts: dict[str, list[int]]  # "signal" or "signal epoch" -> counts by bin
+    totals: dict[str, int]  # plain sums
+    peaks: dict[str, int]  # largest values, such as the events of the busiest user
+
+    @property
+    def key(self) -> bytes:
+        return f"{self.worker} {self.start_ms}".encode()
+
+    def encode(self) -> bytes:
+        return _encoder.encode(self)
+
+    @staticmethod
+    def decode(value: bytes) -> WindowRecord:
+        """Raises `msgspec.DecodeError` for anything `encode` did not write."""
+        return _decoder.decode(value)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(WindowRecord)
+
+
+@dataclass
+class _Open:
+    counts: dict[str, Table] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    busiest: dict[bytes, int] = field(default_factory=dict)
+    changed: bool = True
+
+
+class WindowCounter:
+    """A worker's own windows. `worker` must differ between processes and between starts of one.
+
+    >>> counter = WindowCounter("updater-0 a1b2", WindowConfig(window_ms=1000, grace_ms=0))
+    >>> counter.add("new_user_rate", times_ms=[10, 20, 1500], bins=[1, 0, 0], size=2)
+    >>> [(record.start_ms, record.counts) for record in counter.take()]
+    [(0, {'new_user_rate': [1, 1]}), (1000, {'new_user_rate': [1, 0]})]
+    >>> counter.take()
+    []
+    """
+
+    _BUSIEST = 64  # users remembered per window
+
+    def __init__(self, worker: str, config: WindowConfig) -> None:
+        self.worker, self.config = worker, config
+        self.newest_ms = 0
+        self._open: dict[int, _Open] = {}
+
+    def add(self, signal: str, times_ms: Sequence[int], bins: Sequence[int], size: int, epoch: str = "") -> None:
+        """Count one observation per entry: `bins` in 0..size-1, at event times `times_ms`."""
+        if not times_ms:
+            return
+        times, where = np.asarray(times_ms, dtype=np.int64), np.asarray(bins, dtype=np.int64)
+        self.newest_ms = max(self.newest_ms, int(times.max()))
+        starts = times - times % self.config.window_ms
+        name = f"{signal} {epoch}" if epoch else signal
+        first, last = int(starts.min()), int(starts.max())
+        for start in [first] if first == last else np.unique(starts).tolist():
+            table = np.bincount(where if first == last else where[starts == start], minlength=size)
+            window = self._window(start)
+            before = window.counts.get(name)
+            window.counts[name] = table if before is None else before + table
+
+    def total(self, name: str, time_ms: int, count: int = 1) -> None:
+        """Add to a plain sum, without moving the window's clock."""
+        self._window(time_ms - time_ms % self.config.window_ms).totals[name] += count
+
+    def add_total(self, name: str, times_ms: Sequence[int]) -> None:
+        """Add one to a plain sum for each of these event times."""
+        times = np.asarray(times_ms, dtype=np.int64)
+        starts, counts = np.unique(times - times % self.config.window_ms, return_counts=True)
+        for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+            self._window(start).totals[name] += count
+
+    def user(self, user: bytes, time_ms: int, events: int) -> None:
+        """Remember who is busiest (Misra & Gries 1982): a user with over 1/64 of a window's events cannot be missed,
+        and is under-counted by at most that share."""
+        busiest = self._window(time_ms - time_ms % self.config.window_ms).busiest
+        if user in busiest or len(busiest) < self._BUSIEST:
+            busiest[user] = busiest.get(user, 0) + events
+            return
+        least = min(min(busiest.values()), events)
+        for other in [other for other, count in busiest.items() if count <= least]:
+            del busiest[other]
+        for other in busiest:
+            busiest[other] -= least
+        if events > least:
+            busiest[user] = events - least
+
+    def take(self) -> list[WindowRecord]:
+        """Records of the windows that changed since the last call, oldest first; forgets windows past their grace."""
+        records = []
+        for start in sorted(self._open):
+            window = self._open[start]
+            if window.changed:
+                window.changed = False
+                records.append(
+                    WindowRecord(
+                        self.worker,
+                        start,
+                        self.newest_ms,
+                        {name: table.tolist() for name, table in window.counts.items()},
+                        dict(window.totals),
+                        {"user_events": max(window.busiest.values(), default=0)},
+                    )
+                )
+            # One window longer than the merge waits, so that a late event adds to its window instead of replacing it.
+            if start + 2 * self.config.window_ms + self.config.grace_ms < self.newest_ms:
+                del self._open[start]
+        return records
+
+    def _window(self, start: int) -> _Open:
+        window = self._open.get(start)
+        if window is None:
+            window = self._open[start] = _Open()
+        window.changed = True
+        return window
+
+
+@dataclass(frozen=True)
+class MergedWindow:
+    """A closed window, summed over workers. `counts` maps (signal, epoch) to counts by bin."""
+
+    start_ms: int
+    counts: Mapping[tuple[str, str], Table]
+    totals: Mapping[str, int]
+    peaks: Mapping[str, int]
+
+    def epochs(self, signal: str) -> list[str]:
+        return [epoch for name, epoch in self.counts if name == signal]
+
+
+class WindowMerge:
+    """Adds up the workers' records and closes windows in order of event time.
+
+    A window closes when every worker that wrote into it or the one before has met events `grace_ms` past its end, or
+    when some worker is a whole window further: a worker that died or idles holds nothing back for long.
+    """
+
+    def __init__(self, config: WindowConfig) -> None:
+        self.config = config
+        self.late_records = 0
+        self.closed_until_ms = 0  # end of the newest closed window
+        self._records: dict[int, dict[str, WindowRecord]] = defaultdict(dict)
+        self._newest_ms: dict[str, int] = {}
+        self._last_workers: set[str] = set()  # of the newest closed window
+
+    def add(self, record: WindowRecord) -> None:
+        self._newest_ms[record.worker] = max(record.newest_ms, self._newest_ms.get(record.worker, 0))
+        if record.start_ms < self.closed_until_ms:
+            self.late_records += 1
+            return
+        self._records[record.start_ms][record.worker] = record
+
+    def add_all(self, records: Iterable[WindowRecord]) -> None:
+        for record in records:
+            self.add(record)
+
+    @property
+    def newest_ms(self) -> int:
+        """The newest event time any worker has met."""
+        return max(self._newest_ms.values(), default=0)
+
+    def open(self) -> list[MergedWindow]:
+        """The windows not closed yet, as far as they are known."""
+        return [_sum(start, list(self._records[start].values())) for start in sorted(self._records)]
+
+    def close(self) -> list[MergedWindow]:
+        """The windows that are complete now, oldest first; each is returned once."""
+        closed: list[MergedWindow] = []
+        config = self.config
+        for start in sorted(self._records):
+            end = start + config.window_ms
+            workers = self._records[start].keys() | self._last_workers
+            slowest = min(self._newest_ms.get(worker, 0) for worker in workers)
+            fastest = max(self._newest_ms.values())
+            if slowest < end + config.grace_ms and fastest < end + config.grace_ms + config.window_ms:
+                break
+            records = self._records.pop(start)
+            self._last_workers = set(records)
+            self.closed_until_ms = end
+            closed.append(_sum(start, list(records.values())))
+        horizon = self.closed_until_ms - 96 * config.window_ms
+        self._newest_ms = {worker: newest for worker, newest in self._newest_ms.items() if newest >= horizon}
+        return closed
+
+
+def _sum(start_ms: int, records: Sequence[WindowRecord]) -> MergedWindow:
+    counts: dict[tuple[str, str], Table] = {}
+    totals: dict[str, int] = defaultdict(int)
+    peaks: dict[str, int] = defaultdict(int)
+    for record in records:
+        for name, values in record.counts.items():
+            signal, _, epoch = name.partition(" ")
+            table = np.asarray(values, dtype=np.int64)
+            before = counts.get((signal, epoch))
+            if before is None:
+                counts[signal, epoch] = table
+            elif len(before) == len(table):
+                counts[signal, epoch] = before + table
+            else:
+                raise ValueError(f"{name!r} has {len(before)} bins for one worker and {len(table)} for another")
+        for name, value in record.totals.items():
+            totals[name] += value
+        for name, value in record.peaks.items():
+            peaks[name] = max(peaks[name], value)
+    return MergedWindow(start_ms, counts, dict(totals), dict(peaks))

@@ -1,0 +1,1 @@
+"""Kafka, Faust, the processes and the command line: the only folder that knows `state`, `model` and `ops`."""

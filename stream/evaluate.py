@@ -1,0 +1,73 @@
+"""`freshet evaluate` at the terminal: progress while it trains, one table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from model.study import METRICS, Protocol, Study, run
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    path: Path,
+    console: Console,
+    *,
+    protocol: Protocol,
+    models: Sequence[str] | None,
+    seeds: int,
+    against: str,
+    device: torch.device,
+    csv: Path | None,
+    png: Path | None,
+) -> Study:
+    """Train and measure models on a log, and print how they compare. Raises ValueError for what cannot be run."""
+    chosen = {} if models is None else {"models": models}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        study = run(
+            path,
+            protocol=protocol,
+            seeds=seeds,
+            against=against,
+            device=device,
+            progress=lambda doing, done: bar.update(task, description=doing, completed=done),
+            on_row=lambda row: bar.console.print(f"{row.model}: done in {sum(row.train_seconds):.0f} s of training"),
+            **chosen,
+        )
+    console.print(_table(study))
+    if csv is not None:
+        study.write_csv(csv)
+    if png is not None:
+        study.write_png(png)
+    return study
+
+
+def _table(study: Study) -> Table:
+    """A model's mean and standard deviation over seeds, and below it what it gains, with the interval."""
+    table = Table(title=f"{study.dataset}, {study.protocol} protocol; below: paired 95 % interval to {study.against}")
+    table.add_column("model")
+    for name in (*METRICS, "coverage", "Gini", "novelty (bits)", "train (s)", "users/s"):
+        table.add_column(name, justify="right")
+    for record in study.records():
+        cells = [_metric(record, name) for name in METRICS]
+        cells += [f"{record['coverage']:.3f}", f"{record['gini']:.3f}", f"{record['novelty']:.2f}"]
+        cells += [f"{record['train_seconds']:,.1f}", f"{record['users_per_second']:,.0f}"]
+        table.add_row(record["model"], *cells)
+    return table
+
+
+def _metric(record: Mapping[str, Any], name: str) -> str:
+    value = f"{record[name]:.4f}" + (f" ± {record[f'{name} sd']:.4f}" if record["seeds"] > 1 else "")
+    if record[f"{name} difference mean"] == "":
+        return value
+    mean, low, high = (record[f"{name} difference {part}"] for part in ("mean", "low", "high"))
+    return f"{value}\n{mean:+.4f} [{low:+.4f}, {high:+.4f}]"

@@ -1,0 +1,80 @@
+"""May this candidate replace the live model? Evidence in, verdict out; nothing else.
+
+The question is "not worse", not "better": a model that knows newer items and newer tastes has a value that interactions
+held out yesterday cannot show. The candidate passes when the lower end of the 95 % interval of its mean paired
+difference in NDCG@20 stays above -margin. With few held-out users that interval alone is wider than any small margin,
+and not even an equal model could pass; the margin is therefore never less than what lets an equal one pass four times
+in five. As users grow it shrinks to the configured share.
+
+It must also beat popularity, unless it is better than the live model beyond doubt: refusing it then would keep serving
+what is worse than both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Evidence", "Gate", "GateConfig", "judge"]
+
+Gate = Literal["finite", "holdout", "popularity", "coverage"]
+
+# Standard normal quantiles: a two-sided 95 % interval, and a power of 80 %.
+_Z95, _Z80 = 1.96, 0.84
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    margin: float = 0.01  # of the live NDCG@20 that a candidate may lose
+    coverage: float = 0.7  # of the distinct items live recommends that a candidate must reach
+    least_users: int = 20  # held-out users below which nothing can be judged
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin must be in [0, 1), got {self.margin}")
+        if not 0 <= self.coverage <= 1:
+            raise ValueError(f"coverage must be in [0, 1], got {self.coverage}")
+        if self.least_users < 2:
+            raise ValueError(f"least_users must be at least 2, got {self.least_users}")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of the same held-out users for all arms. `live` and what compares with it is None before the first model."""
+
+    users: int
+    finite: bool  # parameters and scores of the candidate
+    ndcg: float  # NDCG@20 of the candidate
+    recall: float
+    popularity_ndcg: float
+    popularity_recall: float
+    live_ndcg: float | None = None
+    live_recall: float | None = None
+    lower: float | None = None  # end of the 95 % interval of the mean paired difference candidate - live
+    coverage: int = 0  # distinct items in the candidate's lists
+    live_coverage: int = 0
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.live_ndcg is None else self.ndcg - self.live_ndcg
+
+
+def judge(evidence: Evidence, config: GateConfig) -> dict[Gate, str]:
+    """The gates that the candidate fails, each with its reason; empty when it may go live."""
+    failed: dict[Gate, str] = {}
+    if not evidence.finite or not math.isfinite(evidence.ndcg):
+        return {"finite": "its parameters or scores are not finite"}
+    if evidence.users < config.least_users:
+        failed["holdout"] = f"{evidence.users} held-out users, {config.least_users} are needed to judge"
+    difference, lower = evidence.difference, evidence.lower
+    if evidence.live_ndcg is not None and difference is not None and lower is not None:
+        margin = max(config.margin * evidence.live_ndcg, (difference - lower) * (_Z95 + _Z80) / _Z95)
+        if lower < -margin:
+            failed["holdout"] = f"NDCG@20 differs from live by {difference:+.4f}, 95 % from {lower:+.4f}"
+        if evidence.coverage < config.coverage * evidence.live_coverage:
+            failed["coverage"] = f"its lists hold {evidence.coverage} items, those of live {evidence.live_coverage}"
+    better_than_live = lower is not None and lower > 0
+    if evidence.ndcg <= evidence.popularity_ndcg and not better_than_live:
+        failed["popularity"] = f"NDCG@20 {evidence.ndcg:.4f} is not above popularity's {evidence.popularity_ndcg:.4f}"
+    return failed

@@ -1,0 +1,106 @@
+"""Time-decayed popularity in event time: what is served before a model exists, and what every model is paired with."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Container, Iterable
+
+import msgspec
+
+__all__ = ["Popularity"]
+
+_EVENTS_PER_TOP = 64  # the top is taken again after so many events
+_SMALL_TOP = 50  # a top shorter than this is taken again after every event
+_LARGEST_EXPONENT = 500  # floats end at 2^1023
+_DUMP = tuple[int, int, dict[str, float]]
+
+
+class Popularity:
+    """Counts that halve every `half_life_ms` of event time.
+
+    Each event adds 2^((time - origin) / half_life): all counts decay together without being touched. Late events simply
+    count less. `kept` items can be ranked; of more than `most_items` the lighter half is forgotten.
+
+    >>> popularity = Popularity(half_life_ms=1000)
+    >>> popularity.add_all([("old", 0), ("old", 0), ("new", 2000)])
+    >>> popularity.refresh()
+    >>> popularity.top(exclude=(), count=2)
+    [('new', 1.0), ('old', 0.5)]
+    """
+
+    def __init__(self, half_life_ms: int, kept: int = 2000, most_items: int = 500_000) -> None:
+        if half_life_ms <= 0:
+            raise ValueError(f"half_life_ms must be positive, got {half_life_ms}")
+        if not 0 < kept <= most_items // 2:
+            raise ValueError(f"kept must be in 1..most_items/2, got {kept} of {most_items}")
+        self._half_life_ms, self._kept, self._most_items = half_life_ms, kept, most_items
+        self._weights: dict[str, float] = {}
+        self._origin_ms = 0
+        self._newest_ms = 0
+        self._top: list[str] = []
+        self._changed: set[str] = set()  # since the top was taken
+        self._events = 0
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def add_all(self, items: Iterable[tuple[str, int]]) -> None:
+        """Count (item, event time in milliseconds) pairs. Lists stay as they are until `refresh`."""
+        for item, time_ms in items:
+            exponent = (time_ms - self._origin_ms) / self._half_life_ms
+            if exponent > _LARGEST_EXPONENT:
+                self._move_origin(time_ms)
+                exponent = 0.0
+            self._newest_ms = max(self._newest_ms, time_ms)
+            self._weights[item] = self._weights.get(item, 0.0) + 2.0**exponent
+            self._changed.add(item)
+            self._events += 1
+
+    def _move_origin(self, origin_ms: int) -> None:
+        factor = 2.0 ** max((self._origin_ms - origin_ms) / self._half_life_ms, -1000)
+        scaled = ((item, weight * factor) for item, weight in self._weights.items())
+        self._weights = {item: weight for item, weight in scaled if weight > 1e-12}
+        self._origin_ms = origin_ms
+
+    def refresh(self) -> None:
+        """Take the top again if enough has changed."""
+        if self._events >= _EVENTS_PER_TOP or (self._events and len(self._top) < _SMALL_TOP):
+            self._take_top()
+
+    def _take_top(self) -> None:
+        # Counts only grow and decay alike, so what did not change cannot overtake the old top: the cost does not depend
+        # on the size of the catalogue.
+        contenders = self._changed.union(self._top) & self._weights.keys()
+        self._top = self._heaviest(self._kept, contenders)
+        self._changed.clear()
+        self._events = 0
+        if len(self._weights) > self._most_items:
+            self._weights = {
+                item: self._weights[item] for item in self._heaviest(self._most_items // 2, self._weights.keys())
+            }
+
+    def _heaviest(self, count: int, items: Iterable[str]) -> list[str]:
+        return heapq.nlargest(count, items, key=lambda item: (self._weights[item], item))
+
+    def top(self, exclude: Container[str], count: int) -> list[tuple[str, float]]:
+        """The `count` most popular items outside `exclude`, with their decayed counts, as of the last `refresh`."""
+        now = 2.0 ** -((self._newest_ms - self._origin_ms) / self._half_life_ms)
+        found = []
+        for item in self._top:
+            if item not in exclude:
+                found.append((item, self._weights.get(item, 0.0) * now))
+                if len(found) == count:
+                    break
+        return found
+
+    def dump(self) -> bytes:
+        """What can be ranked, to survive a restart."""
+        self._take_top()
+        kept = {item: self._weights[item] for item in self._top}
+        return msgspec.msgpack.encode((self._origin_ms, self._newest_ms, kept))
+
+    def load(self, dumped: bytes) -> None:
+        """Raises `msgspec.DecodeError` for anything `dump` did not write."""
+        self._origin_ms, self._newest_ms, self._weights = msgspec.msgpack.decode(dumped, type=_DUMP)
+        self._top, self._changed = [], set(self._weights)
+        self._take_top()

@@ -1,0 +1,43 @@
+"""What every process shares: its logging, its signals, its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from stream.supervisor import die_with_parent
+
+__all__ = ["prepare_process"]
+
+# Chatter of the client libraries that says nothing an operator can act on.
+_QUIET = ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec")
+
+
+def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> threading.Event:
+    """Set up logging and return the event that SIGINT and SIGTERM set.
+
+    A process that is still there `grace_seconds` after the first signal ends at once with exit code 1: a client library
+    that waits for a broker which is gone must not keep it. Nothing is lost by that, see `stream.updater`.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.DEBUG if log_level.upper() == "DEBUG" else logging.ERROR)
+    die_with_parent()
+    stop = threading.Event()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        if not stop.is_set() and grace_seconds is not None:
+            watchdog = threading.Timer(grace_seconds, os._exit, (1,))
+            watchdog.daemon = True
+            watchdog.start()
+        stop.set()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    return stop

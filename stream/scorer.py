@@ -1,0 +1,350 @@
+"""The scorer: refreshes in, ranked lists out, by a Faust stream.
+
+    take a batch -> keep the newest refresh per user -> score on one thread -> send, await every delivery -> ack
+
+An offset is committed only after the lists of all records before it were delivered; a crash repeats lists, and a list
+that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
+are taken from the agent's channel itself: `Stream.take` acks a batch whose body raised, `Stream.noack_take` holds every
+event back for its whole timer, and both spend more on an event than its scoring costs (`stream.raw_stream` says where).
+Lists leave as ready record batches, one per partition, for the same reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faust
+import torch
+from kafka.admin import KafkaAdminClient
+
+from ops.connection import KafkaConnection
+from ops.metrics import ScorerMetrics
+from state.store import StoreConfig
+from stream.dead_letters import dead_letter
+from stream.loading import ModelLoader
+from stream.raw_stream import RawTopic, deliver_eagerly
+from stream.records import Rejected
+from stream.serving import Answer, Models, Request, Server, ServingConfig, coalesce
+from stream.shown_lists import ShownLists
+from stream.topics import TopicPlan, ensure_topics
+
+__all__ = ["Scorer", "ScorerConfig", "run_scorer"]
+
+log = logging.getLogger(__name__)
+
+_HOUSEKEEPING_SECONDS = 10.0
+_FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
+_LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    state_dir: Path
+    group: str = "freshet-scorer"
+    batch_refreshes: int = 512  # most refreshes scored together
+    batch_seconds: float = 0.005  # wait for more of them after the first
+    session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
+    stall_seconds: float = 60.0  # without progress the process gives up, for its supervisor to start it again
+    torch_threads: int = 1
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_refreshes", "session_seconds", "stall_seconds", "torch_threads"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.batch_seconds < 0:
+            raise ValueError(f"batch_seconds must not be negative, got {self.batch_seconds}")
+
+
+@dataclass
+class _Record:
+    """A consumed record, as `stream.dead_letters` reads it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Scorer:
+    """One worker of the scorer group. Make it inside the event loop that runs it."""
+
+    def __init__(
+        self,
+        config: ScorerConfig,
+        connection: KafkaConnection,
+        plan: TopicPlan,
+        metrics: ScorerMetrics,
+        device: torch.device,
+    ) -> None:
+        self._config, self._plan, self._metrics = config, plan, metrics
+        admin = KafkaAdminClient(**connection.kafka_python())
+        try:
+            ensure_topics(admin, plan)
+        finally:
+            admin.close()
+        self._lists = ShownLists.open(config.state_dir / "lists", config.store)
+        self.server = Server(config.serving, self._lists, metrics)
+        self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.serving.list_items)
+        self._executor = ThreadPoolExecutor(1, "scoring")
+        self._busy = asyncio.Lock()  # held while a batch is between its channel and its acks
+        self._failed = False
+        self._joined = False
+        self._progressed = time.monotonic()
+        self._channel: Any = None
+        self._newest_ms: dict[int, int] = {}  # event time by owned partition
+        self.app = _faust_app(config, connection, plan)
+        self.app.agent(self.app.topic(plan.refreshes), concurrency=1, name="score")(self._score)
+        self.app.on_partitions_assigned.connect(self._assigned)
+
+    def _swap(self, models: Models) -> None:
+        self.server.models = models  # one assignment: a batch in flight keeps the set it started with
+
+    async def _assigned(self, app: Any, assigned: set[Any], **options: Any) -> None:
+        log.info("partitions assigned: %s", sorted(tp.partition for tp in assigned))
+        self._metrics.rebalances.inc()
+        self._newest_ms = {p: ms for p, ms in self._newest_ms.items() if p in {tp.partition for tp in assigned}}
+        self._joined = True
+
+    # -- the stream ----------------------------------------------------------------------------------------------------
+
+    async def _score(self, stream: Any) -> None:
+        self._channel = aiter(stream.channel)  # Faust subscribes to what is iterated
+        queue, consumer = self._channel.queue, self.app.consumer
+        while not self._failed:
+            try:
+                messages = [await queue.get()]
+                async with self._busy:
+                    if self._config.batch_seconds:
+                        await asyncio.sleep(self._config.batch_seconds)
+                    while len(messages) < self._config.batch_refreshes and not queue.empty():
+                        messages.append(queue.get_nowait())
+                    await self._batch(messages)
+                    for message in messages:
+                        message.ack(consumer)
+            except StopAsyncIteration:  # Faust closes its channels when it stops
+                return
+            except Exception:
+                # Nothing of this batch is acked: let the process end, its successor reads it again.
+                log.exception("a batch failed")
+                self._failed = True
+                return
+            self._progress()
+
+    async def _batch(self, messages: Sequence[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        answers, rejected = await loop.run_in_executor(self._executor, self._answer, messages)
+        started = time.perf_counter()
+        producer = (await self.app.maybe_start_producer())._ensure_producer()
+        deliveries = await self._send(producer, answers)
+        for message, error in rejected:
+            letter = dead_letter(_record(message), error, "scorer", self._plan.message_bytes)
+            deliveries.append(await producer.send(self._plan.dead_letters, **letter))
+        await asyncio.gather(*deliveries)
+        self._metrics.scoring["publish"].observe(time.perf_counter() - started)
+        await loop.run_in_executor(self._executor, self.server.delivered, answers)
+
+    def _answer(self, messages: Sequence[Any]) -> tuple[list[Answer], list[tuple[Any, Rejected]]]:
+        """Runs on the scoring thread."""
+        self._metrics.events_consumed["refreshes"].inc(len(messages))
+        requests: list[Request] = []
+        rejected: list[tuple[Any, Rejected]] = []
+        offsets: dict[int, list[int]] = defaultdict(list)
+        for message in messages:
+            offsets[message.partition].append(message.offset)
+            try:
+                request = Request.decode(message.partition, message.offset, message.key, message.value)
+            except Rejected as error:
+                self._metrics.dead_letters[error.reason].inc()
+                rejected.append((message, error))
+                continue
+            requests.append(request)
+            self._newest_ms[message.partition] = max(
+                self._newest_ms.get(message.partition, 0), request.history.newest_ms
+            )
+        for partition, seen in offsets.items():
+            self._lists.advance(partition, min(seen), max(seen) + 1)
+        wanted = coalesce(requests)
+        return (self.server.score(wanted) if wanted else []), rejected
+
+    async def _send(self, producer: Any, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
+        """Hand the answers over as one record batch per partition, or more where they do not fit."""
+        topic, now_ms = self._plan.recommendations, int(time.time() * 1000)
+        by_partition: dict[int, list[Answer]] = defaultdict(list)
+        for answer in answers:
+            by_partition[answer.request.partition].append(answer)
+        deliveries: list[asyncio.Future[Any]] = []
+        for partition, ready in by_partition.items():
+            batch = producer.create_batch()
+            for answer in ready:
+                record = {"key": answer.request.user, "value": answer.value, "timestamp": now_ms}
+                if batch.append(**record) is None:  # full; the first record of a batch always fits
+                    deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+                    batch = producer.create_batch()
+                    batch.append(**record)
+            deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+        return deliveries
+
+    # -- liveness ------------------------------------------------------------------------------------------------------
+
+    def _progress(self) -> None:
+        self._progressed = time.monotonic()
+        self._metrics.progress_timestamp.set_to_current_time()
+
+    async def _watch(self) -> None:
+        """Progress is a finished batch, or the brokers saying that nothing waits."""
+        while True:
+            await asyncio.sleep(0.5)
+            before = self._progressed
+            try:
+                idle = await asyncio.wait_for(self._idle(), 10)
+            except Exception as error:  # a broker that does not answer is no progress, and no end either
+                log.debug("no word of what waits: %s", error)
+                continue
+            if idle and before == self._progressed:
+                self._progress()
+
+    async def _idle(self) -> bool:
+        if not self._joined or self._channel is None or self._busy.locked() or not self._channel.queue.empty():
+            return False
+        consumer = self.app.consumer
+        owned = [tp for tp in consumer.assignment() if tp.topic == self._plan.refreshes]
+        ends = await consumer.highwaters(*owned) if owned else {}
+        positions = {tp: await consumer.position(tp) for tp in owned}
+        return all(position is not None and position >= ends[tp] for tp, position in positions.items())
+
+    def _keep_house(self) -> None:
+        """Runs on the scoring thread."""
+        self.server.save_popularity()
+        self._metrics.state_bytes["lists"].set(self._lists.store.bytes_on_disk())
+        self._metrics.state_pending_compaction_bytes["lists"].set(self._lists.store.pending_compaction_bytes())
+        if self._newest_ms:
+            self._metrics.stream_watermark_timestamp["refreshes"].set(min(self._newest_ms.values()) / 1000)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: threading.Event) -> bool:
+        """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up."""
+        loop, config = asyncio.get_running_loop(), self._config
+        self._loader.start()
+        await loop.run_in_executor(None, self._loader.looked.wait, _FIRST_MODELS_SECONDS)
+        self.app.finalize()
+        deliver_eagerly(self.app.consumer)
+        await asyncio.wait_for(self.app.start(), config.stall_seconds)
+        log.info("scorer reads %s", self._plan.refreshes)
+        watch = asyncio.create_task(self._watch())
+        kept = self._progressed = time.monotonic()
+        try:
+            while not (stop.is_set() or self._failed or self.app.should_stop):
+                await asyncio.sleep(0.1)
+                now = time.monotonic()
+                if now - self._progressed > config.stall_seconds:
+                    log.error("no progress for %.0f s, giving up", config.stall_seconds)
+                    self._failed = True
+                if now - kept > _HOUSEKEEPING_SECONDS:
+                    kept = now
+                    await loop.run_in_executor(self._executor, self._keep_house)
+        finally:
+            watch.cancel()
+        return stop.is_set() and not self._failed
+
+    async def leave(self) -> bool:
+        """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time."""
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._busy.acquire()  # and keep it: no other batch begins
+                # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
+                await self.app.consumer.commit()
+                await self.app.consumer.commit()
+                await self.app.stop()
+        except Exception as error:
+            log.warning("leaving without a last commit, the next scorer repeats some lists: %r", error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Needs no broker."""
+        self._executor.shutdown(wait=True)
+        self._keep_house()
+        self._lists.close()
+        self._loader.close()
+
+
+def _faust_app(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan) -> Any:
+    return faust.App(
+        plan.prefix + config.group,
+        **connection.faust(),
+        datadir=config.state_dir / "faust",
+        Topic=RawTopic,  # nothing is decoded by Faust, which would ack a record that it cannot decode
+        topic_partitions=plan.partitions,
+        topic_allow_declare=False,  # topics are made in one place
+        topic_disable_leader=True,
+        table_standby_replicas=0,  # without tables and their assignor plain round robin remains
+        stream_wait_empty=False,  # a rebalance need not wait: a repeated list is the same list
+        processing_guarantee="at_least_once",
+        consumer_auto_offset_reset="earliest",
+        broker_max_poll_records=2000,
+        broker_commit_interval=1.0,  # what a rebalance or a crash repeats
+        broker_session_timeout=config.session_seconds,
+        broker_heartbeat_interval=max(config.session_seconds / 10, 0.3),
+        broker_request_timeout=max(90.0, config.session_seconds),
+        broker_max_poll_interval=300.0,
+        producer_acks=-1,
+        producer_linger=0,  # a batch of lists is a batch already
+        producer_max_batch_size=512 * 1024,
+        producer_max_request_size=8 * 1024 * 1024,
+        producer_request_timeout=config.stall_seconds,  # the default keeps a failed list for 20 minutes
+        stream_buffer_maxsize=4096,
+        worker_redirect_stdouts=False,
+        web_enabled=False,
+    )
+
+
+def _record(message: Any) -> _Record:
+    timestamp_ms = int((message.timestamp or 0) * 1000)  # Faust keeps seconds
+    return _Record(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)
+
+
+def run_scorer(
+    config: ScorerConfig,
+    connection: KafkaConnection,
+    plan: TopicPlan,
+    metrics: ScorerMetrics,
+    device: torch.device,
+    stop: threading.Event,
+) -> bool:
+    """Run one scorer until `stop`; False when it gave up and should be restarted.
+
+    When Kafka does not let go at the end, this ends the process: threads of the client library wait for a broker that
+    is gone and would keep it. Everything of ours is closed by then.
+    """
+    torch.set_num_threads(config.torch_threads)
+
+    async def work() -> bool:
+        scorer = Scorer(config, connection, plan, metrics, device)
+        try:
+            healthy = await scorer.run(stop)
+        except BaseException:
+            log.exception("the scorer failed")
+            healthy = False
+        left = await scorer.leave()
+        scorer.close()
+        if not left:
+            logging.shutdown()
+            os._exit(0 if healthy else 1)
+        return healthy
+
+    return asyncio.run(work())

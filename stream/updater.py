@@ -1,0 +1,423 @@
+"""The updater: interactions in, durable histories and refreshes out.
+
+Each batch is merged into histories in memory and every changed user's refresh leaves at once. A checkpoint makes the
+rest durable, in the one order that loses nothing:
+
+    1. every refresh is acknowledged
+    2. one Kafka transaction: changed histories, dead letters, consumed offsets
+    3. RocksDB: the same histories with the changelog offset they reach
+
+A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends everything
+again. A crash between 2 and 3 leaves the stores behind the changelog, and restoring closes the gap. RocksDB first would
+lose events: on replay the merge would find nothing new and send nothing, and the offsets would then be committed.
+
+A worker that lost its partitions cannot overwrite newer histories: the transaction carries its group generation, and
+the broker refuses a stale one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from ops.connection import KafkaConnection
+from ops.metrics import UpdaterMetrics
+from state import codec
+from state.history import EMPTY, History
+from state.store import Store, StoreConfig, StoreMemory
+from stream.changelog import Restorer
+from stream.dead_letters import dead_letter
+from stream.ingest import Change, InputRecord, Outcomes, apply, decode_batch
+from stream.records import Limits, Refresh, RefreshReason, Rejected
+from stream.rescoring import RescoringConfig, RescoringWalk
+from stream.slots import Slots
+from stream.topics import TopicPlan, ensure_topics
+
+__all__ = ["Updater", "UpdaterConfig", "run_updater"]
+
+log = logging.getLogger(__name__)
+
+_SLOTS_SECONDS = 0.5  # how often `models` is looked at
+
+# The moments between which a killed process must lose nothing; tests kill it at each.
+CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "stored")
+
+
+@dataclass(frozen=True)
+class UpdaterConfig:
+    state_dir: Path
+    worker: str = field(default_factory=socket.gethostname)  # names its transactions: unique, and stable over restarts
+    group: str = "freshet-updater"
+    history_items: int = 200  # newest items kept per user
+    checkpoint_seconds: float = 1.0
+    checkpoint_users: int = 20_000  # changed users held in memory before a checkpoint is due early
+    poll_records: int = 5_000
+    poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
+    session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
+    transaction_seconds: float = 15.0
+    limits: Limits = field(default_factory=Limits)
+    rescoring: RescoringConfig = field(default_factory=RescoringConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("history_items", "checkpoint_seconds", "checkpoint_users", "poll_records", "session_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.transaction_seconds < 1:
+            raise ValueError(f"transaction_seconds must be at least 1, got {self.transaction_seconds}")
+
+
+@dataclass
+class _Partition:
+    """What is known about one owned partition beyond its store."""
+
+    store: Store
+    position: int  # the offset after the last merged record
+    committed: int
+    # Of merged records, not yet checkpointed:
+    dirty: dict[bytes, bytes] = field(default_factory=dict)  # histories by user, encoded
+    arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
+    dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
+
+
+class _Moves(ConsumerRebalanceListener):
+    """Notes what changed hands, for the main loop to act on.
+
+    Listeners run on the consumer's IO thread, where every blocking call raises and a slow one stops the heartbeats.
+    """
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+        self.noted: deque[tuple[str, frozenset[TopicPartition]]] = deque()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        partitions = frozenset(assigned)
+        self._consumer.pause(*partitions)  # nothing is fetched before the history store is level
+        self.noted.append(("assigned", partitions))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self.noted.append(("revoked", frozenset(revoked)))
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.noted.append(("revoked", frozenset(lost)))
+
+
+class Updater:
+    """One worker of the updater group. `crash` is called with each of `CRASH_POINTS` as it is passed."""
+
+    def __init__(
+        self,
+        config: UpdaterConfig,
+        connection: KafkaConnection,
+        plan: TopicPlan,
+        metrics: UpdaterMetrics,
+        *,
+        clock: Callable[[], float] = time.time,
+        crash: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._config, self._plan, self._metrics, self._crash = config, plan, metrics, crash
+        self._clock_ms = lambda: int(clock() * 1000)
+        self._owned: dict[int, _Partition] = {}
+        self._starts: dict[int, int] = {}  # committed offsets of partitions being restored
+        self._refreshes: list = []  # futures of refreshes on their way
+        self._newest_ms = 0  # event time
+        self._walk: RescoringWalk | None = None
+        self._live = ""  # version of the live model
+        self._slots_due = 0.0
+        self._checkpoint_due = time.monotonic() + config.checkpoint_seconds
+        self._memory = StoreMemory(config.store)
+        client = connection.kafka_python()
+        self._admin = KafkaAdminClient(**client)
+        ensure_topics(self._admin, plan)
+        self._restorer = Restorer(
+            connection,
+            self._admin,
+            plan.histories,
+            config.state_dir / "histories",
+            self._memory,
+            plan.tombstone_ms,
+            self._clock_ms,
+        )
+        self._slots = Slots(connection, plan.models)
+        self._live = "" if self._slots.live is None else self._slots.live.version
+        sending = {
+            **client,
+            "acks": "all",
+            "batch_size": 256 * 1024,
+            "max_request_size": plan.message_bytes + 2 * 1024 * 1024,
+        }
+        transaction_ms = int(config.transaction_seconds * 1000)
+        self._refresh_producer = KafkaProducer(
+            **sending, linger_ms=2, request_timeout_ms=10_000, delivery_timeout_ms=30_000
+        )
+        self._producer = KafkaProducer(
+            **sending,
+            linger_ms=5,
+            request_timeout_ms=min(10_000, transaction_ms // 2),
+            delivery_timeout_ms=transaction_ms,
+            transactional_id=f"{plan.prefix}{config.group}-{config.worker}",
+            transaction_timeout_ms=transaction_ms,
+        )
+        # Aborts what a killed predecessor of this name left open, and fences it if it still lives.
+        self._producer.init_transactions()
+        self._consumer = KafkaConsumer(
+            **client,
+            group_id=plan.prefix + config.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            # Makes the broker hold back committed offsets while a transaction that moves them is pending.
+            isolation_level="read_committed",
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+            session_timeout_ms=int(config.session_seconds * 1000),
+            heartbeat_interval_ms=max(int(config.session_seconds * 1000 / 10), 300),
+            max_poll_records=config.poll_records,
+            max_partition_fetch_bytes=max(4 * 1024 * 1024, plan.message_bytes),
+            fetch_max_wait_ms=100,
+        )
+        self._moves = _Moves(self._consumer)
+        self._consumer.subscribe([plan.interactions], listener=self._moves)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`; then checkpoint and let go of everything. Any unexpected error propagates: the process
+        ends without committing, and its successor replays."""
+        log.info("updater %s reads %s", self._config.worker, self._plan.interactions)
+        try:
+            while not stop.is_set():
+                self.turn()
+            self.checkpoint()
+        finally:
+            self.close()
+
+    def turn(self) -> None:
+        """Poll once, merge, send refreshes, checkpoint when due."""
+        restoring = bool(self._restorer)
+        timeout_ms = 0 if restoring else int(self._config.poll_seconds * 1000)
+        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        if self._moves.noted:
+            self._follow_moves()
+        if restoring or self._restorer:
+            self._finish_restores()
+        if polled:
+            self._crash("polled")
+            for tp, records in polled.items():
+                partition = self._owned.get(tp.partition)
+                # A partition that is not owned (any more, or yet) starts from its committed offset when it is.
+                if partition is not None:
+                    self._merge(tp.partition, partition, records)
+            self._crash("merged")
+        self._rescore()
+        if self._owned:
+            self._metrics.progress_timestamp.set_to_current_time()
+        dirty = sum(len(partition.dirty) for partition in self._owned.values())
+        if time.monotonic() >= self._checkpoint_due or dirty >= self._config.checkpoint_users:
+            self.checkpoint()
+
+    def close(self) -> None:
+        for close in (
+            lambda: self._consumer.close(timeout_ms=3000),
+            lambda: self._refresh_producer.close(timeout=3),
+            lambda: self._producer.close(timeout=3),
+            self._restorer.close,
+            self._slots.close,
+            self._admin.close,
+        ):
+            try:
+                close()
+            except Exception as error:  # a broker that is gone must not keep the stores open
+                log.warning("while closing: %s", error)
+        for partition in self._owned.values():
+            partition.store.close()
+        self._owned.clear()
+
+    # -- partitions that come and go -----------------------------------------------------------------------------------
+
+    def _follow_moves(self) -> None:
+        while self._moves.noted:
+            kind, partitions = self._moves.noted.popleft()
+            self._metrics.rebalances.inc()
+            log.info("partitions %s: %s", kind, sorted(tp.partition for tp in partitions))
+            for tp in partitions:
+                self._release(tp.partition)
+                if kind == "assigned":
+                    self._restorer_begin(tp)
+
+    def _release(self, number: int) -> None:
+        """Let a partition go. What was not checkpointed is dropped: its next owner replays it."""
+        self._restorer.abandon(number)
+        partition = self._owned.pop(number, None)
+        if partition is not None:
+            partition.store.close()
+
+    def _restorer_begin(self, tp: TopicPartition) -> None:
+        # The committed offset first, the end of the changelog after it: the broker answers once no transaction of a
+        # former owner is pending, so the end then covers all histories that those offsets stand for.
+        committed = self._consumer.committed(tp)
+        beginning = self._consumer.beginning_offsets([tp])[tp]
+        if committed is not None and committed < beginning:
+            lost = beginning - committed
+            log.error("%s/%d: retention removed %d records before they were read", tp.topic, tp.partition, lost)
+        self._starts[tp.partition] = max(committed or 0, beginning)
+        self._restorer.begin(tp.partition)
+
+    def _finish_restores(self) -> None:
+        for number, store in self._restorer.step(timeout_ms=20 if self._owned else 100).items():
+            start = self._starts.pop(number)
+            tp = TopicPartition(self._plan.interactions, number)
+            self._owned[number] = _Partition(store, start, start)
+            # kafka-python keeps an old position when a partition comes back: say where to start.
+            self._consumer.seek(tp, start)
+            self._consumer.resume(tp)
+
+    # -- merging -------------------------------------------------------------------------------------------------------
+
+    def _merge(self, number: int, partition: _Partition, records: list[ConsumerRecord]) -> None:
+        metrics, limit = self._metrics, self._config.history_items
+        metrics.events_consumed["interactions"].inc(len(records))
+        arrivals, rejected = decode_batch(records, self._config.limits)
+        for record, error in rejected:
+            metrics.dead_letters[error.reason].inc()
+            partition.dead.append((record, error))
+        before = self._histories(partition, arrivals)
+        outcomes = Outcomes()
+        for user, events in arrivals.items():
+            change = apply(before[user], events, limit, outcomes)
+            if change is not None:
+                value = codec.encode(change.history)
+                partition.dirty[user] = value
+                partition.arrivals_ms.append(change.arrived_ms)
+                self._send_refresh(number, user, change, value)
+                self._newest_ms = max(self._newest_ms, change.history.newest_ms)
+        for outcome, count in asdict(outcomes).items():
+            if count:
+                metrics.events_applied[outcome].inc(count)
+        partition.position = records[-1].offset + 1
+
+    def _histories(self, partition: _Partition, users: Iterable[bytes]) -> dict[bytes, History]:
+        values: dict[bytes, bytes | None] = {user: partition.dirty.get(user) for user in users}
+        stored = [user for user, value in values.items() if value is None]
+        values.update(zip(stored, partition.store.get_many(stored), strict=True))
+        return {user: EMPTY if value is None else codec.decode(value) for user, value in values.items()}
+
+    def _send_refresh(self, number: int, user: bytes, change: Change, history: bytes) -> None:
+        reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
+        refresh = Refresh(reason, change.arrived_ms, tuple(change.new), history)
+        self._refreshes.append(
+            self._refresh_producer.send(self._plan.refreshes, refresh.encode(), key=user, partition=number)
+        )
+
+    def _rescore(self) -> None:
+        """When another model went live, send stored histories again, at a bounded rate and after the turn's events."""
+        now = time.monotonic()
+        if now >= self._slots_due:
+            self._slots_due = now + _SLOTS_SECONDS
+            self._slots.poll()
+            live = self._slots.live
+            if live is not None and live.version != self._live:
+                self._live = live.version
+                stores = {number: partition.store for number, partition in self._owned.items()}
+                self._walk = RescoringWalk(live.version, stores, self._newest_ms, self._config.rescoring)
+        if self._walk is None:
+            return
+        owned = self._owned
+        for number, user, history in self._walk.due({n: partition.store for n, partition in owned.items()}):
+            history = owned[number].dirty.get(user, history)
+            refresh = Refresh("model", self._clock_ms(), (), history)
+            self._refreshes.append(
+                self._refresh_producer.send(self._plan.refreshes, refresh.encode(), key=user, partition=number)
+            )
+        if self._walk.finished:
+            log.info("model %s: %d active users are scored again", self._walk.version, self._walk.users)
+            self._walk = None
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Make everything merged so far durable, in the order argued at the top of this file."""
+        self._checkpoint_due = time.monotonic() + self._config.checkpoint_seconds
+        moved = {n: p for n, p in self._owned.items() if p.position > p.committed}
+        self._await_refreshes()
+        if not moved:
+            return
+        self._crash("refreshed")
+        group = self._consumer.group_metadata()
+        if group.generation_id < 0:
+            # Between two generations. The broker takes offsets without a generation from anybody, so wait for ours.
+            log.info("checkpoint waits for the group")
+            return
+        last = self._commit(moved, group)
+        if last is None:
+            return
+        self._crash("committed")
+        for number, partition in moved.items():
+            sent = last.get(number)
+            next_offset = None if sent is None else sent.get(timeout=0).offset + 1
+            now_ms = self._clock_ms()
+            with self._metrics.history_write.time():
+                partition.store.write(partition.dirty, next_offset, now_ms)
+            for arrived_ms in partition.arrivals_ms:
+                self._metrics.event_to_history.observe(max(now_ms - arrived_ms, 0) / 1000)
+            partition.dirty.clear()
+            partition.arrivals_ms.clear()
+            partition.dead.clear()
+            partition.committed = partition.position
+        self._crash("stored")
+
+    def _await_refreshes(self) -> None:
+        if not self._refreshes:
+            return
+        self._refresh_producer.flush(timeout=30)
+        for future in self._refreshes:  # flush does not raise for records that failed
+            future.get(timeout=0)
+        self._refreshes.clear()
+
+    def _commit(self, moved: dict[int, _Partition], group: Any) -> dict[int, Any] | None:
+        """One transaction; returns the last history's future by partition, or None when the broker refused it.
+
+        A refusal (the group moved on, or the broker was away too long) aborts: nothing of it is visible, what is
+        still owned afterwards is sent again by the next checkpoint. A fenced producer raises.
+        """
+        producer, plan = self._producer, self._plan
+        last = {}
+        offsets = {
+            TopicPartition(plan.interactions, number): OffsetAndMetadata(partition.position, "", -1)
+            for number, partition in moved.items()
+        }
+        producer.begin_transaction()
+        try:
+            for number, partition in moved.items():
+                for user, history in partition.dirty.items():
+                    last[number] = producer.send(plan.histories, history, key=user, partition=number)
+                for record, error in partition.dead:
+                    letter = dead_letter(record, error, "updater", plan.message_bytes)
+                    producer.send(plan.dead_letters, **letter)
+            producer.send_offsets_to_transaction(offsets, group)
+            self._crash("produced")
+            producer.commit_transaction()
+        except KafkaError as error:
+            log.warning("checkpoint refused, trying again: %s", error)
+            producer.abort_transaction()
+            return None
+        return last
+
+
+def run_updater(
+    config: UpdaterConfig, connection: KafkaConnection, plan: TopicPlan, metrics: UpdaterMetrics, stop: threading.Event
+) -> None:
+    """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues."""
+    Updater(config, connection, plan, metrics).run(stop)

@@ -1,0 +1,193 @@
+"""What one scorer process carries: refreshes per second of a backlog, then latency at steady rates.
+
+    python tests/benchmarks/bench_stream_scorer.py [--refreshes 30000] [--rates 200 1000] [--seconds 20]
+
+A real Kafka, a real scorer process, a fitted model of 2,810 items and histories of 50 items. Latency is from handing a
+refresh to the producer to the list's arrival at another consumer.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+
+from model.artifact import Manifest, save_artifact
+from model.batch import Histories
+from model.config import preset
+from model.fit import Learner
+from model.items import ItemIndex
+from ops.broker import LocalBroker
+from ops.connection import KafkaConnection
+from state import codec
+from state.history import History
+from stream.observer import Observer
+from stream.pipeline import free_port
+from stream.records import Announcement, NewInteraction, Refresh
+from stream.scrape import Scrape, scrape
+from stream.slots import Slots
+from stream.supervisor import Child, Supervisor
+from stream.topics import TopicPlan, ensure_topics
+
+ITEMS, USERS, PLACES = 2_810, 6_000, 50
+
+
+def refresh(user: int, now_ms: int, rng: np.random.Generator) -> Refresh:
+    items = tuple(f"i{item}" for item in rng.choice(ITEMS, PLACES, replace=False).tolist())
+    times = tuple(range(now_ms, now_ms - PLACES, -1))
+    history = History(items, times, (1.0,) * PLACES)
+    return Refresh("event", int(time.time() * 1000), (NewInteraction(items[0], now_ms, False),), codec.encode(history))
+
+
+def announce(connection: KafkaConnection, plan: TopicPlan, folder: Path) -> None:
+    learner = Learner.fresh(
+        preset("stream"), ItemIndex([f"i{n}" for n in range(ITEMS)]), seed=0, device=torch.device("cpu")
+    )
+    rng = np.random.default_rng(0)
+    rows = [(user, item) for user in range(1000) for item in rng.choice(ITEMS, PLACES, replace=False)]
+    learner.fit(Histories.from_rows(np.array(rows), users=1000), epochs=1)  # random tastes, a real model's cost
+    now_ms = int(time.time() * 1000)
+    sha256 = save_artifact(str(folder / "v1"), learner, Manifest(version="v1", created=now_ms, data_until=now_ms))
+    slots = Slots(connection, plan.models)
+    slots.put("live", Announcement("live", "v1", str(folder / "v1"), sha256, "", now_ms, now_ms, ITEMS))
+    slots.close()
+
+
+class Scorer:
+    """A scorer process and what it says of itself."""
+
+    def __init__(self, connection: KafkaConnection, plan: TopicPlan, folder: Path) -> None:
+        port = free_port()
+        self.urls = {"scorer": f"http://127.0.0.1:{port}/metrics"}
+        command = [
+            *(sys.executable, "-m", "stream.cli", "--log-level", "warning", "scorer"),
+            *("--prefix", plan.prefix, "--partitions", str(plan.partitions)),
+            *("--state-dir", str(folder / "scorer"), "--metrics-port", str(port), "--device", "cpu"),
+        ]
+        environment = {"FRESHET_BOOTSTRAP_SERVERS": connection.bootstrap_servers}
+        self.child = Child("scorer", command, environment)
+        self.supervisor = Supervisor([self.child], lambda name, line: print(f"  {name} | {line}", file=sys.stderr))
+
+    def __enter__(self) -> "Scorer":
+        self.supervisor.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.supervisor.stop()
+
+    def look(self) -> Scrape:
+        return scrape(self.urls)
+
+    def consumed(self) -> float:
+        return self.look().total("freshet_events_consumed_total")
+
+    def cpu_seconds(self) -> float:
+        assert self.child.process is not None
+        times = psutil.Process(self.child.process.pid).cpu_times()
+        return times.user + times.system
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit("the scorer did not get there in time")
+        time.sleep(0.25)
+
+
+def backlog(connection: KafkaConnection, folder: Path, count: int) -> None:
+    plan = TopicPlan(prefix="backlog-")
+    with_topics(connection, plan)
+    announce(connection, plan, folder / "backlog")
+    rng = np.random.default_rng(0)
+    producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
+    for n in range(count):
+        user = n % USERS
+        value = refresh(user, 1_700_000_000_000 + n, rng).encode()
+        producer.send(plan.refreshes, value, key=f"u{user}".encode(), partition=user % plan.partitions)
+    producer.flush()
+    producer.close()
+    with Scorer(connection, plan, folder / "backlog") as scorer:
+        wait_for(lambda: scorer.consumed() > count * 0.05, 60)
+        first, began, cpu = scorer.consumed(), time.perf_counter(), scorer.cpu_seconds()
+        wait_for(lambda: scorer.consumed() >= count * 0.95, 120)
+        last, seconds, cpu = scorer.consumed(), time.perf_counter() - began, scorer.cpu_seconds() - cpu
+        wait_for(lambda: scorer.consumed() >= count, 60)
+        seen = scorer.look()
+    done = last - first
+    batches = seen.total("freshet_scoring_batch_users_count")
+    print(f"backlog of {count:,} refreshes, {USERS:,} users, {PLACES} items each, {ITEMS:,} items in the model")
+    print(f"  {done / seconds:10,.0f} refreshes/s    {1e6 * cpu / done:8,.0f} us of CPU each")
+    print(f"  {seen.total('freshet_recommendations_published_total'):10,.0f} lists in {batches:,.0f} batches")
+    for stage in ("load", "forward", "topk", "publish"):
+        spent = seen.total("freshet_scoring_seconds_sum", stage=stage)
+        print(f"  {1e6 * spent / max(seen.total('freshet_recommendations_published_total'), 1):10,.0f} us {stage}")
+
+
+def steady(connection: KafkaConnection, folder: Path, rate: float, seconds: float) -> None:
+    plan = TopicPlan(prefix=f"steady-{rate:.0f}-")
+    with_topics(connection, plan)
+    announce(connection, plan, folder / plan.prefix)
+    rng = np.random.default_rng(0)
+    with Scorer(connection, plan, folder / plan.prefix) as scorer:
+        wait_for(lambda: scorer.look().total("freshet_model_vocabulary_items") > 0, 60)
+        observer = Observer(connection, plan.recommendations)
+        producer = KafkaProducer(**connection.kafka_python(), linger_ms=0)
+        stop = threading.Event()
+        began, cpu, count = time.monotonic(), 0.0, int(rate * (seconds + 5))
+        warm = int(rate * 5)
+        for n in range(count):
+            wait = began + n / rate - time.monotonic()
+            if wait > 0:
+                stop.wait(wait)
+            if n == warm:
+                skipped, cpu = len(observer.latencies), scorer.cpu_seconds()
+            user, now_ms = n % USERS, int(time.time() * 1000)
+            value = refresh(user, now_ms, rng).encode()
+            observer.sent(f"u{user}", now_ms)
+            producer.send(plan.refreshes, value, key=f"u{user}".encode(), partition=user % plan.partitions)
+        cpu = scorer.cpu_seconds() - cpu
+        producer.close()
+        wait_for(lambda: not observer.unanswered, 30)
+        late = np.array(observer.latencies[skipped:]) * 1000
+        observer.close()
+    quantiles = np.quantile(late, (0.5, 0.9, 0.99, 1.0))
+    print(f"{rate:6,.0f} refreshes/s for {seconds:.0f} s: {100 * cpu / seconds:.0f} % of a core, {len(late):,} lists")
+    print("         p50 {:6.1f}   p90 {:6.1f}   p99 {:6.1f}   max {:6.1f} ms".format(*quantiles))
+
+
+def with_topics(connection: KafkaConnection, plan: TopicPlan) -> None:
+    admin = KafkaAdminClient(**connection.kafka_python())
+    ensure_topics(admin, plan)
+    admin.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--refreshes", type=int, default=30_000)
+    parser.add_argument("--rates", type=float, nargs="*", default=[200, 1000])
+    parser.add_argument("--seconds", type=float, default=20)
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
+        connection = KafkaConnection(broker.bootstrap_servers)
+        if options.refreshes:
+            backlog(connection, Path(folder), options.refreshes)
+        for rate in options.rates:
+            steady(connection, Path(folder), rate, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

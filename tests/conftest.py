@@ -1,0 +1,47 @@
+"""One real Apache Kafka for the session, topics of its own for each test, and the real logs when they are there."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from ops.broker import LocalBroker
+from ops.connection import KafkaConnection
+from stream.topics import TopicPlan
+
+settings.register_profile("freshet", deadline=None, derandomize=True)
+settings.load_profile("freshet")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaConnection]:
+    """FRESHET_BOOTSTRAP_SERVERS when set, else a broker that ends with the session."""
+    if os.environ.get("FRESHET_BOOTSTRAP_SERVERS"):
+        yield KafkaConnection.from_environment(os.environ)
+        return
+    with LocalBroker() as broker:
+        yield KafkaConnection(broker.bootstrap_servers)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Begins names of topics and groups nobody else uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"
+
+
+@pytest.fixture
+def plan(prefix: str) -> TopicPlan:
+    """Topics nobody else uses."""
+    return TopicPlan(prefix=prefix, partitions=2)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of the MovieLens logs."""
+    folder = Path(os.environ.get("FRESHET_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "ml-100k.inter.gz").exists():
+        pytest.skip(f"no MovieLens logs in {folder}; set FRESHET_DATA")
+    return folder

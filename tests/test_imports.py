@@ -1,0 +1,33 @@
+"""The direction of imports: `state`, `model` and `ops` are leaves; only `stream` knows them all."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"state", "model", "ops", "stream"}
+
+
+def imported_folders(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add((node.module or "").partition(".")[0])
+    return found & FOLDERS
+
+
+@pytest.mark.parametrize("leaf", ["state", "model", "ops"])
+def test_a_leaf_imports_no_other_folder(leaf: str) -> None:
+    for path in (ROOT / leaf).rglob("*.py"):
+        assert imported_folders(path) <= {leaf}, path
+
+
+def test_nothing_evaluates_or_unpickles() -> None:
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+            assert not names & {"eval", "exec", "pickle"}, path

@@ -1,0 +1,100 @@
+"""Ranking in blocks is ranking at once, and lower precision stays within what it promises."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import model.recommend
+from model.batch import Histories
+from model.config import ItemItemConfig, preset
+from model.fit import Learner
+from model.items import ItemIndex
+from model.recommend import Precision, Recommender
+
+CPU = torch.device("cpu")
+ITEMS = 40
+
+
+def world(users: int = 60) -> Histories:
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(1, 15, users)
+    rows = [
+        (user, item) for user, n in enumerate(lengths) for item in rng.permutation(np.arange(user % 2, ITEMS, 2))[:n]
+    ]
+    return Histories.from_rows(np.array(rows), users)
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    config = replace(preset("stream"), dims=(8, 16), item_item=ItemItemConfig(neighbours=7))
+    learner = Learner.fresh(config, ItemIndex([f"i{n}" for n in range(ITEMS)]), seed=2, device=CPU)
+    learner.fit(world(), epochs=5)
+    return learner
+
+
+def test_blocks_of_users_and_of_items_change_nothing(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = learner.recommender("v")
+    whole = recommender.rank(world(), 12)
+    dense = recommender.scores(world())
+    monkeypatch.setattr(model.recommend, "_ITEMS_PER_BLOCK", 7)
+    monkeypatch.setattr(model.recommend, "_SCORES_PER_BLOCK", 7 * 11)
+    monkeypatch.setattr(model.recommend, "_PLACES_PER_BLOCK", 50)
+    parts = recommender.rank(world(), 12)
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-4, atol=1e-5)
+    assert (parts.columns == whole.columns).mean() > 0.99  # equal scores may change places
+    torch.testing.assert_close(recommender.scores(world()), dense, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mix_is_of_standard_scores(learner: Learner) -> None:
+    def scores(share: float) -> torch.Tensor:
+        config = replace(learner.config, item_item=replace(learner.config.item_item, share=share))
+        weights = (learner.neighbours, learner.neighbour_weights)
+        return Recommender("v", learner.items, config, copy.deepcopy(learner.average), *weights).scores(world())
+
+    alone, item_item, mixed = scores(0.0), scores(1.0), scores(0.3)
+    unseen = torch.isfinite(mixed)
+    # The diffusion's scores of seen items are masked, so that its z-scores are known up to shift and scale only.
+    for user in range(0, 60, 7):
+        row = unseen[user]
+        left = mixed[user][row] - 0.3 * item_item[user][row]
+        slope, offset = np.polyfit(alone[user][row].numpy(), left.numpy(), 1)
+        assert slope > 0
+        np.testing.assert_allclose(left, slope * alone[user][row] + offset, atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("tf32", 1e-5), ("bfloat16", 2e-2)])
+def test_lower_precision_keeps_its_promise(learner: Learner, precision: Precision, error: float) -> None:
+    exact = learner.recommender("v").scores(world())
+    weights = (learner.neighbours, learner.neighbour_weights)
+    rough = Recommender(
+        "v", learner.items, learner.config, copy.deepcopy(learner.average), *weights, precision=precision
+    )
+    found = rough.scores(world())
+    unseen = torch.isfinite(exact)
+    assert torch.equal(unseen, torch.isfinite(found))
+    assert float((found[unseen] - exact[unseen]).abs().max()) <= error * float(exact[unseen].abs().max())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-4), ("tf32", 5e-3), ("bfloat16", 2e-2)])
+def test_cuda_scores_as_the_cpu_does(learner: Learner, precision: Precision, error: float) -> None:
+    exact = learner.recommender("v").scores(world())
+    network = copy.deepcopy(learner.average).to("cuda")
+    weights = (learner.neighbours, learner.neighbour_weights)
+    found = (
+        Recommender("v", learner.items, learner.config, network, *weights, precision=precision).scores(world()).cpu()
+    )
+    unseen = torch.isfinite(exact)
+    assert float((found[unseen] - exact[unseen]).abs().max()) <= error * float(exact[unseen].abs().max())
+
+
+def test_unknown_items_are_as_if_they_were_not_there(learner: Learner) -> None:
+    recommender = learner.recommender("v")
+    strengths = np.ones(3, np.float32)
+    with_unknown = Histories(np.array([0, 3]), np.array([4, -1, 6]), np.array([3, 2, 1]), strengths)
+    without = Histories(np.array([0, 2]), np.array([4, 6]), np.array([3, 1]), strengths[:2])
+    assert np.array_equal(recommender.rank(with_unknown, 5).columns, recommender.rank(without, 5).columns)
