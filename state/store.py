@@ -26,6 +26,9 @@ FORMAT = "1"
 # rocksdict holds the GIL while it writes a batch: 10,000 records stall the other threads for about 20 ms.
 RECORDS_PER_BATCH = 10_000
 
+# What RocksDB says when another process, or this one, has the folder open; "lock" alone is also part of "block".
+_HELD = ("lock hold by current process", "While lock file")
+
 _META, _DATA, _END = b"\x00", b"\x01", b"\x02"
 
 
@@ -96,7 +99,7 @@ class Store:
         try:
             self._db = rocksdict.Rdict(str(path), self._memory.options)
         except Exception as error:  # rocksdict raises bare Exception with RocksDB's message
-            if "lock" in str(error).lower():
+            if any(words in str(error) for words in _HELD):
                 raise StoreLocked(f"{path} is held by another owner: {error}") from error
             raise StoreUnusable(f"{path} does not open: {error}. Delete it to rebuild from the changelog") from error
         try:

@@ -8,7 +8,7 @@ arrives in the channel is the consumed message itself. Flow control, back-pressu
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import faust
@@ -47,6 +47,7 @@ def deliver_eagerly(consumer: Any) -> None:
 @types.coroutine
 def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
     """A coroutine that was started outside of a task and waits for `awaited`, for a task to go on with."""
+    step: Callable[[Any], Any]
     while True:
         try:
             sent = yield awaited

@@ -30,6 +30,12 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999)
 EDGES_MS = (5, 10, 20, 30, 40, 50, 75, 100, 150, 250, 500, 1000, 5000)
 
 
+def hardware() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
+    return f"{os.cpu_count()} cores, {named}; Python {platform.python_version()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=200.0, help="events per second")
@@ -81,10 +87,7 @@ def main() -> None:
             runner.join()
             observer.close()
     latencies = np.array(observer.latencies[before:]) * 1000
-    processor = next((line for line in Path("/proc/cpuinfo").open() if "model name" in line), platform.machine())
-    print(
-        f"{os.cpu_count()} cores, {processor.partition(':')[2].strip() or processor}; Python {platform.python_version()}"
-    )
+    print(hardware())
     print(f"{sent:,} events at {sent / seconds:,.0f}/s, {applied:,.0f} merged, {observer.lists:,} lists,", end=" ")
     print(f"{len(observer.models)} models taken live, {observer.unanswered} events unanswered")
     print(
