@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
 
 from ops.connection import KafkaConnection
 from state import codec
@@ -14,7 +16,14 @@ from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
 from stream.changelog import topic_identity
 
-__all__ = ["changelog_histories", "differences", "reference_merge", "stored_histories"]
+__all__ = [
+    "changelog_histories",
+    "differences",
+    "records_taken",
+    "reference_merge",
+    "rejected_records",
+    "stored_histories",
+]
 
 
 def reference_merge(events: Iterable[tuple[str, Entry]], limit: int) -> dict[str, History]:
@@ -39,10 +48,24 @@ def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path
 
 def changelog_histories(connection: KafkaConnection, topic: str) -> dict[str, History]:
     """Histories as a restoring worker would read them: committed, the last per user, tombstones applied."""
-    return {user.decode(): codec.decode(value) for user, value in _last_values(connection, topic)}
+    last = {record.key: record.value for record in _records(connection, topic)}
+    return {user.decode(): codec.decode(value) for user, value in last.items() if value is not None}
 
 
-def _last_values(connection: KafkaConnection, topic: str) -> Iterator[tuple[bytes, bytes]]:
+def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:
+    """How many records of `interactions` lie in the dead-letter topic, by reason."""
+    headers = (dict(record.headers) for record in _records(connection, topic))
+    return Counter(header["reason"].decode() for header in headers if header["by"] == b"updater")
+
+
+def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:
+    """How many records of a topic a group has behind it, by its committed offsets: a count that no restart resets."""
+    offsets = admin.list_group_offsets(group)[group]
+    return sum(max(found.offset, 0) for tp, found in offsets.items() if tp.topic == topic)
+
+
+def _records(connection: KafkaConnection, topic: str) -> Iterator[ConsumerRecord]:
+    """Every committed record of a topic up to its end as it is now."""
     consumer = KafkaConsumer(
         **connection.kafka_python(),
         group_id=None,
@@ -56,11 +79,9 @@ def _last_values(connection: KafkaConnection, topic: str) -> Iterator[tuple[byte
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
-        last: dict[bytes, bytes | None] = {}
         while any(consumer.position(tp) < end for tp, end in ends.items()):
             for records in consumer.poll(timeout_ms=200).values():
-                last.update((record.key, record.value) for record in records)
-        yield from ((key, value) for key, value in last.items() if value is not None)
+                yield from records
     finally:
         consumer.close(timeout_ms=2000)
 

@@ -25,7 +25,14 @@ from rich.text import Text
 from ops.broker import LocalBroker
 from ops.connection import KafkaConnection
 from state.history import Entry
-from stream.audit import changelog_histories, differences, reference_merge, stored_histories
+from stream.audit import (
+    changelog_histories,
+    differences,
+    records_taken,
+    reference_merge,
+    rejected_records,
+    stored_histories,
+)
 from stream.interaction_log import read_log
 from stream.observer import Observer
 from stream.pipeline import Pipeline, PipelineConfig
@@ -35,6 +42,7 @@ from stream.simulate import World, WorldConfig, broken_record
 from stream.sources import InteractionSink, Outbox, Pacer, as_record
 from stream.terminal import PrefixedLog
 from stream.topics import TopicPlan, ensure_topics
+from stream.updater import UPDATER_GROUP
 
 __all__ = ["Demo", "DemoConfig", "DemoReport"]
 
@@ -70,6 +78,7 @@ class DemoReport:
     sent: int = 0
     accepted: int = 0
     dead_letters: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # dead letters by reason
     lists: int = 0
     unanswered: int = 0
     p50: float = math.nan
@@ -129,7 +138,7 @@ class Demo:
             observer = Observer(connection, plan.recommendations)
             stack.callback(observer.close)
             try:
-                self._watch(connection, plan, pipeline, observer, emit, stop)
+                self._watch(connection, admin, plan, pipeline, observer, emit, stop)
             finally:
                 ended.set()
                 runner.join()
@@ -166,6 +175,7 @@ class Demo:
     def _watch(
         self,
         connection: KafkaConnection,
+        admin: KafkaAdminClient,
         plan: TopicPlan,
         pipeline: Pipeline,
         observer: Observer,
@@ -192,8 +202,8 @@ class Demo:
                 if source.is_alive():
                     continue
                 settle_until = min(settle_until, now + _SETTLE_SECONDS)
-                done = self._report.accepted + self._report.dead_letters >= self._report.sent
-                if (done and not observer.unanswered) or now > settle_until:
+                done = not observer.unanswered and self._taken(admin, plan) >= self._report.sent
+                if done or now > settle_until:
                     break
         self._look(pipeline, observer)
         if self._source_error is not None:
@@ -259,7 +269,7 @@ class Demo:
 
     def _look(self, pipeline: Pipeline, observer: Observer) -> None:
         seen = scrape(pipeline.metrics_urls)
-        # A restarted process counts from zero: what is shown is then less, what is audited at the end is not.
+        # A restarted process counts from zero and meets some events again: the account at the end counts in Kafka.
         self._scrape, report = seen, self._report
         report.accepted = int(seen.total("freshet_events_applied_total"))
         report.dead_letters = int(seen.total("freshet_dead_letters_total"))
@@ -316,12 +326,19 @@ class Demo:
 
     # -- the account ---------------------------------------------------------------------------------------------------
 
+    def _taken(self, admin: KafkaAdminClient, plan: TopicPlan) -> int:
+        return records_taken(admin, f"{plan.prefix}{UPDATER_GROUP}", plan.interactions)
+
     def _audit(self, connection: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan, folder: Path) -> None:
+        report = self._report
+        report.rejected = dict(rejected_records(connection, plan.dead_letters))
+        report.dead_letters = sum(report.rejected.values())
+        report.accepted = self._taken(admin, plan) - report.dead_letters
         expected = reference_merge(self._events, _HISTORY_ITEMS)
         stored = stored_histories(admin, plan.histories, [folder / "updater" / "histories"])
-        self._report.users = len(expected)
-        self._report.differences = differences(stored, expected)
-        self._report.differences += differences(changelog_histories(connection, plan.histories), expected)
+        report.users = len(expected)
+        report.differences = differences(stored, expected)
+        report.differences += differences(changelog_histories(connection, plan.histories), expected)
 
 
 class _NoLive:
@@ -343,8 +360,10 @@ def _hits(report: DemoReport) -> str:
 
 def print_report(report: DemoReport, config: DemoConfig, write: Callable[[str], None]) -> None:
     """The summary at the end."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.rejected.items()))
     rows = [
         ("events in", f"{report.sent:,} sent = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),
+        ("dead letters", reasons or "none"),
         ("lists out", f"{report.lists:,}"),
         ("event to list", f"p50 {_ms(report.p50)}, p99 {_ms(report.p99)}"),
         ("models taken live", f"{len(report.models)}: {', '.join(report.models)}"),

@@ -47,9 +47,11 @@ from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.slots import Slots
 from stream.topics import TopicPlan, ensure_topics
 
-__all__ = ["Updater", "UpdaterConfig", "run_updater"]
+__all__ = ["UPDATER_GROUP", "Updater", "UpdaterConfig", "run_updater"]
 
 log = logging.getLogger(__name__)
+
+UPDATER_GROUP = "freshet-updater"  # below the prefix of the topics
 
 _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 
@@ -61,7 +63,7 @@ CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "store
 class UpdaterConfig:
     state_dir: Path
     worker: str = field(default_factory=socket.gethostname)  # names its transactions: unique, and stable over restarts
-    group: str = "freshet-updater"
+    group: str = UPDATER_GROUP
     history_items: int = 200  # newest items kept per user
     checkpoint_seconds: float = 1.0
     checkpoint_users: int = 20_000  # changed users held in memory before a checkpoint is due early
