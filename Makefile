@@ -20,7 +20,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 faults: $(VENV)/.installed ## the long fault suite: kills, pauses, corruption, on a real Kafka
-	$(BIN)/python -m pytest -m 'faults'
+	$(BIN)/python -m pytest -m faults
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -7,11 +7,12 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from ops.connection import ConnectionRefused, KafkaConnection
+from stream.routing import Repartition
 from stream.topics import TopicPlan
 
 __all__ = ["main"]
@@ -34,6 +35,9 @@ Replication = Annotated[int, typer.Option(min=1, help="Copies of topics that Fre
 StateDir = Annotated[Path, typer.Option(help="Folder of this process's local state. One process, one folder.")]
 MetricsPort = Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")]
 Device = Annotated[str | None, typer.Option(envvar="FRESHET_DEVICE", help="cpu, cuda, cuda:1, ...; CUDA when there.")]
+Repartitioning = Annotated[
+    str, typer.Option(help="strict: events in another partition than their user's, by murmur2, are sent there; or off.")
+]
 MetricsHost = Annotated[str, typer.Option(help="Where /metrics listens.")]
 
 
@@ -64,6 +68,12 @@ def _ensured(connection: KafkaConnection, plan: TopicPlan) -> TopicPlan:
     return plan
 
 
+def _repartition(value: str) -> Repartition:
+    if value not in get_args(Repartition):
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(get_args(Repartition))}", param_hint="--repartition")
+    return cast(Repartition, value)
+
+
 def _name_or_position(name: str | None) -> str | int | None:
     return int(name) if name is not None and name.isdigit() else name
 
@@ -85,6 +95,7 @@ def updater(
     history_items: Annotated[int, typer.Option(min=1, help="Newest items kept per user.")] = 200,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between durable checkpoints.")] = 1.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
+    repartition: Repartitioning = "off",
 ) -> None:
     """Interactions in, durable histories and refreshes out."""
     from prometheus_client import CollectorRegistry
@@ -101,6 +112,7 @@ def updater(
         checkpoint_seconds=checkpoint_seconds,
         session_seconds=session_seconds,
         worker=worker or socket.gethostname(),
+        repartition=_repartition(repartition),
     )
     registry = CollectorRegistry()
     metrics = UpdaterMetrics(registry)
@@ -414,6 +426,7 @@ def up(
     ),
     updaters: Annotated[int, typer.Option(min=1, help="Updater processes.")] = 1,
     scorers: Annotated[int, typer.Option(min=1, help="Scorer processes.")] = 1,
+    repartition: Repartitioning = "off",
     round_seconds: Annotated[float, typer.Option(help="Time between fine-tuning rounds.")] = 600.0,
 ) -> None:
     """Updater, scorer and trainer on this machine, kept alive; with a broker of our own when none is given."""
@@ -439,6 +452,7 @@ def up(
             updaters,
             scorers,
             _log_level,
+            updater_options=("--repartition", _repartition(repartition)),
             trainer_options=("--round-seconds", str(round_seconds)),
         )
         pipeline = Pipeline(config, emit)

@@ -26,6 +26,7 @@ class InputRecord(Protocol):
 class Arrival(NamedTuple):
     record: Interaction | Forget
     arrived_ms: int
+    source: InputRecord
 
 
 @dataclass
@@ -60,14 +61,14 @@ def decode_batch(
             rejected.append((record, error))
             continue
         assert record.key is not None  # a null key is rejected
-        arrivals.setdefault(record.key, []).append(Arrival(decoded, record.timestamp))
+        arrivals.setdefault(record.key, []).append(Arrival(decoded, record.timestamp, record))
     return arrivals, rejected
 
 
 def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: Outcomes) -> Change | None:
     """The history after these arrivals; None when they changed nothing."""
     change = Change(history)
-    for record, arrived_ms in arrivals:
+    for record, arrived_ms, _ in arrivals:
         before = change.history
         if isinstance(record, Forget):
             after = merge_entries(before, (), limit, record.timestamp)

@@ -50,6 +50,10 @@ class TopicPlan:
         return self.prefix + "interactions"
 
     @property
+    def routed(self) -> str:
+        return self.prefix + "interactions-routed"
+
+    @property
     def histories(self) -> str:
         return self.prefix + "histories"
 
@@ -83,6 +87,17 @@ class TopicPlan:
                 "delete",
                 # The broker's own clock dates each record: the measure of events from the future and of latency.
                 kept | {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(self.message_bytes)},
+            ),
+            # Routed records keep the broker's time of their first arrival.
+            TopicSpec(
+                self.routed,
+                self.partitions,
+                "delete",
+                {
+                    "retention.ms": str(7 * _DAY_MS),
+                    "message.timestamp.type": "CreateTime",
+                    "max.message.bytes": str(self.message_bytes),
+                },
             ),
             TopicSpec(self.histories, self.partitions, "compact", compacted),
             TopicSpec(self.refreshes, self.partitions, "delete", {"retention.ms": str(_DAY_MS)}),

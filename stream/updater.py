@@ -4,7 +4,7 @@ Each batch is merged into histories in memory and every changed user's refresh l
 rest durable, in the one order that loses nothing:
 
     1. every refresh is acknowledged
-    2. one Kafka transaction: changed histories, dead letters, consumed offsets
+    2. one Kafka transaction: changed histories, dead letters, routed events, consumed offsets
     3. RocksDB: the same histories with the changelog offset they reach
 
 A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends everything
@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -41,9 +41,10 @@ from state.history import EMPTY, History
 from state.store import Store, StoreConfig, StoreMemory
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
-from stream.ingest import Change, InputRecord, Outcomes, apply, decode_batch
+from stream.ingest import Arrival, Change, InputRecord, Outcomes, apply, decode_batch
 from stream.records import Limits, Refresh, RefreshReason, Rejected
 from stream.rescoring import RescoringConfig, RescoringWalk
+from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
 from stream.slots import Slots
 from stream.topics import TopicPlan, ensure_topics
 
@@ -71,6 +72,7 @@ class UpdaterConfig:
     poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
     transaction_seconds: float = 15.0
+    repartition: Repartition = "off"  # strict: events that lie in another partition than their user's are sent there
     limits: Limits = field(default_factory=Limits)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
@@ -79,6 +81,8 @@ class UpdaterConfig:
         for name in ("history_items", "checkpoint_seconds", "checkpoint_users", "poll_records", "session_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.repartition not in get_args(Repartition):
+            raise ValueError(f"repartition must be one of {get_args(Repartition)}, got {self.repartition!r}")
         if self.transaction_seconds < 1:
             raise ValueError(f"transaction_seconds must be at least 1, got {self.transaction_seconds}")
 
@@ -88,12 +92,18 @@ class _Partition:
     """What is known about one owned partition beyond its store."""
 
     store: Store
-    position: int  # the offset after the last merged record
-    committed: int
+    positions: dict[str, int]  # by topic: the offset after the last merged record
+    committed: dict[str, int]
     # Of merged records, not yet checkpointed:
     dirty: dict[bytes, bytes] = field(default_factory=dict)  # histories by user, encoded
     arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
     dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
+    routed: list[tuple[InputRecord, int]] = field(default_factory=list)  # with the partition they belong to
+
+    @property
+    def held(self) -> int:
+        """How much memory waits for the next checkpoint, in records."""
+        return len(self.dirty) + len(self.dead) + len(self.routed)
 
 
 class _Moves(ConsumerRebalanceListener):
@@ -134,7 +144,7 @@ class Updater:
         self._config, self._plan, self._metrics, self._crash = config, plan, metrics, crash
         self._clock_ms = lambda: int(clock() * 1000)
         self._owned: dict[int, _Partition] = {}
-        self._starts: dict[int, int] = {}  # committed offsets of partitions being restored
+        self._starts: dict[int, dict[str, int]] = {}  # committed offsets by topic, of partitions being restored
         self._refreshes: list = []  # futures of refreshes on their way
         self._newest_ms = 0  # event time
         self._walk: RescoringWalk | None = None
@@ -190,7 +200,15 @@ class Updater:
             max_partition_fetch_bytes=max(4 * 1024 * 1024, plan.message_bytes),
             fetch_max_wait_ms=100,
         )
+        self._routed = (
+            RoutedReader(connection, plan.routed, config.poll_records, max(4 * 1024 * 1024, plan.message_bytes))
+            if config.repartition == "strict"
+            else None
+        )
         self._moves = _Moves(self._consumer)
+        # A member that joins before it knows the topic is assigned nothing, and may not notice when it learns of it.
+        while not self._consumer.partitions_for_topic(plan.interactions):
+            time.sleep(0.1)
         self._consumer.subscribe([plan.interactions], listener=self._moves)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -215,19 +233,20 @@ class Updater:
             self._follow_moves()
         if restoring or self._restorer:
             self._finish_restores()
-        if polled:
+        batches = [*polled.items(), *(self._routed.poll().items() if self._routed else ())]
+        if batches:
             self._crash("polled")
-            for tp, records in polled.items():
+            for tp, records in batches:
                 partition = self._owned.get(tp.partition)
                 # A partition that is not owned (any more, or yet) starts from its committed offset when it is.
                 if partition is not None:
-                    self._merge(tp.partition, partition, records)
+                    self._merge(tp, partition, records)
             self._crash("merged")
         self._rescore()
         if self._owned:
             self._metrics.progress_timestamp.set_to_current_time()
-        dirty = sum(len(partition.dirty) for partition in self._owned.values())
-        if time.monotonic() >= self._checkpoint_due or dirty >= self._config.checkpoint_users:
+        held = sum(partition.held for partition in self._owned.values())
+        if time.monotonic() >= self._checkpoint_due or held >= self._config.checkpoint_users:
             self.checkpoint()
 
     def close(self) -> None:
@@ -236,6 +255,7 @@ class Updater:
             lambda: self._refresh_producer.close(timeout=3),
             lambda: self._producer.close(timeout=3),
             self._restorer.close,
+            *([self._routed.close] if self._routed else []),
             self._slots.close,
             self._admin.close,
         ):
@@ -262,6 +282,8 @@ class Updater:
     def _release(self, number: int) -> None:
         """Let a partition go. What was not checkpointed is dropped: its next owner replays it."""
         self._restorer.abandon(number)
+        if self._routed:
+            self._routed.release([number])
         partition = self._owned.pop(number, None)
         if partition is not None:
             partition.store.close()
@@ -274,27 +296,35 @@ class Updater:
         if committed is not None and committed < beginning:
             lost = beginning - committed
             log.error("%s/%d: retention removed %d records before they were read", tp.topic, tp.partition, lost)
-        self._starts[tp.partition] = max(committed or 0, beginning)
+        self._starts[tp.partition] = {tp.topic: max(committed or 0, beginning)}
         self._restorer.begin(tp.partition)
 
     def _finish_restores(self) -> None:
         for number, store in self._restorer.step(timeout_ms=20 if self._owned else 100).items():
-            start = self._starts.pop(number)
+            starts = self._starts.pop(number)
             tp = TopicPartition(self._plan.interactions, number)
-            self._owned[number] = _Partition(store, start, start)
             # kafka-python keeps an old position when a partition comes back: say where to start.
-            self._consumer.seek(tp, start)
+            self._consumer.seek(tp, starts[tp.topic])
             self._consumer.resume(tp)
+            if self._routed:
+                committed = self._consumer.committed(TopicPartition(self._plan.routed, number))
+                starts[self._plan.routed] = self._routed.begin(number, committed)
+            self._owned[number] = _Partition(store, dict(starts), starts)
 
     # -- merging -------------------------------------------------------------------------------------------------------
 
-    def _merge(self, number: int, partition: _Partition, records: list[ConsumerRecord]) -> None:
-        metrics, limit = self._metrics, self._config.history_items
+    def _merge(self, tp: TopicPartition, partition: _Partition, records: list[ConsumerRecord]) -> None:
+        metrics, limit, number = self._metrics, self._config.history_items, tp.partition
         metrics.events_consumed["interactions"].inc(len(records))
+        strangers = sampled_strangers(records, self._plan.partitions)
+        if strangers:
+            metrics.foreign_partition.inc(strangers)
         arrivals, rejected = decode_batch(records, self._config.limits)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
             partition.dead.append((record, error))
+        if self._routed:
+            self._route(number, partition, arrivals)
         before = self._histories(partition, arrivals)
         outcomes = Outcomes()
         for user, events in arrivals.items():
@@ -308,7 +338,13 @@ class Updater:
         for outcome, count in asdict(outcomes).items():
             if count:
                 metrics.events_applied[outcome].inc(count)
-        partition.position = records[-1].offset + 1
+        partition.positions[tp.topic] = records[-1].offset + 1
+
+    def _route(self, number: int, partition: _Partition, arrivals: dict[bytes, list[Arrival]]) -> None:
+        """Set aside the events of users who belong to other partitions."""
+        homes = {user: home_of(user, self._plan.partitions) for user in arrivals}
+        for user in [user for user, home in homes.items() if home != number]:
+            partition.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
 
     def _histories(self, partition: _Partition, users: Iterable[bytes]) -> dict[bytes, History]:
         values: dict[bytes, bytes | None] = {user: partition.dirty.get(user) for user in users}
@@ -352,7 +388,7 @@ class Updater:
     def checkpoint(self) -> None:
         """Make everything merged so far durable, in the order argued at the top of this file."""
         self._checkpoint_due = time.monotonic() + self._config.checkpoint_seconds
-        moved = {n: p for n, p in self._owned.items() if p.position > p.committed}
+        moved = {n: p for n, p in self._owned.items() if p.positions != p.committed}
         self._await_refreshes()
         if not moved:
             return
@@ -377,7 +413,8 @@ class Updater:
             partition.dirty.clear()
             partition.arrivals_ms.clear()
             partition.dead.clear()
-            partition.committed = partition.position
+            partition.routed.clear()
+            partition.committed = dict(partition.positions)
         self._crash("stored")
 
     def _await_refreshes(self) -> None:
@@ -397,8 +434,9 @@ class Updater:
         producer, plan = self._producer, self._plan
         last = {}
         offsets = {
-            TopicPartition(plan.interactions, number): OffsetAndMetadata(partition.position, "", -1)
+            TopicPartition(topic, number): OffsetAndMetadata(position, "", -1)
             for number, partition in moved.items()
+            for topic, position in partition.positions.items()
         }
         producer.begin_transaction()
         try:
@@ -408,6 +446,8 @@ class Updater:
                 for record, error in partition.dead:
                     letter = dead_letter(record, error, "updater", plan.message_bytes)
                     producer.send(plan.dead_letters, **letter)
+                for record, home in partition.routed:
+                    producer.send(plan.routed, **routed_record(record, home))
             producer.send_offsets_to_transaction(offsets, group)
             self._crash("produced")
             producer.commit_transaction()

@@ -70,7 +70,7 @@ def test_an_event_slightly_ahead_is_dated_back_to_its_arrival() -> None:
 
 def test_a_null_value_forgets_the_user() -> None:
     arrivals, _ = decode_batch([Record(b"u", None)], LIMITS)
-    assert arrivals[b"u"] == [Arrival(Forget("u", NOW), NOW)]
+    assert arrivals[b"u"] == [Arrival(Forget("u", NOW), NOW, Record(b"u", None))]
 
 
 @given(st.binary(max_size=200), st.none() | st.binary(max_size=20), st.integers(-1, 2**62))
@@ -80,7 +80,7 @@ def test_random_bytes_are_accepted_or_rejected_never_raised(value: bytes, key: b
 
 
 def arrival(item: str, time_ms: int) -> Arrival:
-    return Arrival(Interaction("u", item, time_ms), NOW)
+    return Arrival(Interaction("u", item, time_ms), NOW, event(item=item))
 
 
 def test_what_changed_is_told_and_counted() -> None:
@@ -101,7 +101,7 @@ def test_a_replayed_batch_changes_nothing() -> None:
 
 
 def test_forgetting_erases_and_outlives_a_replay() -> None:
-    forget = Arrival(Forget("u", 100), NOW)
+    forget = Arrival(Forget("u", 100), NOW, Record(b"u", None))
     change = apply(EMPTY, [arrival("a", 1), forget], 10, Outcomes())
     assert change is not None and change.forgotten and change.history.items == ()
     assert change.new == []
