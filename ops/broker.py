@@ -68,6 +68,7 @@ class BrokerConfig:
     start_seconds: float = 60.0
     stop_seconds: float = 20.0
     properties: Mapping[str, str] = field(default_factory=dict)  # override or extend server.properties
+    scram_users: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords by name, SCRAM-SHA-512
 
     def __post_init__(self) -> None:
         if self.heap_mib < 128:
@@ -251,6 +252,7 @@ class LocalBroker:
                 *(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={logging_file}"),
                 *("-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone"),
                 *("-t", cluster, "-c", str(properties)),
+                *(word for name, password in self.config.scram_users.items() for word in _scram(name, password)),
             ],
             capture_output=True,
             text=True,
@@ -314,6 +316,10 @@ class LocalBroker:
         if process.stdin is not None:
             process.stdin.close()
         self._process = None
+
+
+def _scram(name: str, password: str) -> tuple[str, str]:
+    return "--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"
 
 
 def _children(pid: int) -> list[int]:

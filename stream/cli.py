@@ -491,7 +491,10 @@ def main() -> None:
     except (ConnectionRefused, BrokerError, TopicError, LogError, SourceError, NoWayBack) as error:
         sys.exit(f"freshet: {error}")
     except KafkaError as error:
-        sys.exit(f"freshet: {type(error).__name__}: {error}. Is FRESHET_BOOTSTRAP_SERVERS right, and is Kafka up?")
+        sys.exit(
+            f"freshet: {type(error).__name__}: {error}. Is Kafka up, is FRESHET_BOOTSTRAP_SERVERS right, and do "
+            "the certificates and credentials fit? --log-level debug shows what the brokers answered."
+        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each test does something terrible to real processes on a real Kafka and then com
 RocksDB, the histories a restore would read from the topic, and the merge computed the plain way.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -329,6 +330,63 @@ def test_a_recreated_topic_is_not_mixed_with_the_old_stores(arena: Arena) -> Non
     arena.until_caught_up()
     assert second.stop() == 0
     arena.check("w")
+
+
+@long
+def test_a_deleted_folder_is_rebuilt(arena: Arena) -> None:
+    arena.send(150)
+    first = arena.worker()
+    arena.until_caught_up()
+    assert first.stop() == 0
+    shutil.rmtree(arena.folder / "w")
+    arena.send(50)
+    second = arena.worker()
+    arena.until_caught_up()
+    assert second.stop() == 0
+    arena.check("w")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Eight megabytes of their own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    mounted = subprocess.run(["mount", *options], check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@long
+def test_a_full_disk_is_named_and_costs_nothing_but_time(
+    small_disk: Path, kafka: KafkaConnection, plan: TopicPlan
+) -> None:
+    arena = Arena(kafka, plan, small_disk)
+    try:
+        worker = arena.worker().wait_ready()
+        arena.send(100)
+        arena.until_caught_up()
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while file.write(b"x" * 4096):
+                    pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        while worker.process.poll() is None:
+            arena.send(100)
+        assert worker.process.returncode == 1
+        assert any("Is the disk full?" in line for line in worker.lines), "\n".join(worker.lines)
+        ballast.unlink()
+        arena.send(50)
+        successor = arena.worker()
+        arena.until_caught_up()
+        assert successor.stop() == 0
+        arena.check("w")
+    finally:
+        arena.close()
 
 
 @long
