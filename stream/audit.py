@@ -19,6 +19,7 @@ from stream.changelog import topic_identity
 __all__ = [
     "changelog_histories",
     "differences",
+    "last_values",
     "records_taken",
     "reference_merge",
     "rejected_records",
@@ -48,8 +49,13 @@ def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path
 
 def changelog_histories(connection: KafkaConnection, topic: str) -> dict[str, History]:
     """Histories as a restoring worker would read them: committed, the last per user, tombstones applied."""
+    return {user.decode(): codec.decode(value) for user, value in last_values(connection, topic).items()}
+
+
+def last_values(connection: KafkaConnection, topic: str) -> dict[bytes, bytes]:
+    """What a compacted topic holds: the last committed value per key, tombstones applied."""
     last = {record.key: record.value for record in _records(connection, topic)}
-    return {user.decode(): codec.decode(value) for user, value in last.items() if value is not None}
+    return {key: value for key, value in last.items() if value is not None}
 
 
 def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:

@@ -19,6 +19,9 @@ __all__ = ["RawTopic", "deliver_eagerly"]
 class RawTopic(faust.Topic):
     """A topic whose channels carry messages with `key` and `value` as bytes."""
 
+    def _compile_decode(self) -> None:
+        """Faust would set a decoder of its own on every instance, over the method below."""
+
     async def decode(self, message: Any, *, propagate: bool = False) -> Any:
         return message
 

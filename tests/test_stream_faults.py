@@ -25,7 +25,7 @@ from kafka.admin import KafkaAdminClient
 from ops.broker import BrokerConfig, LocalBroker
 from ops.connection import KafkaConnection
 from state.history import Entry
-from stream.audit import changelog_histories, differences, reference_merge, stored_histories
+from stream.audit import changelog_histories, differences, last_values, reference_merge, stored_histories
 from stream.topics import TopicPlan, ensure_topics
 from stream.updater import CRASH_POINTS
 
@@ -413,3 +413,65 @@ def test_workers_join_and_leave_under_load(arena: Arena) -> None:
     arena.until_caught_up()
     assert three.stop() == 0
     arena.check()
+
+
+def scorer(arena: Arena, name: str) -> subprocess.Popen[bytes]:
+    command = [
+        *(sys.executable, "-m", "stream.cli", "--log-level", "warning", "scorer", "--device", "cpu"),
+        *("--prefix", arena.plan.prefix, "--partitions", str(arena.plan.partitions), "--metrics-port", "0"),
+        *("--state-dir", str(arena.folder / name), "--session-seconds", "6"),
+    ]
+    environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": arena.kafka.bootstrap_servers}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment)
+
+
+def newest_listed(arena: Arena) -> dict[str, int]:
+    """By user, the event time of the newest interaction that the published list knows."""
+    return {
+        user.decode(): json.loads(value)["as_of"]
+        for user, value in last_values(arena.kafka, arena.plan.recommendations).items()
+    }
+
+
+@long
+def test_two_updaters_and_two_scorers_share_eight_partitions_and_survive_each_other(
+    kafka: KafkaConnection, prefix: str, tmp_path: Path
+) -> None:
+    arena = Arena(kafka, TopicPlan(prefix, partitions=8), tmp_path)
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.wait(0.05):
+            arena.send(20)
+
+    scorers = [scorer(arena, "scorer-0"), scorer(arena, "scorer-1")]
+    try:
+        one, two = arena.worker("one").wait_ready(), arena.worker("two").wait_ready()
+        sender = background(load)
+        try:
+            time.sleep(3)
+            one.signal(signal.SIGKILL)
+            scorers[0].kill()
+            time.sleep(1)
+            scorers.append(scorer(arena, "scorer-0"))
+            again = arena.worker("one").wait_ready()
+            time.sleep(2)
+        finally:
+            stop.set()
+            sender.join()
+        arena.until_caught_up()
+        expected = {user: history.newest_ms for user, history in arena.expected().items()}
+        deadline = time.monotonic() + 90
+        while (listed := newest_listed(arena)) != expected:
+            assert time.monotonic() < deadline, sorted(set(expected.items()) - set(listed.items()))[:5]
+            time.sleep(0.5)
+        assert [two.stop(), again.stop()] == [0, 0]
+        for process in scorers[1:]:
+            process.terminate()
+        assert [process.wait(20) for process in scorers[1:]] == [0, 0]
+        arena.check()
+    finally:
+        for process in scorers:
+            process.kill()
+            process.wait()
+        arena.close()
