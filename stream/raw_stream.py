@@ -47,9 +47,13 @@ def deliver_eagerly(consumer: Any) -> None:
     consumer.wait_first = eager
 
 
-@types.coroutine
-def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+async def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Any:
     """A coroutine that was started outside of a task and waits for `awaited`, for a task to go on with."""
+    return await _resumed(started, awaited)  # mode takes awaitables, which a generator is not for `collections.abc`
+
+
+@types.coroutine
+def _resumed(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
     step: Callable[[Any], Any]
     while True:
         try:
