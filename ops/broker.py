@@ -251,7 +251,7 @@ class LocalBroker:
             [
                 *(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={logging_file}"),
                 *("-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone"),
-                *("-t", cluster, "-c", str(properties)),
+                *(f"--cluster-id={cluster}", "-c", str(properties)),  # an id may begin with a dash
                 *(word for name, password in self.config.scram_users.items() for word in _scram(name, password)),
             ],
             capture_output=True,

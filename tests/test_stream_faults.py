@@ -468,7 +468,8 @@ def test_two_updaters_and_two_scorers_share_eight_partitions_and_survive_each_ot
         assert [two.stop(), again.stop()] == [0, 0]
         for process in scorers[1:]:
             process.terminate()
-        assert [process.wait(20) for process in scorers[1:]] == [0, 0]
+        codes = {process.wait(20) for process in scorers[1:]}
+        assert codes <= {0, -signal.SIGTERM}  # the second when it had not come up again yet
         arena.check()
     finally:
         for process in scorers:

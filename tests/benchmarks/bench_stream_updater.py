@@ -1,0 +1,226 @@
+"""The updater beside the same job as a Faust agent with a RocksDB table and as a stateful Quix Streams application.
+
+The job: interactions in, merged histories durable in RocksDB and on a changelog, a refresh out for every change. All
+three decode, merge and encode with the same functions and commit every second, on one broker, in turn, several times.
+
+    python tests/benchmarks/bench_stream_updater.py [--events 40000] [--rounds 3]
+
+A backlog is read; the rate counts from the first committed offset to the last. `per core` divides by the CPU time the
+process took meanwhile, so it holds on a busy machine too. Quix Streams needs other versions of shared dependencies:
+it gets an environment of its own, made once in the cache folder.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+USERS, ITEMS, PARTITIONS, LIMIT = 5_000, 2_810, 2, 200
+QUIX = ("quixstreams==3.28.1", "msgspec")
+NOW = 1_700_000_000_000
+
+
+def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tuple[bytes, bytes] | None:
+    """The history and the refresh that follow from one record; None when nothing changed."""
+    from state import codec
+    from state.history import EMPTY, Entry, merge_entries
+    from stream.records import Limits, NewInteraction, Refresh, decode_interaction
+
+    event = decode_interaction(key, value, arrived_ms, Limits())
+    before = EMPTY if stored is None else codec.decode(stored)
+    after = merge_entries(before, (Entry(event.timestamp, event.item, event.weight),), LIMIT)
+    if after is before:
+        return None
+    history = codec.encode(after)
+    new = (NewInteraction(event.item, event.timestamp, event.item in before.items),)
+    return history, Refresh("event", arrived_ms, new, history).encode()
+
+
+def faust_worker(servers: str, prefix: str, folder: str) -> None:
+    import faust
+
+    app = faust.App(
+        prefix + "faust",
+        broker=f"aiokafka://{servers}",
+        store="rocksdb://",
+        datadir=folder,
+        topic_partitions=PARTITIONS,
+        broker_commit_interval=1.0,
+        producer_linger=0.005,
+        table_standby_replicas=0,
+        web_enabled=False,
+    )
+    raw = {"key_serializer": "raw", "value_serializer": "raw"}
+    interactions = app.topic(prefix + "interactions", **raw)
+    refreshes = app.topic(prefix + "refreshes", **raw)
+    options = {"driver": "rocksdict"}
+    schema = faust.Schema(key_type=bytes, value_type=bytes, **raw)
+    table = app.Table("histories", partitions=PARTITIONS, options=options, schema=schema)
+
+    @app.agent(interactions)
+    async def update(stream):
+        async for event in stream.events():
+            message = event.message
+            done = job(event.key, event.value, int(message.timestamp * 1000), table.get(event.key))
+            if done is not None:
+                table[event.key] = done[0]
+                await refreshes.send(key=event.key, value=done[1])
+
+    faust.Worker(app, loglevel="WARN").execute_from_commandline()
+
+
+def quix_worker(servers: str, prefix: str, folder: str) -> None:
+    from quixstreams import Application
+
+    app = Application(
+        servers,
+        consumer_group=prefix + "quix",
+        auto_offset_reset="earliest",
+        state_dir=folder,
+        commit_interval=1.0,
+        loglevel="WARNING",
+        auto_create_topics=True,
+        producer_extra_config={"linger.ms": 5},
+    )
+    interactions = app.topic(prefix + "interactions", key_deserializer="bytes", value_deserializer="bytes")
+    refreshes = app.topic(prefix + "refreshes", key_serializer="bytes", value_serializer="bytes")
+
+    def update(value, key, timestamp, headers, state):
+        done = job(key, value, timestamp, state.get_bytes("history"))
+        if done is None:
+            return None
+        state.set_bytes("history", done[0])
+        return done[1]
+
+    frame = app.dataframe(interactions).apply(update, stateful=True, metadata=True)
+    frame.filter(lambda refresh: refresh is not None).to_topic(refreshes)
+    app.run()
+
+
+def quix_python() -> Path:
+    cache = Path(os.environ.get("FRESHET_CACHE") or Path.home() / ".cache" / "freshet") / "bench-quix"
+    python = cache / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(cache)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *QUIX, "kafka-python==3.0.12"], check=True)
+    return python
+
+
+def commands(servers: str, prefix: str, folder: str) -> dict[str, tuple[str, list[str]]]:
+    """By contestant: its consumer group and its command."""
+    me = str(Path(__file__).resolve())
+    freshet = [*("-m", "stream.cli", "--log-level", "warning", "updater", "--bootstrap-servers", servers)]
+    freshet += ["--prefix", prefix, "--partitions", str(PARTITIONS), "--state-dir", folder, "--metrics-port", "0"]
+    worker = [me, "--worker", json.dumps([servers, prefix, folder])]
+    return {
+        "freshet": (prefix + "freshet-updater", [sys.executable, *freshet]),
+        "quix": (prefix + "quix", [str(quix_python()), *worker, "--as", "quix"]),
+        "faust": (prefix + "faust", [sys.executable, *worker, "--as", "faust"]),
+    }
+
+
+def fill(connection, plan, count: int) -> None:
+    import numpy as np
+    from kafka import KafkaProducer
+    from kafka.admin import KafkaAdminClient
+
+    from stream.topics import ensure_topics
+
+    admin = KafkaAdminClient(**connection.kafka_python())
+    ensure_topics(admin, plan)
+    admin.close()
+    rng = np.random.default_rng(0)
+    users = (USERS * rng.random(count) ** 2).astype(int).tolist()
+    items = rng.integers(0, ITEMS, count).tolist()
+    producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
+    for n, (user, item) in enumerate(zip(users, items, strict=True)):
+        value = {"user": f"u{user}", "item": f"i{item}", "timestamp": NOW + n}
+        producer.send(
+            plan.interactions, json.dumps(value).encode(), key=b"u%d" % user, partition=user % plan.partitions
+        )
+    producer.flush()
+    producer.close()
+
+
+def measure(connection, name: str, prefix: str, count: int) -> tuple[float, float, float]:
+    """Events per second, events per second of CPU, and resident MiB at the end."""
+    import psutil
+    from kafka.admin import KafkaAdminClient
+
+    from stream.audit import records_taken
+    from stream.topics import TopicPlan
+
+    plan = TopicPlan(prefix, PARTITIONS)
+    fill(connection, plan, count)
+    admin = KafkaAdminClient(**connection.kafka_python())
+    with tempfile.TemporaryDirectory() as folder:
+        group, command = commands(connection.bootstrap_servers, prefix, folder)[name]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        watched = psutil.Process(process.pid)
+        try:
+            first = None
+            while True:
+                if process.poll() is not None:
+                    raise SystemExit(f"{name} ended with {process.returncode}")
+                try:
+                    taken = records_taken(admin, group, plan.interactions)
+                except Exception:  # the group is not there yet
+                    taken = 0
+                now, cpu = time.perf_counter(), sum(watched.cpu_times()[:2])
+                if taken and first is None:
+                    first = (taken, now, cpu)
+                if taken >= count and first is not None:
+                    done = count - first[0]
+                    resident = watched.memory_info().rss / 2**20
+                    return done / (now - first[1]), done / max(cpu - first[2], 1e-9), resident
+                time.sleep(0.05)
+        finally:
+            process.kill()
+            process.wait()
+            admin.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=["freshet", "quix", "faust"])
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--as", dest="kind", help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if options.worker:
+        sys.argv = [sys.argv[0], *rest]
+        return {"faust": faust_worker, "quix": quix_worker}[options.kind](*json.loads(options.worker))
+
+    from ops.broker import LocalBroker
+    from ops.connection import KafkaConnection
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version[:7]}")
+    print(f"{options.events:,} events of {USERS:,} users, {ITEMS:,} items, {PARTITIONS} partitions; medians")
+    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in options.only}
+    with LocalBroker() as broker:
+        connection = KafkaConnection(broker.bootstrap_servers)
+        for number in range(options.rounds):
+            for name in options.only:
+                figures[name].append(measure(connection, name, f"{name}-{number}-", options.events))
+                rate, per_core, _ = figures[name][-1]
+                print(f"  round {number + 1}: {name} {rate:,.0f}/s, {per_core:,.0f}/s per core", flush=True)
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in figures.items()
+    }
+    for name, (rate, per_core, resident) in medians.items():
+        print(f"{name:>8} {rate:10,.0f} events/s {per_core:10,.0f} per core {resident:8,.0f} MiB", end="")
+        ours = medians.get("freshet", medians[name])
+        print(f"   freshet is {ours[0] / rate:.1f}x, {ours[1] / per_core:.1f}x per core")
+    return None
+
+
+if __name__ == "__main__":
+    main()
