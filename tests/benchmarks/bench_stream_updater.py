@@ -50,6 +50,8 @@ def faust_worker(servers: str, prefix: str, folder: str) -> None:
         prefix + "faust",
         broker=f"aiokafka://{servers}",
         store="rocksdb://",
+        key_serializer="raw",
+        value_serializer="raw",
         datadir=folder,
         topic_partitions=PARTITIONS,
         broker_commit_interval=1.0,
