@@ -50,8 +50,6 @@ def faust_worker(servers: str, prefix: str, folder: str) -> None:
         prefix + "faust",
         broker=f"aiokafka://{servers}",
         store="rocksdb://",
-        key_serializer="raw",
-        value_serializer="raw",
         datadir=folder,
         topic_partitions=PARTITIONS,
         broker_commit_interval=1.0,
@@ -63,8 +61,7 @@ def faust_worker(servers: str, prefix: str, folder: str) -> None:
     interactions = app.topic(prefix + "interactions", **raw)
     refreshes = app.topic(prefix + "refreshes", **raw)
     options = {"driver": "rocksdict"}
-    schema = faust.Schema(key_type=bytes, value_type=bytes, **raw)
-    table = app.Table("histories", partitions=PARTITIONS, options=options, schema=schema)
+    table = app.Table("histories", partitions=PARTITIONS, options=options, key_type=bytes, value_type=bytes)
 
     @app.agent(interactions)
     async def update(stream):
