@@ -13,7 +13,8 @@ from stream.supervisor import die_with_parent
 
 __all__ = ["prepare_process"]
 
-# Chatter of the client libraries that says nothing an operator can act on.
+# Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
+# passwords included.
 _QUIET = ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec")
 
 
@@ -27,7 +28,7 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
         level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.DEBUG if log_level.upper() == "DEBUG" else logging.ERROR)
+        logging.getLogger(name).setLevel(logging.INFO if log_level.upper() == "DEBUG" else logging.ERROR)
     die_with_parent()
     stop = threading.Event()
 
