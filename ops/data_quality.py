@@ -1,8 +1,8 @@
 """Is the feed sound enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
 
 The checks read what the updaters count per window: `events` valid ones, of them `duplicates` and `new_items` (an item
-nobody has met before); `dead_letters`, of them `future` (event times ahead of the clock); `backward`, events far behind
-the newest; and the events of the busiest user.
+nobody has met before); `dead_letters`, of them `misdated` (ahead of the clock, or of another age); `backward`, events
+far behind the newest; and the events of the busiest user.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class DataQualityConfig:
     dead_letters: float = 0.01
     duplicates: float = 0.05
     user_share: float = 0.05  # of the busiest user
-    future: float = 0.001
+    misdated: float = 0.001
     backward: float = 0.05
     new_items: float = 0.10  # of events, on items nobody has met before; real launches are few items with many events
-    least_events: int = 500  # in a window, to judge anything but its rate
+    least_events: int = 500  # in a window, or usual in one, to judge anything
     usual_windows: int = 8  # windows that make a usual rate
     kept_windows: int = 96
 
     def __post_init__(self) -> None:
         if self.rate <= 1:
             raise ValueError(f"rate is a factor above 1, got {self.rate}")
-        for name in ("dead_letters", "duplicates", "user_share", "future", "backward", "new_items"):
+        for name in ("dead_letters", "duplicates", "user_share", "misdated", "backward", "new_items"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
 
@@ -79,7 +79,7 @@ class DataQuality:
         }
         for check, (part, whole, limit) in limits.items():
             self._judge(check, check.replace("_", " "), part, whole, limit)
-        self._judge("clock", "events from the future", totals.get("future", 0), events + dead, config.future)
+        self._judge("clock", "events of impossible times", totals.get("misdated", 0), events + dead, config.misdated)
         self._judge("clock", "events far behind the newest", totals.get("backward", 0), events, config.backward)
         return self.failed
 
@@ -92,7 +92,8 @@ class DataQuality:
         usual = [self._hourly[hour]] if hour in self._hourly else []
         if len(self._recent) >= self.config.usual_windows:
             usual.append(float(median(self._recent)))
-        if usual and not any(rate / factor <= events <= rate * factor for rate in usual):
+        busy = max([events, *usual]) >= self.config.least_events  # else a burst of one user would be a change of rate
+        if usual and busy and not any(rate / factor <= events <= rate * factor for rate in usual):
             self.failed["rate"] = f"{events} events, usual are about {usual[-1]:.0f}"
         self._recent.append(events)
         before = self._hourly.get(hour, float(events))

@@ -84,15 +84,15 @@ class UpdaterSignals:
             self._types.append(place)
 
     def feed(
-        self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, future: int = 0
+        self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, misdated: int = 0
     ) -> None:
-        """What became of a batch's other records. `future`: those of the dead letters that were ahead of the clock."""
+        """What became of a batch's other records. `misdated`: those of the dead letters whose time cannot be."""
         windows = self.windows
         for name, count in (
             ("events", duplicates + late),
             ("duplicates", duplicates),
             ("dead_letters", dead_letters),
-            ("future", future),
+            ("misdated", misdated),
         ):
             if count:
                 windows.total(name, max(newest_ms, windows.newest_ms), count)
@@ -141,7 +141,7 @@ class ScorerSignals:
         self.windows, self._metrics = windows, metrics
         self._bins: ItemBins | None = None
         self._items_epoch = self._model_epoch = ""
-        self._scores = ScoreBins()
+        self._scores: ScoreBins | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -158,12 +158,13 @@ class ScorerSignals:
         self._against_popularity: list[int] = []
         self._previous_times: list[int] = []
         self._against_previous: list[int] = []
+        self._canary: dict[str, tuple[list[int], list[int]]] = {}
 
     def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
-        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins."""
+        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins. What there
+        are no bins for is not counted: bins of one's own would not add up with those of other workers."""
         self.flush()
-        self._model_epoch, self._bins, self._items_epoch = model, items, items_epoch
-        self._scores = scores if scores is not None else ScoreBins()
+        self._model_epoch, self._bins, self._items_epoch, self._scores = model, items, items_epoch, scores
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool = False) -> None:
         """An event's item; `first_met`: no event ever named it before."""
@@ -176,6 +177,8 @@ class ScorerSignals:
 
     def ranked(self, time_ms: int, best: float, last: float) -> None:
         """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
+        if self._scores is None:
+            return
         self._score_times.append(time_ms)
         self._top1.append(best)
         self._margin.append(best - last)
@@ -198,6 +201,12 @@ class ScorerSignals:
             self._previous_times.append(time_ms)
             self._against_previous.append(2 * hit + previous_hit)
 
+    def canary(self, time_ms: int, candidate: str, hit: bool, live_hit: bool) -> None:
+        """An event answered by a list of the candidate, and by the one that live would have shown."""
+        times, pairs = self._canary.setdefault(candidate, ([], []))
+        times.append(time_ms)
+        pairs.append(2 * hit + live_hit)
+
     def flush(self) -> None:
         """Count what was noted since the last flush."""
         windows = self.windows
@@ -208,6 +217,7 @@ class ScorerSignals:
             if self._new_items:
                 windows.total("new_items", self._item_times[-1], self._new_items)
         if self._score_times:
+            assert self._scores is not None  # `ranked` notes nothing without
             for signal, values, edges in (
                 ("score_top1", self._top1, self._scores.top1),
                 ("score_margin", self._margin, self._scores.margin),
@@ -218,11 +228,13 @@ class ScorerSignals:
         windows.add_total("late_lists", self._late_times)
         windows.add("against_popularity", self._outcome_times, self._against_popularity, 4, self._model_epoch)
         windows.add("against_previous", self._previous_times, self._against_previous, 4, self._model_epoch)
+        for candidate, (times, pairs) in self._canary.items():
+            windows.add("against_live", times, pairs, 4, candidate)
         self._clear()
 
 
 def paired_counts(table: Sequence[int]) -> PairedCounts:
-    """The counts of "against_popularity" or "against_previous" from their window's four bins.
+    """The counts of "against_popularity" and its like from their window's four bins.
 
     >>> paired_counts([900, 20, 60, 20])
     PairedCounts(both=20, first=60, second=20, neither=900)

@@ -10,6 +10,7 @@ different epochs are never added.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = ["MergedWindow", "WindowConfig", "WindowCounter", "WindowMerge", "WindowRecord"]
+
+log = logging.getLogger(__name__)
 
 Table = npt.NDArray[np.int64]
 
@@ -238,8 +241,8 @@ def _sum(start_ms: int, records: Sequence[WindowRecord]) -> MergedWindow:
                 counts[signal, epoch] = table
             elif len(before) == len(table):
                 counts[signal, epoch] = before + table
-            else:
-                raise ValueError(f"{name!r} has {len(before)} bins for one worker and {len(table)} for another")
+            else:  # a worker of another release; what it counted cannot be added, and must not end the trainer
+                log.warning("%s: %s has %d bins, others %d", record.worker, name, len(table), len(before))
         for name, value in record.totals.items():
             totals[name] += value
         for name, value in record.peaks.items():

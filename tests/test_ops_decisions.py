@@ -40,7 +40,7 @@ def start(loop: DecisionLoop, now_ms: int = NOW, new_events: int = 10_000) -> ob
         ({"events": 1000, "dead_letters": 30}, 20, "dead_letters"),
         ({"events": 1000, "duplicates": 90}, 20, "duplicates"),
         ({"events": 1000}, 200, "user_share"),
-        ({"events": 1000, "dead_letters": 5, "future": 5}, 20, "clock"),
+        ({"events": 1000, "dead_letters": 5, "misdated": 5}, 20, "clock"),
         ({"events": 1000, "backward": 300}, 20, "clock"),
         ({"events": 1000, "new_items": 400}, 20, "items"),
     ],

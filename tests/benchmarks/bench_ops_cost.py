@@ -20,7 +20,7 @@ from ops.beyond_accuracy import ItemPopularity, ListWindow
 from ops.bins import ItemBins
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.quality import OutcomeWatch, QualityConfig
-from ops.signals import ScorerSignals, UpdaterSignals
+from ops.signals import ScoreBins, ScorerSignals, UpdaterSignals
 from ops.windows import WindowConfig, WindowCounter
 
 EVENTS, BATCH = 50_000, 500
@@ -42,7 +42,7 @@ def scorer_notes() -> None:
     metrics = ScorerMetrics(CollectorRegistry())
     signals = ScorerSignals(WindowCounter("s", WindowConfig()), metrics)
     items = [f"i{number}" for number in range(5000)]
-    signals.follow("m1", ItemBins.fit({item: 5000 - n for n, item in enumerate(items)}), "m1")
+    signals.follow("m1", ItemBins.fit({item: 5000 - n for n, item in enumerate(items)}), "m1", ScoreBins())
     for number in range(EVENTS):
         signals.event(items[number % 5000], NOW + number, True)
         signals.ranked(NOW + number, 0.8, 0.5)
