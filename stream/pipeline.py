@@ -38,6 +38,7 @@ class PipelineConfig:
     updaters: int = 1
     scorers: int = 1
     log_level: str = "info"
+    window_seconds: float = 900.0  # event time that is judged together
     updater_options: Sequence[str] = ()
     scorer_options: Sequence[str] = ()
     trainer_options: Sequence[str] = ()
@@ -72,7 +73,7 @@ class Pipeline:
         command = [
             *(sys.executable, "-m", "stream.cli", "--log-level", config.log_level, kind),
             *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
-            *("--prefix", plan.prefix),
+            *("--prefix", plan.prefix, "--window-seconds", str(config.window_seconds)),
             *("--state-dir", str(config.state_dir / name), "--metrics-port", str(port)),
             *options,
         ]
