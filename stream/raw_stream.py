@@ -19,6 +19,9 @@ __all__ = ["RawTopic", "deliver_eagerly"]
 class RawTopic(faust.Topic):
     """A topic whose channels carry messages with `key` and `value` as bytes."""
 
+    def _compile_decode(self) -> None:
+        """Faust would set a decoder of its own on every instance, over the method below."""
+
     async def decode(self, message: Any, *, propagate: bool = False) -> Any:
         return message
 
@@ -44,9 +47,13 @@ def deliver_eagerly(consumer: Any) -> None:
     consumer.wait_first = eager
 
 
-@types.coroutine
-def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+async def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Any:
     """A coroutine that was started outside of a task and waits for `awaited`, for a task to go on with."""
+    return await _resumed(started, awaited)  # mode takes awaitables, which a generator is not for `collections.abc`
+
+
+@types.coroutine
+def _resumed(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
     step: Callable[[Any], Any]
     while True:
         try:

@@ -27,6 +27,7 @@ from stream.lookout import jobs, lookout
 from stream.pipeline import Pipeline, PipelineConfig, free_port
 from stream.records import Interaction
 from stream.scrape import scrape
+from stream.simulate import World, WorldConfig
 from stream.sources import as_record
 from stream.topics import TopicPlan, ensure_topics
 
@@ -38,7 +39,7 @@ WINDOW_MS, WINDOW_EVENTS = 10_000, 800
 LETTERS = {"updater": "U", "scorer": "S", "trainer": "T"}
 TRAINER = (
     *("--round-seconds", "5", "--first-users", "20", "--first-interactions", "200", "--many-signals", "9"),
-    *("--first-epochs", "2", "--first-updates", "20", "--updates", "5", "--threads", "1", "--canary-share", "0"),
+    *("--first-epochs", "10", "--first-updates", "100", "--updates", "5", "--threads", "1", "--canary-share", "0"),
 )
 
 
@@ -54,18 +55,17 @@ class Watched:
         self.page: StatusPage
         self._producer = KafkaProducer(**kafka.kafka_python(), linger_ms=5)
         self._topic = plan.interactions
-        self._rng = np.random.default_rng(0)
+        self._world = World(WorldConfig(users=300, items=120, launch_events=1000, shifts=()), np.random.default_rng(0))
         self._time_ms = int(time.time() * 1000) - 86_400_000
-        self._last: list[tuple[bytes, bytes]] = []
 
     def send(self, windows: int, copies: int = 1) -> None:
         """So many windows of sound events, each sent `copies` times; returns once the updater has them."""
         for _ in range(windows):
             before = self.total("freshet_events_applied_total")
             for _ in range(WINDOW_EVENTS):
-                user, item = f"u{self._rng.integers(300)}", f"i{int(self._rng.exponential(40)) % 400}"
+                event = self._world.event()
                 self._time_ms += WINDOW_MS // WINDOW_EVENTS
-                key, value = as_record(Interaction(user, item, self._time_ms, 1.0, "view"))
+                key, value = as_record(Interaction(f"u{event.user}", f"i{event.item}", self._time_ms, 1.0, "view"))
                 for _ in range(copies):
                     self._producer.send(self._topic, value, key=key)
             self._producer.flush()
