@@ -17,8 +17,8 @@ from ops.bins import (
     INTER_ARRIVALS,
     ItemBins,
     event_type_bin,
-    history_length_bin,
-    inter_arrival_bin,
+    history_length_bins,
+    inter_arrival_bins,
 )
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.quality import PairedCounts
@@ -41,10 +41,10 @@ class UpdaterSignals:
 
     def _clear(self) -> None:
         self._times: list[int] = []
-        self._types: list[int] = []
-        self._new_user: list[int] = []
-        self._gap_times: list[int] = []
-        self._gaps_ms: list[int] = []
+        self._befores_ms: list[int] = []  # the time before each, 0 for a new user's first
+        self._later: list[int] = []  # places of events that are not the first of their user in a batch
+        self._types: list[str] = []
+        self._users: list[tuple[bytes, int, int]] = []
         self._length_times: list[int] = []
         self._lengths: list[int] = []
 
@@ -58,30 +58,23 @@ class UpdaterSignals:
     ) -> None:
         """What a batch changed of one user: event times of the applied events in the order they were applied, the time
         of the newest interaction before them (0: a new user), and the history's length after them."""
-        if not times_ms:
+        if len(times_ms) == 1:  # nearly always
+            (newest_ms,) = times_ms
+            self._times.append(newest_ms)
+            self._befores_ms.append(before_ms)
+            self._types += event_types
+        elif times_ms:
+            newest_ms = times_ms[-1]
+            self._times += times_ms
+            self._befores_ms.append(before_ms)
+            self._befores_ms += times_ms[:-1]
+            self._later += range(len(self._times) - len(times_ms) + 1, len(self._times))
+            self._types += event_types
+        else:
             return
-        newest_ms = times_ms[-1]
-        self._times += times_ms
-        self._new_user.append(0 if before_ms else 1)
-        if len(times_ms) > 1:
-            self._new_user += [0] * (len(times_ms) - 1)
-        previous = before_ms
-        for time_ms in times_ms:
-            if previous:
-                self._gap_times.append(time_ms)
-                self._gaps_ms.append(time_ms - previous)
-            previous = time_ms
         self._length_times.append(newest_ms)
         self._lengths.append(items_after)
-        self.windows.user(user, newest_ms, len(times_ms))
-        known = self._event_types
-        for event in event_types:
-            place = known.get(event)
-            if place is None:
-                place = event_type_bin(event)
-                if len(known) < 1024:
-                    known[event] = place
-            self._types.append(place)
+        self._users.append((user, newest_ms, len(times_ms)))
 
     def feed(
         self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, misdated: int = 0
@@ -102,24 +95,46 @@ class UpdaterSignals:
         windows, metrics = self.windows, self._metrics
         if not self._times:
             return
+        times = np.array(self._times, dtype=np.int64)
+        befores = np.array(self._befores_ms, dtype=np.int64)
         behind = windows.newest_ms - _DAY_MS
-        backward = sum([time_ms < behind for time_ms in self._times]) if behind > 0 else 0
-        windows.add("new_user_rate", self._times, self._new_user, 2)
-        windows.add(
-            "history_length", self._length_times, [history_length_bin(n) for n in self._lengths], HISTORY_LENGTHS
-        )
-        windows.add("inter_arrival", self._gap_times, [inter_arrival_bin(gap) for gap in self._gaps_ms], INTER_ARRIVALS)
-        if len(self._types) == len(self._times):
-            windows.add("event_type", self._times, self._types, EVENT_TYPES)
-        windows.add_total("events", self._times)
+        new_user = befores == 0
+        new_user[self._later] = False
+        known = befores > 0
+        gaps_ms = times[known] - befores[known]
+        windows.add("new_user_rate", times, new_user, 2)
+        windows.add("history_length", self._length_times, history_length_bins(self._lengths), HISTORY_LENGTHS)
+        windows.add("inter_arrival", times[known], inter_arrival_bins(gaps_ms), INTER_ARRIVALS)
+        if len(self._types) == len(times):
+            windows.add("event_type", times, self._event_bins(), EVENT_TYPES)
+        windows.add_total("events", times)
+        backward = int((times < behind).sum())
         if backward:
             windows.total("backward", windows.newest_ms, backward)
-        new_users = sum(self._new_user)
+        self._note_users()
+        new_users = int(new_user.sum())
         metrics.user_events["new"].inc(new_users)
-        metrics.user_events["known"].inc(len(self._times) - new_users)
+        metrics.user_events["known"].inc(len(times) - new_users)
         metrics.history_items.observe_many(self._lengths)
-        metrics.inter_arrival.observe_many(np.abs(np.asarray(self._gaps_ms, dtype=np.float64)) / 1000)
+        metrics.inter_arrival.observe_many(np.abs(gaps_ms) / 1000)
         self._clear()
+
+    def _note_users(self) -> None:
+        window_ms = self.windows.config.window_ms
+        by_window: dict[int, dict[bytes, int]] = {}
+        for user, newest_ms, events in self._users:
+            counts = by_window.setdefault(newest_ms // window_ms, {})
+            counts[user] = counts.get(user, 0) + events
+        for number, counts in by_window.items():
+            self.windows.users(number * window_ms, counts)
+
+    def _event_bins(self) -> list[int]:
+        known = self._event_types
+        if len(known) > 1024:  # names without end are somebody's mistake, and no reason to keep them all
+            known.clear()
+        for event in set(self._types) - known.keys():
+            known[event] = event_type_bin(event)
+        return [known[event] for event in self._types]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from stream.topics import TopicPlan, ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
 
+PROMETHEUS = find_prometheus(os.environ)
 CHROMIUM = shutil.which(os.environ.get("FRESHET_CHROMIUM") or "chromium")
 PARTITIONS = 12
 WINDOW_MS, WINDOW_EVENTS = 10_000, 800
@@ -104,6 +105,8 @@ def watched(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) ->
                 watched.page = page
                 watched.send(6)
                 watched.until(lambda: watched.total("freshet_model_promotions_total") >= 1, "the first model")
+                loaded = partial(watched.total, "freshet_model_loaded_timestamp_seconds", slot="live")
+                watched.until(lambda: loaded() > 0, "taking it over")
                 watched.send(8)
                 yield watched
     finally:
@@ -176,13 +179,10 @@ def test_a_users_last_list_and_history_are_found_in_the_topics(watched: Watched)
         urllib.request.urlopen(f"{watched.page.url}user.json?user=nobody", timeout=20)
 
 
-@pytest.mark.skipif(
-    find_prometheus(os.environ) is None, reason="prometheus is missing: apt-get install prometheus (Debian)"
-)
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is missing: apt-get install prometheus (Debian)")
 def test_prometheus_scrapes_all_of_it_without_an_error(watched: Watched, tmp_path: Path) -> None:
-    program = find_prometheus(os.environ)
-    assert program
-    with LocalPrometheus(program, jobs(watched.pipeline.metrics_urls), tmp_path, free_port(), 1.0) as prometheus:
+    assert PROMETHEUS
+    with LocalPrometheus(PROMETHEUS, jobs(watched.pipeline.metrics_urls), tmp_path, free_port(), 1.0) as prometheus:
         watched.until(lambda: len(prometheus.query("up == 1")) == 3, "a scrape of all three")
         series = prometheus.query("scrape_samples_post_metric_relabeling")
         assert len(series) == 3 and all(0 < float(one["value"][1]) < 500 for one in series)
