@@ -68,12 +68,3 @@ def test_a_scorer_counts_items_scores_and_pairs_under_their_model() -> None:
     assert paired_counts(record.counts["against_popularity m1"]) == PairedCounts(first=1, second=1)
     assert paired_counts(record.counts["against_previous m1"]) == PairedCounts(second=1)
     assert record.totals == {"new_items": 1}
-
-
-def test_the_busiest_user_cannot_be_missed() -> None:
-    windows = WindowCounter("u", WindowConfig())
-    for number in range(200):  # one in twenty events is a bot's, the others are of users who come once
-        others = {b"u%d" % (number * 19 + place): 1 for place in range(19)}
-        windows.users(NOON, others | {b"bot": 1})
-    (record,) = windows.take()
-    assert 200 - 4000 / 64 <= record.peaks["user_events"] <= 200
