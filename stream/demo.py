@@ -165,6 +165,7 @@ class Demo:
             connection.bootstrap_servers,
             plan,
             log_level=self._log_level,
+            usual_ports=False,
             window_seconds=self._window_seconds(),
             trainer_options=(
                 # Everything drifts in a world that begins with nothing, and a trial takes longer than the demo.

@@ -50,7 +50,12 @@ class Watched:
     def __init__(self, folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> None:
         self.lines: list[str] = []
         config = PipelineConfig(
-            folder, kafka.bootstrap_servers, plan, window_seconds=WINDOW_MS / 1000, trainer_options=TRAINER
+            folder,
+            kafka.bootstrap_servers,
+            plan,
+            usual_ports=False,
+            window_seconds=WINDOW_MS / 1000,
+            trainer_options=TRAINER,
         )
         self.pipeline = Pipeline(config, lambda name, line: self.lines.append(f"{name} | {line}"))
         self.page: StatusPage
