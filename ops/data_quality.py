@@ -31,7 +31,7 @@ class DataQualityConfig:
     backward: float = 0.05
     new_items: float = 0.10  # of events, on items nobody has met before; real launches are few items with many events
     least_events: int = 500  # in a window, or usual in one, to judge anything
-    usual_windows: int = 8  # windows that make a usual rate
+    usual_windows: int = 8  # windows that make a usual rate; half of them that of an hour of the week
     kept_windows: int = 96
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class DataQuality:
         self.config = config
         self.failed: dict[str, str] = {}
         self._recent: deque[int] = deque(maxlen=config.kept_windows)
-        self._hourly: dict[int, float] = {}
+        self._hourly: dict[int, tuple[float, int]] = {}  # hour of the week -> rate, windows behind it
 
     def update(self, window: MergedWindow) -> dict[str, str]:
         """The checks that this window fails, each with the figures; also kept in `failed`."""
@@ -89,12 +89,12 @@ class DataQuality:
 
     def _judge_rate(self, start_ms: int, events: int) -> None:
         factor, hour = self.config.rate, start_ms // _HOUR_MS % _WEEK_HOURS
-        usual = [self._hourly[hour]] if hour in self._hourly else []
+        before, known = self._hourly.get(hour, (float(events), 0))
+        usual = [before] if known >= self.config.usual_windows // 2 else []
         if len(self._recent) >= self.config.usual_windows:
             usual.append(float(median(self._recent)))
         busy = max([events, *usual]) >= self.config.least_events  # else a burst of one user would be a change of rate
         if usual and busy and not any(rate / factor <= events <= rate * factor for rate in usual):
             self.failed["rate"] = f"{events} events, usual are about {usual[-1]:.0f}"
         self._recent.append(events)
-        before = self._hourly.get(hour, float(events))
-        self._hourly[hour] = 0.75 * before + 0.25 * events
+        self._hourly[hour] = 0.75 * before + 0.25 * events, known + 1
