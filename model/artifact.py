@@ -2,7 +2,8 @@
 
     <address>/serving.safetensors    what ranking needs: averaged weights, item-item neighbours
     <address>/learner.safetensors    what learning needs on top: weights, moments, loss history, random state
-    <address>/manifest.json          format, version, config, item index, facts, and the sha256 of the two files
+    <address>/manifest.json          format, version, config, item index, facts, and the sha256 of the other files
+    <address>/<any other name>       what its publisher wants to keep beside it
 
 The files are written under a name of their own and the folder gets its address when it is whole. The sha256 of the
 manifest covers everything, so that one short hash in an announcement vouches for the artifact.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import fsspec
@@ -28,7 +30,15 @@ from model.fit import Learner, build_network
 from model.items import ItemIndex
 from model.recommend import Network, Recommender
 
-__all__ = ["Manifest", "delete_artifact", "load_learner", "load_recommender", "read_manifest", "save_artifact"]
+__all__ = [
+    "Manifest",
+    "delete_artifact",
+    "load_learner",
+    "load_recommender",
+    "read_beside",
+    "read_manifest",
+    "save_artifact",
+]
 
 FORMAT = 1
 _SERVING, _LEARNER, _MANIFEST = "serving.safetensors", "learner.safetensors", "manifest.json"
@@ -50,8 +60,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sha256: dict[str, str] = {}
 
 
-def save_artifact(address: str, learner: Learner, manifest: Manifest) -> str:
-    """Store `learner` at the fsspec URL `address` and return the manifest's sha256. Raises `ArtifactError`."""
+def save_artifact(address: str, learner: Learner, manifest: Manifest, beside: Mapping[str, bytes] | None = None) -> str:
+    """Store `learner` at the fsspec URL `address`, and other files by name `beside` it; returns the manifest's sha256.
+
+    Raises `ArtifactError`.
+    """
     serving = {f"average.{name}": value for name, value in learner.average.state_dict().items()}
     if learner.neighbours is not None and learner.neighbour_weights is not None:
         serving |= {"neighbours": learner.neighbours, "neighbour_weights": learner.neighbour_weights}
@@ -61,7 +74,7 @@ def save_artifact(address: str, learner: Learner, manifest: Manifest) -> str:
     for name, parameter in learner.denoiser.named_parameters():
         for moment, value in learner.optimizer.state[parameter].items():
             learning[f"optimizer.{name}.{moment}"] = value
-    files = {_SERVING: _pack(serving), _LEARNER: _pack(learning)}
+    files = {**(beside or {}), _SERVING: _pack(serving), _LEARNER: _pack(learning)}
     complete = msgspec.structs.replace(
         manifest,
         format=FORMAT,
@@ -112,10 +125,20 @@ def read_manifest(address: str, sha256: str | None = None) -> Manifest:
     return manifest
 
 
-def _tensors(address: str, name: str, manifest: Manifest) -> dict[str, Tensor]:
+def read_beside(address: str, name: str, manifest: Manifest) -> bytes | None:
+    """A file that was stored beside the model, None when there was none. Raises `ArtifactError`."""
+    if name not in manifest.sha256:
+        return None
     content = _read(address, name)
-    if hashlib.sha256(content).hexdigest() != manifest.sha256.get(name):
+    if hashlib.sha256(content).hexdigest() != manifest.sha256[name]:
         raise ArtifactError(f"{name} at {address} was altered: its sha256 is not the manifest's")
+    return content
+
+
+def _tensors(address: str, name: str, manifest: Manifest) -> dict[str, Tensor]:
+    content = read_beside(address, name, manifest)
+    if content is None:
+        raise ArtifactError(f"the manifest at {address} does not name {name}")
     try:
         return load(content)
     except SafetensorError as error:

@@ -233,6 +233,27 @@ class Learner:
         average: list[Tensor] = list(self.average.parameters())
         torch._foreach_lerp_(average, own, 1 - decay)
 
+    @torch.no_grad()
+    def loss_ratio(self, histories: Histories, first: int, last: int) -> float:
+        """Squared error over that of predicting zero, at the diffusion steps `first` to `last` - 1. Learns nothing.
+
+        NaN when no history holds a known item. Of so many users as one batch may hold.
+        """
+        histories = histories.known()
+        rows = np.flatnonzero(histories.lengths > 0)[: self._batch_users(len(histories))]
+        if not len(rows):
+            return float("nan")
+        batch = histories.select(rows).newest(self.config.history_items).padded(self.device)
+        generator = torch.Generator(self.device).manual_seed(0)
+        example = examples(batch, self.config, len(self.items), generator)
+        steps = first + torch.arange(len(rows), device=self.device) % (last - first)
+        weights = torch.ones(len(rows), device=self.device)
+        self.denoiser.eval()
+        try:
+            return float(self._objective()(example.x0, example.target, steps, weights, generator)[2])
+        finally:
+            self.denoiser.train()
+
     # -- growing -------------------------------------------------------------------------------------------------------
 
     def grow(self, items: Iterable[str]) -> int:

@@ -111,6 +111,10 @@ class Recommender:
                 total[rows, first : first + block.shape[1]] = block
         return total
 
+    def vectors(self, columns: np.ndarray) -> np.ndarray:
+        """float32 [n, H]: what the output layer holds of these items; like items have like vectors."""
+        return self._output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
+
     def _user_blocks(self, histories: Histories) -> Iterator[np.ndarray]:
         """Rows in blocks of like length that bound both the padded histories and the dense scores."""
         lengths = histories.lengths
@@ -200,6 +204,10 @@ class _Output:
             finally:
                 torch.set_float32_matmul_precision(before)
         return torch.mm(v, weight.T).add_(bias, alpha=u)
+
+    def rows(self, columns: Tensor) -> Tensor:
+        """float32 [n, H]"""
+        return self._weight[columns].float()
 
     def spread(self, v: Tensor, u: float) -> tuple[Tensor, Tensor]:
         """(mean, deviation) [B, 1] of a user's scores over all items."""

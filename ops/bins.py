@@ -22,7 +22,9 @@ __all__ = [
     "decile_edges",
     "event_type_bin",
     "history_length_bin",
+    "history_length_bins",
     "inter_arrival_bin",
+    "inter_arrival_bins",
 ]
 
 HISTORY_LENGTHS = 10
@@ -46,6 +48,32 @@ def inter_arrival_bin(gap_ms: int) -> int:
     [0, 1, 1, 2, 3, 9, 13]
     """
     return min(((abs(gap_ms) // 1000).bit_length() + 1) // 2, INTER_ARRIVALS - 1)
+
+
+def history_length_bins(items: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """`history_length_bin` of each.
+
+    >>> lengths = [*range(1, 1000), 10**6]
+    >>> history_length_bins(lengths).tolist() == [history_length_bin(length) for length in lengths]
+    True
+    """
+    return np.minimum(_bit_lengths(np.maximum(np.asarray(items, dtype=np.int64) - 1, 0)), HISTORY_LENGTHS - 1)
+
+
+def inter_arrival_bins(gaps_ms: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """`inter_arrival_bin` of each.
+
+    >>> gaps = [sign * seconds * 1000 for seconds in (*range(300), 4**12 - 1, 4**12, 10**9) for sign in (1, -1)]
+    >>> inter_arrival_bins(gaps).tolist() == [inter_arrival_bin(gap) for gap in gaps]
+    True
+    """
+    seconds = np.abs(np.asarray(gaps_ms, dtype=np.int64)) // 1000
+    return np.minimum((_bit_lengths(seconds) + 1) // 2, INTER_ARRIVALS - 1)
+
+
+def _bit_lengths(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int.bit_length of each; exact below 2^53."""
+    return np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
 
 
 def event_type_bin(event: str) -> int:

@@ -1,8 +1,8 @@
 """Is the feed sound enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
 
 The checks read what the updaters count per window: `events` valid ones, of them `duplicates` and `new_items` (an item
-nobody has met before); `dead_letters`, of them `future` (event times ahead of the clock); `backward`, events far behind
-the newest; and the events of the busiest user.
+nobody has met before); `dead_letters`, of them `misdated` (ahead of the clock, or of another age); `backward`, events
+far behind the newest; and the events of the busiest user.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class DataQualityConfig:
     dead_letters: float = 0.01
     duplicates: float = 0.05
     user_share: float = 0.05  # of the busiest user
-    future: float = 0.001
+    misdated: float = 0.001
     backward: float = 0.05
     new_items: float = 0.10  # of events, on items nobody has met before; real launches are few items with many events
-    least_events: int = 500  # in a window, to judge anything but its rate
-    usual_windows: int = 8  # windows that make a usual rate
+    least_events: int = 500  # in a window, or usual in one, to judge anything
+    usual_windows: int = 8  # windows that make a usual rate; half of them that of an hour of the week
     kept_windows: int = 96
 
     def __post_init__(self) -> None:
         if self.rate <= 1:
             raise ValueError(f"rate is a factor above 1, got {self.rate}")
-        for name in ("dead_letters", "duplicates", "user_share", "future", "backward", "new_items"):
+        for name in ("dead_letters", "duplicates", "user_share", "misdated", "backward", "new_items"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
 
@@ -61,7 +61,7 @@ class DataQuality:
         self.config = config
         self.failed: dict[str, str] = {}
         self._recent: deque[int] = deque(maxlen=config.kept_windows)
-        self._hourly: dict[int, float] = {}
+        self._hourly: dict[int, tuple[float, int]] = {}  # hour of the week -> rate, windows behind it
 
     def update(self, window: MergedWindow) -> dict[str, str]:
         """The checks that this window fails, each with the figures; also kept in `failed`."""
@@ -79,7 +79,7 @@ class DataQuality:
         }
         for check, (part, whole, limit) in limits.items():
             self._judge(check, check.replace("_", " "), part, whole, limit)
-        self._judge("clock", "events from the future", totals.get("future", 0), events + dead, config.future)
+        self._judge("clock", "events of impossible times", totals.get("misdated", 0), events + dead, config.misdated)
         self._judge("clock", "events far behind the newest", totals.get("backward", 0), events, config.backward)
         return self.failed
 
@@ -89,11 +89,12 @@ class DataQuality:
 
     def _judge_rate(self, start_ms: int, events: int) -> None:
         factor, hour = self.config.rate, start_ms // _HOUR_MS % _WEEK_HOURS
-        usual = [self._hourly[hour]] if hour in self._hourly else []
+        before, known = self._hourly.get(hour, (float(events), 0))
+        usual = [before] if known >= self.config.usual_windows // 2 else []
         if len(self._recent) >= self.config.usual_windows:
             usual.append(float(median(self._recent)))
-        if usual and not any(rate / factor <= events <= rate * factor for rate in usual):
+        busy = max([events, *usual]) >= self.config.least_events  # else a burst of one user would be a change of rate
+        if usual and busy and not any(rate / factor <= events <= rate * factor for rate in usual):
             self.failed["rate"] = f"{events} events, usual are about {usual[-1]:.0f}"
         self._recent.append(events)
-        before = self._hourly.get(hour, float(events))
-        self._hourly[hour] = 0.75 * before + 0.25 * events
+        self._hourly[hour] = 0.75 * before + 0.25 * events, known + 1

@@ -34,6 +34,7 @@ class LoopConfig:
     cooldown_rounds: float = 3.0  # and so many times as long as the last round took
     early_rounds: int = 4  # per hour
     many_signals: int = 4  # drifting at once: the feed is broken, not the world
+    many_windows: int = 16  # for so many windows; nobody leaves a broken feed for longer, so then it is the world
     probation_rounds: int = 2
     probation_ms: int = 6 * _HOUR_MS
     coverage: float = 0.5  # of the coverage before the swap
@@ -44,7 +45,14 @@ class LoopConfig:
     absorb_windows: int = 2  # that a drift may outlive the promotion that should have absorbed it
 
     def __post_init__(self) -> None:
-        for name in ("new_events", "early_rounds", "many_signals", "probation_rounds", "absorb_windows"):
+        for name in (
+            "new_events",
+            "early_rounds",
+            "many_signals",
+            "many_windows",
+            "probation_rounds",
+            "absorb_windows",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.coverage < 1:
@@ -93,6 +101,7 @@ class LoopState(msgspec.Struct):
     quarantined: list[str] = []
     refit: bool = False
     drifted_windows: int = 0  # evaluated in drift since a drift round was promoted
+    many: int = 0  # windows in a row in which many signals drifted
     suspect: dict[str, int] = {}  # signals whose drift began in a fault -> sound windows since it ended
     absorbing: bool = False  # a drift round was promoted and its drift is not known to be gone
 
@@ -130,7 +139,8 @@ class DecisionLoop:
         state, config = self.state, self.config
         self.failed_checks = dict(failed_checks)
         drifting = sorted(signal for signal, level in drift.items() if level == 2)
-        if len(drifting) >= config.many_signals:
+        state.many = state.many + 1 if len(drifting) >= config.many_signals else 0
+        if 0 < state.many <= config.many_windows:
             self.failed_checks["signals"] = f"{len(drifting)} signals drift at once: {', '.join(drifting)}"
         drifting = self._without_suspects(drifting)
         self._watch_absorption(drift)
@@ -176,10 +186,15 @@ class DecisionLoop:
                 return SkipRound(trigger, gate, why)
         return None
 
+    def began(self) -> None:
+        """A round was started, by this loop or by hand; it answers everything that waits."""
+        self.state.waiting, self.state.skipped, self.state.running = {}, {}, True
+
     def _start(self, trigger: Trigger, now_ms: int) -> StartRound:
         state = self.state
         why, refit = state.waiting[trigger], state.refit
-        state.waiting, state.skipped, state.running, state.refit = {}, {}, True, False
+        self.began()
+        state.refit = False
         if trigger in ("drift", "quality", "vocabulary"):
             state.early_ms.append(now_ms)
         return StartRound(trigger, refit, why)
@@ -233,12 +248,18 @@ class DecisionLoop:
             return "promotions are closed after a rollback"
         return f"its parent {parent} is quarantined" if parent in state.quarantined else None
 
-    def rolled_back(self, now_ms: int) -> None:
-        """The previous model is live again."""
+    def adopt(self, live: str, previous: str) -> None:
+        """These models are in service, and not by this loop's doing: nothing is known against them."""
+        self.state.live, self.state.previous, self.state.probation_left = live, previous, 0
+
+    def rolled_back(self, now_ms: int, by_hand: bool = False) -> None:
+        """The previous model is live again. Who does it by hand has looked: promotions stay open."""
         state, config = self.state, self.config
         state.quarantined = [*state.quarantined[-99:], state.live]
         state.live, state.previous = state.previous, ""
         state.probation_left = 0
+        if by_hand:
+            return
         state.closed_until_ms = now_ms + config.closed_ms
         state.rollbacks_ms = [at for at in state.rollbacks_ms if now_ms - at < config.freeze_ms] + [now_ms]
         state.frozen = state.frozen or len(state.rollbacks_ms) >= 2

@@ -112,11 +112,11 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("user_events_total", "U", "Applied events of users seen before, or not.", status=("new", "known")),
     _counter(
         "item_events_total",
-        "US",
+        "S",
         "Applied events by whether the live model knows the item.",
         status=("in_vocabulary", "out_of_vocabulary"),
     ),
-    _counter("new_items_total", "US", "Items met for the first time."),
+    _counter("new_items_total", "S", "Items met for the first time."),
     _gauge("state_bytes", "UST", "Live RocksDB bytes on disk.", store=("histories", "lists", "view")),
     _gauge("state_pending_compaction_bytes", "UST", "Early sign of stalls.", store=("histories", "lists", "view")),
     _gauge("restoring_partitions", "U", "Partitions whose store is not level with the changelog yet."),

@@ -17,8 +17,8 @@ from ops.bins import (
     INTER_ARRIVALS,
     ItemBins,
     event_type_bin,
-    history_length_bin,
-    inter_arrival_bin,
+    history_length_bins,
+    inter_arrival_bins,
 )
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.quality import PairedCounts
@@ -41,10 +41,10 @@ class UpdaterSignals:
 
     def _clear(self) -> None:
         self._times: list[int] = []
-        self._types: list[int] = []
-        self._new_user: list[int] = []
-        self._gap_times: list[int] = []
-        self._gaps_ms: list[int] = []
+        self._befores_ms: list[int] = []  # the time before each, 0 for a new user's first
+        self._later: list[int] = []  # places of events that are not the first of their user in a batch
+        self._types: list[str] = []
+        self._users: list[tuple[bytes, int, int]] = []
         self._length_times: list[int] = []
         self._lengths: list[int] = []
 
@@ -58,41 +58,34 @@ class UpdaterSignals:
     ) -> None:
         """What a batch changed of one user: event times of the applied events in the order they were applied, the time
         of the newest interaction before them (0: a new user), and the history's length after them."""
-        if not times_ms:
+        if len(times_ms) == 1:  # nearly always
+            (newest_ms,) = times_ms
+            self._times.append(newest_ms)
+            self._befores_ms.append(before_ms)
+            self._types += event_types
+        elif times_ms:
+            newest_ms = times_ms[-1]
+            self._times += times_ms
+            self._befores_ms.append(before_ms)
+            self._befores_ms += times_ms[:-1]
+            self._later += range(len(self._times) - len(times_ms) + 1, len(self._times))
+            self._types += event_types
+        else:
             return
-        newest_ms = times_ms[-1]
-        self._times += times_ms
-        self._new_user.append(0 if before_ms else 1)
-        if len(times_ms) > 1:
-            self._new_user += [0] * (len(times_ms) - 1)
-        previous = before_ms
-        for time_ms in times_ms:
-            if previous:
-                self._gap_times.append(time_ms)
-                self._gaps_ms.append(time_ms - previous)
-            previous = time_ms
         self._length_times.append(newest_ms)
         self._lengths.append(items_after)
-        self.windows.user(user, newest_ms, len(times_ms))
-        known = self._event_types
-        for event in event_types:
-            place = known.get(event)
-            if place is None:
-                place = event_type_bin(event)
-                if len(known) < 1024:
-                    known[event] = place
-            self._types.append(place)
+        self._users.append((user, newest_ms, len(times_ms)))
 
     def feed(
-        self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, future: int = 0
+        self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, misdated: int = 0
     ) -> None:
-        """What became of a batch's other records. `future`: those of the dead letters that were ahead of the clock."""
+        """What became of a batch's other records. `misdated`: those of the dead letters whose time cannot be."""
         windows = self.windows
         for name, count in (
             ("events", duplicates + late),
             ("duplicates", duplicates),
             ("dead_letters", dead_letters),
-            ("future", future),
+            ("misdated", misdated),
         ):
             if count:
                 windows.total(name, max(newest_ms, windows.newest_ms), count)
@@ -102,24 +95,46 @@ class UpdaterSignals:
         windows, metrics = self.windows, self._metrics
         if not self._times:
             return
+        times = np.array(self._times, dtype=np.int64)
+        befores = np.array(self._befores_ms, dtype=np.int64)
         behind = windows.newest_ms - _DAY_MS
-        backward = sum([time_ms < behind for time_ms in self._times]) if behind > 0 else 0
-        windows.add("new_user_rate", self._times, self._new_user, 2)
-        windows.add(
-            "history_length", self._length_times, [history_length_bin(n) for n in self._lengths], HISTORY_LENGTHS
-        )
-        windows.add("inter_arrival", self._gap_times, [inter_arrival_bin(gap) for gap in self._gaps_ms], INTER_ARRIVALS)
-        if len(self._types) == len(self._times):
-            windows.add("event_type", self._times, self._types, EVENT_TYPES)
-        windows.add_total("events", self._times)
+        new_user = befores == 0
+        new_user[self._later] = False
+        known = befores > 0
+        gaps_ms = times[known] - befores[known]
+        windows.add("new_user_rate", times, new_user, 2)
+        windows.add("history_length", self._length_times, history_length_bins(self._lengths), HISTORY_LENGTHS)
+        windows.add("inter_arrival", times[known], inter_arrival_bins(gaps_ms), INTER_ARRIVALS)
+        if len(self._types) == len(times):
+            windows.add("event_type", times, self._event_bins(), EVENT_TYPES)
+        windows.add_total("events", times)
+        backward = int((times < behind).sum())
         if backward:
             windows.total("backward", windows.newest_ms, backward)
-        new_users = sum(self._new_user)
+        self._note_users()
+        new_users = int(new_user.sum())
         metrics.user_events["new"].inc(new_users)
-        metrics.user_events["known"].inc(len(self._times) - new_users)
+        metrics.user_events["known"].inc(len(times) - new_users)
         metrics.history_items.observe_many(self._lengths)
-        metrics.inter_arrival.observe_many(np.abs(np.asarray(self._gaps_ms, dtype=np.float64)) / 1000)
+        metrics.inter_arrival.observe_many(np.abs(gaps_ms) / 1000)
         self._clear()
+
+    def _note_users(self) -> None:
+        window_ms = self.windows.config.window_ms
+        by_window: dict[int, dict[bytes, int]] = {}
+        for user, newest_ms, events in self._users:
+            counts = by_window.setdefault(newest_ms // window_ms, {})
+            counts[user] = counts.get(user, 0) + events
+        for number, counts in by_window.items():
+            self.windows.users(number * window_ms, counts)
+
+    def _event_bins(self) -> list[int]:
+        known = self._event_types
+        if len(known) > 1024:  # names without end are somebody's mistake, and no reason to keep them all
+            known.clear()
+        for event in set(self._types) - known.keys():
+            known[event] = event_type_bin(event)
+        return [known[event] for event in self._types]
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ class ScorerSignals:
         self.windows, self._metrics = windows, metrics
         self._bins: ItemBins | None = None
         self._items_epoch = self._model_epoch = ""
-        self._scores = ScoreBins()
+        self._scores: ScoreBins | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -158,12 +173,13 @@ class ScorerSignals:
         self._against_popularity: list[int] = []
         self._previous_times: list[int] = []
         self._against_previous: list[int] = []
+        self._canary: dict[str, tuple[list[int], list[int]]] = {}
 
     def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
-        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins."""
+        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins. What there
+        are no bins for is not counted: bins of one's own would not add up with those of other workers."""
         self.flush()
-        self._model_epoch, self._bins, self._items_epoch = model, items, items_epoch
-        self._scores = scores if scores is not None else ScoreBins()
+        self._model_epoch, self._bins, self._items_epoch, self._scores = model, items, items_epoch, scores
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool = False) -> None:
         """An event's item; `first_met`: no event ever named it before."""
@@ -176,6 +192,8 @@ class ScorerSignals:
 
     def ranked(self, time_ms: int, best: float, last: float) -> None:
         """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
+        if self._scores is None:
+            return
         self._score_times.append(time_ms)
         self._top1.append(best)
         self._margin.append(best - last)
@@ -198,6 +216,12 @@ class ScorerSignals:
             self._previous_times.append(time_ms)
             self._against_previous.append(2 * hit + previous_hit)
 
+    def canary(self, time_ms: int, candidate: str, hit: bool, live_hit: bool) -> None:
+        """An event answered by a list of the candidate, and by the one that live would have shown."""
+        times, pairs = self._canary.setdefault(candidate, ([], []))
+        times.append(time_ms)
+        pairs.append(2 * hit + live_hit)
+
     def flush(self) -> None:
         """Count what was noted since the last flush."""
         windows = self.windows
@@ -208,6 +232,7 @@ class ScorerSignals:
             if self._new_items:
                 windows.total("new_items", self._item_times[-1], self._new_items)
         if self._score_times:
+            assert self._scores is not None  # `ranked` notes nothing without
             for signal, values, edges in (
                 ("score_top1", self._top1, self._scores.top1),
                 ("score_margin", self._margin, self._scores.margin),
@@ -218,11 +243,13 @@ class ScorerSignals:
         windows.add_total("late_lists", self._late_times)
         windows.add("against_popularity", self._outcome_times, self._against_popularity, 4, self._model_epoch)
         windows.add("against_previous", self._previous_times, self._against_previous, 4, self._model_epoch)
+        for candidate, (times, pairs) in self._canary.items():
+            windows.add("against_live", times, pairs, 4, candidate)
         self._clear()
 
 
 def paired_counts(table: Sequence[int]) -> PairedCounts:
-    """The counts of "against_popularity" or "against_previous" from their window's four bins.
+    """The counts of "against_popularity" and its like from their window's four bins.
 
     >>> paired_counts([900, 20, 60, 20])
     PairedCounts(both=20, first=60, second=20, neither=900)

@@ -173,12 +173,14 @@ def _drift(now: Samples) -> list[dict[str, Any]]:
         at = {"signal": labels["signal"], "reference": labels["reference"]}
         events = now.largest("freshet_drift_window_events", signal=labels["signal"], window="current")
         evaluated = now.largest("freshet_drift_evaluated_timestamp_seconds", signal=labels["signal"])
+        critical = now.largest("freshet_drift_critical_value", **at)
+        judged = evaluated and (at["reference"] == "training" or critical)  # a baseline takes a week to be known
         rows.append(
             {
                 **at,
-                "state": int(state) if evaluated else None,
+                "state": int(state) if judged else None,
                 "value": now.largest("freshet_drift_statistic", stat="psi", **at),
-                "critical": now.largest("freshet_drift_critical_value", **at),
+                "critical": critical,
                 "excess": now.largest("freshet_drift_excess_ratio", **at),
                 "events": events,
             }

@@ -8,8 +8,8 @@ from its beginning restores it after a restart; only `loop.state` is worth keepi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -55,6 +55,8 @@ class Watch:
         self.loop = DecisionLoop(config.loop, state)
         self.refused = 0  # records that nobody could read
         self._against_previous = PairedCounts()  # of closed windows, since the promotion
+        self._candidate = ""
+        self._against_live = PairedCounts()  # of the candidate, in closed windows
         self._nonfinite = 0
         self._burning_since_ms: int | None = None
 
@@ -68,8 +70,22 @@ class Watch:
 
     @property
     def now_ms(self) -> int:
-        """Event time: the newest that any worker has met."""
-        return self.merge.newest_ms
+        """Event time: the newest that any worker has met; before there is any, the clock's."""
+        return self.merge.newest_ms or int(self._clock() * 1000)
+
+    def restore(self, values: Iterable[bytes]) -> None:
+        """Take in what was written before this watch began: known from now on, but not acted upon again."""
+        decided = self.loop.state
+        self.loop.state = LoopState.decode(decided.encode())
+        promoted_ms = decided.promoted_ms
+        for value in values:
+            self.add(value)
+            for window in self.merge.close():
+                if promoted_ms and window.start_ms + self.config.windows.window_ms > promoted_ms:
+                    self.drift.promoted()
+                    promoted_ms = 0
+                self._judge(window, anew=False)
+        self.loop.state = decided
 
     def turn(self, new_events: int) -> list[Action]:
         """Judge what can be judged, then decide; `new_events` since the last round's snapshot."""
@@ -86,12 +102,12 @@ class Watch:
         decision = self.loop.next_round(self.now_ms, new_events)
         return [decision] if decision is not None else []
 
-    def _judge(self, window: MergedWindow) -> RollBack | None:
+    def _judge(self, window: MergedWindow, anew: bool = True) -> RollBack | None:
         metrics, end_ms = self._metrics, window.start_ms + self.config.windows.window_ms
         failed = self.data_quality.update(window)
         for evaluation in self.drift.update(window, clean=not failed):
-            show(evaluation, metrics, self._clock)
-            if evaluation.entered is not None:
+            show(evaluation if anew else replace(evaluation, entered=None), metrics, self._clock)
+            if anew and evaluation.entered is not None:
                 log.info(
                     "%s against %s: %s (%d events)",
                     evaluation.signal,
@@ -107,6 +123,7 @@ class Watch:
             log.warning("the feed fails %s: %s", check, why)
         self._note_latency(window)
         live = self.loop.state.live
+        self._against_live += _paired(window, "against_live", self._candidate)
         self._nonfinite += window.totals.get(f"nonfinite {live}", 0)
         self._against_previous += _paired(window, "against_previous", live)
         verdict = self.quality.add(_paired(window, "against_popularity", live))
@@ -134,15 +151,31 @@ class Watch:
             latency_alarm_since_ms=self._burning_since_ms,
         )
 
+    def candidate_counts(self) -> PairedCounts:
+        """How the candidate (first) and live (second) answered the events of the candidate's users so far."""
+        counts = self._against_live
+        for window in self.merge.open():
+            counts += _paired(window, "against_live", self._candidate)
+        return counts
+
     # -- what the trainer tells ----------------------------------------------------------------------------------------
+
+    def canary(self, version: str) -> None:
+        """A candidate serves some users from now on; "" for none any more."""
+        self._candidate, self._against_live = version, PairedCounts()
+
+    def adopt(self, live: str, previous: str) -> None:
+        """These models are in service already."""
+        self.loop.adopt(live, previous)
+        self._begin()
 
     def promoted(self, version: str, trigger: str, coverage: float = 0.0) -> None:
         self.loop.promoted(version, self.now_ms, trigger, coverage)
         self.drift.promoted()
         self._begin()
 
-    def rolled_back(self) -> None:
-        self.loop.rolled_back(self.now_ms)
+    def rolled_back(self, by_hand: bool = False) -> None:
+        self.loop.rolled_back(self.now_ms, by_hand)
         self._begin()
 
     def round_ended(self, took_seconds: float) -> None:

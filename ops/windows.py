@@ -10,9 +10,11 @@ different epochs are never added.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +22,10 @@ import numpy.typing as npt
 
 __all__ = ["MergedWindow", "WindowConfig", "WindowCounter", "WindowMerge", "WindowRecord"]
 
+log = logging.getLogger(__name__)
+
 Table = npt.NDArray[np.int64]
+Numbers = Sequence[int] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,9 @@ class WindowCounter:
         self.newest_ms = 0
         self._open: dict[int, _Open] = {}
 
-    def add(self, signal: str, times_ms: Sequence[int], bins: Sequence[int], size: int, epoch: str = "") -> None:
+    def add(self, signal: str, times_ms: Numbers, bins: Numbers, size: int, epoch: str = "") -> None:
         """Count one observation per entry: `bins` in 0..size-1, at event times `times_ms`."""
-        if not times_ms:
+        if not len(times_ms):
             return
         times, where = np.asarray(times_ms, dtype=np.int64), np.asarray(bins, dtype=np.int64)
         self.newest_ms = max(self.newest_ms, int(times.max()))
@@ -105,27 +110,23 @@ class WindowCounter:
         """Add to a plain sum, without moving the window's clock."""
         self._window(time_ms - time_ms % self.config.window_ms).totals[name] += count
 
-    def add_total(self, name: str, times_ms: Sequence[int]) -> None:
+    def add_total(self, name: str, times_ms: Numbers) -> None:
         """Add one to a plain sum for each of these event times."""
         times = np.asarray(times_ms, dtype=np.int64)
         starts, counts = np.unique(times - times % self.config.window_ms, return_counts=True)
         for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
             self._window(start).totals[name] += count
 
-    def user(self, user: bytes, time_ms: int, events: int) -> None:
-        """Remember who is busiest (Misra & Gries 1982): a user with over 1/64 of a window's events cannot be missed,
-        and is under-counted by at most that share."""
-        busiest = self._window(time_ms - time_ms % self.config.window_ms).busiest
-        if user in busiest or len(busiest) < self._BUSIEST:
-            busiest[user] = busiest.get(user, 0) + events
-            return
-        least = min(min(busiest.values()), events)
-        for other in [other for other, count in busiest.items() if count <= least]:
-            del busiest[other]
-        for other in busiest:
-            busiest[other] -= least
-        if events > least:
-            busiest[user] = events - least
+    def users(self, time_ms: int, events: Mapping[bytes, int]) -> None:
+        """Remember who is busiest: a user with over 1/64 of a window's events cannot be missed, and is under-counted by
+        at most that share (Misra & Gries 1982; merged as in Agarwal et al., "Mergeable summaries", 2012)."""
+        window = self._window(time_ms - time_ms % self.config.window_ms)
+        busiest = window.busiest
+        for user, count in events.items():
+            busiest[user] = busiest.get(user, 0) + count
+        if len(busiest) > self._BUSIEST:
+            cut = sorted(busiest.values())[-self._BUSIEST - 1]
+            window.busiest = {user: count - cut for user, count in busiest.items() if count > cut}
 
     def take(self) -> list[WindowRecord]:
         """Records of the windows that changed since the last call, oldest first; forgets windows past their grace."""
@@ -238,8 +239,8 @@ def _sum(start_ms: int, records: Sequence[WindowRecord]) -> MergedWindow:
                 counts[signal, epoch] = table
             elif len(before) == len(table):
                 counts[signal, epoch] = before + table
-            else:
-                raise ValueError(f"{name!r} has {len(before)} bins for one worker and {len(table)} for another")
+            else:  # a worker of another release; what it counted cannot be added, and must not end the trainer
+                log.warning("%s: %s has %d bins, others %d", record.worker, name, len(table), len(before))
         for name, value in record.totals.items():
             totals[name] += value
         for name, value in record.peaks.items():

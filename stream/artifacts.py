@@ -14,11 +14,13 @@ import fsspec
 import msgspec
 import torch
 
-from model.artifact import Manifest, delete_artifact, load_learner, save_artifact
+from model.artifact import Manifest, delete_artifact, load_learner, read_beside, read_manifest, save_artifact
+from model.errors import ArtifactError
 from model.fit import Learner
 from stream.records import Announcement
+from stream.reference import Reference
 
-__all__ = ["Artifacts", "Provenance", "next_version"]
+__all__ = ["Artifacts", "Provenance", "load_reference", "next_version"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,19 @@ class Provenance(NamedTuple):
     next_offsets: Mapping[int, int]
 
 
+_REFERENCE = "reference.msgpack"
+
+
+def load_reference(announcement: Announcement) -> Reference | None:
+    """What was stored with a model; None when nothing was. Raises `ArtifactError`."""
+    manifest = read_manifest(announcement.address, announcement.sha256)
+    content = read_beside(announcement.address, _REFERENCE, manifest)
+    try:
+        return None if content is None else Reference.decode(content, manifest.items)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ArtifactError(f"{_REFERENCE} at {announcement.address} is unreadable: {error}") from error
+
+
 class Artifacts:
     """`prefix` keeps several Freshets in one folder apart."""
 
@@ -50,12 +65,13 @@ class Artifacts:
         self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
         self._prefix = prefix
 
-    def save(self, learner: Learner, manifest: Manifest, provenance: Provenance) -> Announcement:
+    def save(self, learner: Learner, manifest: Manifest, provenance: Provenance, reference: Reference) -> Announcement:
         """Store one version and describe it for the live slot. Raises `ArtifactError`."""
         address = f"{self.url}/{self._prefix}{manifest.version}"
         origin = {"topic_id": provenance.topic_id}
         origin |= {f"next_offset/{number}": str(offset) for number, offset in provenance.next_offsets.items()}
-        sha256 = save_artifact(address, learner, msgspec.structs.replace(manifest, origin=origin))
+        manifest = msgspec.structs.replace(manifest, origin=origin)
+        sha256 = save_artifact(address, learner, manifest, {_REFERENCE: reference.encode(learner.items.ids)})
         return Announcement(
             slot="live",
             version=manifest.version,

@@ -12,6 +12,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from ops.connection import ConnectionRefused, KafkaConnection
+from ops.windows import WindowConfig
 from stream.routing import Repartition
 from stream.topics import TopicPlan
 
@@ -37,6 +38,10 @@ MetricsPort = Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0
 Device = Annotated[str | None, typer.Option(envvar="FRESHET_DEVICE", help="cpu, cuda, cuda:1, ...; CUDA when there.")]
 Repartitioning = Annotated[
     str, typer.Option(help="strict: events in another partition than their user's, by murmur2, are sent there; or off.")
+]
+StatusPort = Annotated[int, typer.Option(min=0, max=65535, help="Of the status page on this machine; 0: any free one.")]
+WindowSeconds = Annotated[
+    float, typer.Option(min=1, help="Event time that is judged together for drift; alike in all processes.")
 ]
 MetricsHost = Annotated[str, typer.Option(help="Where /metrics listens.")]
 
@@ -74,6 +79,11 @@ def _repartition(value: str) -> Repartition:
     return cast(Repartition, value)
 
 
+def _windows(seconds: float) -> WindowConfig:
+    """A fifteenth of a window waits for late events: a minute of a quarter of an hour."""
+    return WindowConfig(int(seconds * 1000), int(seconds * 1000 / 15))
+
+
 def _name_or_position(name: str | None) -> str | int | None:
     return int(name) if name is not None and name.isdigit() else name
 
@@ -96,6 +106,7 @@ def updater(
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between durable checkpoints.")] = 1.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
     repartition: Repartitioning = "off",
+    window_seconds: WindowSeconds = 900.0,
 ) -> None:
     """Interactions in, durable histories and refreshes out."""
     from prometheus_client import CollectorRegistry
@@ -113,6 +124,7 @@ def updater(
         session_seconds=session_seconds,
         worker=worker or socket.gethostname(),
         repartition=_repartition(repartition),
+        windows=_windows(window_seconds),
     )
     registry = CollectorRegistry()
     metrics = UpdaterMetrics(registry)
@@ -138,6 +150,7 @@ def scorer(
     batch_seconds: Annotated[float, typer.Option(help="Longest wait for more of them.")] = 0.01,
     popularity_days: Annotated[float, typer.Option(help="Half-life of popularity, in days of event time.")] = 7.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
+    window_seconds: WindowSeconds = 900.0,
 ) -> None:
     """Refreshes in, ranked lists out; takes new models over as they are announced."""
     from prometheus_client import CollectorRegistry
@@ -146,10 +159,12 @@ def scorer(
     from ops.metrics import ScorerMetrics, serve
     from stream.process import prepare_process
     from stream.scorer import ScorerConfig, run_scorer
+    from stream.scorer_watch import ScorerWatchConfig
     from stream.serving import ServingConfig
 
     stop = prepare_process(_log_level)
-    serving = ServingConfig(list_items, int(popularity_days * 86_400_000))
+    watch = ScorerWatchConfig(windows=_windows(window_seconds))
+    serving = ServingConfig(list_items, int(popularity_days * 86_400_000), watch=watch)
     config = ScorerConfig(
         state_dir,
         batch_refreshes=batch_refreshes,
@@ -189,12 +204,22 @@ def trainer(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a fine-tuning round.")] = 4,
     updates: Annotated[int, typer.Option(min=1, help="Least optimizer steps of it.")] = 60,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    window_seconds: WindowSeconds = 900.0,
+    many_signals: Annotated[int, typer.Option(min=1, help="So many signals drifting at once are a broken feed.")] = 4,
+    canary_share: Annotated[float, typer.Option(min=0, max=0.5, help="Of users who try a new model first.")] = 0.1,
+    canary_events: Annotated[int, typer.Option(min=1, help="Answered to them before all get it.")] = 2000,
+    canary_seconds: Annotated[float, typer.Option(min=1, help="Longest trial.")] = 1800.0,
 ) -> None:
-    """Fine-tunes the model on fresh histories and announces what passes the gate. SIGUSR1 asks for a round now."""
+    """Fine-tunes the model on fresh histories and announces what passes the gate.
+
+    SIGUSR1 asks for a round now; SIGUSR2 reopens promotions that rollbacks closed.
+    """
     from prometheus_client import CollectorRegistry
 
     from model.config import preset as model_preset
+    from ops.decisions import LoopConfig
     from ops.metrics import serve
+    from ops.watch import WatchConfig
     from stream.fine_tune import FineTuneConfig
     from stream.process import prepare_process
     from stream.trainer import TrainerConfig, run_trainer
@@ -208,6 +233,10 @@ def trainer(
         round_seconds=round_seconds,
         first_users=first_users,
         first_interactions=first_interactions,
+        canary_share=canary_share,
+        canary_events=canary_events,
+        canary_seconds=canary_seconds,
+        watch=WatchConfig(_windows(window_seconds), loop=LoopConfig(many_signals=many_signals)),
         fine_tune=FineTuneConfig(
             first_epochs=first_epochs,
             first_updates=first_updates,
@@ -428,13 +457,20 @@ def up(
     scorers: Annotated[int, typer.Option(min=1, help="Scorer processes.")] = 1,
     repartition: Repartitioning = "off",
     round_seconds: Annotated[float, typer.Option(help="Time between fine-tuning rounds.")] = 600.0,
+    window_seconds: WindowSeconds = 900.0,
+    canary_share: Annotated[float, typer.Option(min=0, max=0.5, help="Of users who try a new model first.")] = 0.1,
+    status_port: StatusPort = 9100,
 ) -> None:
-    """Updater, scorer and trainer on this machine, kept alive; with a broker of our own when none is given."""
+    """Updater, scorer and trainer on this machine, kept alive; with a broker of our own when none is given.
+
+    Serves a status page, and starts Prometheus when there is one (`prometheus`, or what FRESHET_PROMETHEUS names).
+    """
     from contextlib import nullcontext
 
     from rich.console import Console
 
     from ops.broker import BrokerConfig, LocalBroker
+    from stream.lookout import lookout
     from stream.pipeline import Pipeline, PipelineConfig, free_port
     from stream.process import prepare_process
     from stream.terminal import PrefixedLog
@@ -453,13 +489,17 @@ def up(
             scorers,
             _log_level,
             updater_options=("--repartition", _repartition(repartition)),
-            trainer_options=("--round-seconds", str(round_seconds)),
+            window_seconds=window_seconds,
+            trainer_options=("--round-seconds", str(round_seconds), "--canary-share", str(canary_share)),
         )
+        connection, plan = _connection(servers), _ensured(_connection(servers), config.plan)
         pipeline = Pipeline(config, emit)
         emit("freshet", f"Kafka at {servers}, state in {state_dir.absolute()}")
         for name, url in pipeline.metrics_urls.items():
             emit("freshet", f"{name} metrics at {url}")
-        clean = pipeline.run(stop)
+        urls = pipeline.metrics_urls
+        with lookout(urls, connection, plan, state_dir, lambda line: emit("freshet", line), status_port):
+            clean = pipeline.run(stop)
     sys.exit(0 if clean else 1)
 
 

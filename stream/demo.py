@@ -34,6 +34,7 @@ from stream.audit import (
     stored_histories,
 )
 from stream.interaction_log import read_log
+from stream.lookout import lookout
 from stream.observer import Observer
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.records import Interaction
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 _HISTORY_ITEMS = 200
 _SETTLE_SECONDS = 30.0  # longest wait for the last events' lists
 _START_SECONDS = 90.0
+_WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class Demo:
             ended = threading.Event()
             runner = threading.Thread(target=self._supervise, args=(pipeline, ended), name="pipeline")
             runner.start()
+            say = self._console.print
+            stack.enter_context(lookout(pipeline.metrics_urls, connection, plan, folder, say))
             observer = Observer(connection, plan.recommendations)
             stack.callback(observer.close)
             try:
@@ -161,13 +165,25 @@ class Demo:
             connection.bootstrap_servers,
             plan,
             log_level=self._log_level,
+            usual_ports=False,
+            window_seconds=self._window_seconds(),
             trainer_options=(
+                # Everything drifts in a world that begins with nothing, and a trial takes longer than the demo.
+                *("--many-signals", "9", "--canary-share", "0"),
                 *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
                 *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
                 *("--first-updates", "200"),
             ),
         )
         return Pipeline(config, emit)
+
+    def _window_seconds(self) -> float:
+        """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""
+        if self._config.log is None:
+            return _WINDOW_SECONDS
+        times_ms = read_log(self._config.log, min_rating=self._config.min_rating).timestamps
+        span = float(times_ms[-1] - times_ms[0]) / 1000 if len(times_ms) else 0.0
+        return max(_WINDOW_SECONDS, span * _WINDOW_SECONDS / self._config.seconds)
 
     def _supervise(self, pipeline: Pipeline, ended: threading.Event) -> None:
         self._report.clean = pipeline.run(ended)

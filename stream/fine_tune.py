@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ __all__ = ["FineTuneConfig", "Fit", "Round", "Stopped", "fine_tune"]
 Fit = Callable[[Learner, Histories, int, Callable[[], bool]], FitReport]  # (learner, histories, epochs, stop)
 
 
+_LOSS_USERS = 500
 _UNDONE = 0.1  # share of its NDCG@20 that a candidate may lose in the last pass; more is a fault, not chance
 
 
@@ -82,6 +84,8 @@ class Round:
     data_until_ms: int  # the newest interaction that the published model has seen
     first_loss: float = float("nan")
     last_loss: float = float("nan")
+    holdout_loss: float = float("nan")  # of users whose newest interactions it had not met
+    noise_losses: dict[str, float] = field(default_factory=dict)  # the same, by the noise of the diffusion step
     gradient_norm: float = float("nan")
     dropped_batches: int = 0
     evidence: Evidence | None = None
@@ -164,6 +168,12 @@ def fine_tune(
         exam = Exam(learner.items, asked)
         popularity = DecayedPopularity(learner.items, config.popularity_half_life_days).fit(lessons)
         outcome.evidence = exam.evidence(_recommender(learner, version), live, popularity, rng)
+        blind = pack(learner.items, [changed[user][0] for user in islice(questions, _LOSS_USERS)])
+        steps = learner.config.schedule.steps
+        outcome.holdout_loss = learner.loss_ratio(blind, 0, steps)
+        for place, noise in enumerate(("low", "mid", "high")):
+            first = place * steps // 3
+            outcome.noise_losses[noise] = learner.loss_ratio(blind, first, max((place + 1) * steps // 3, first + 1))
     outcome.failed = judge(outcome.evidence, config.gate)
     if outcome.failed:
         return outcome

@@ -44,6 +44,7 @@ class Change:
 
     history: History
     new: list[NewInteraction] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # of the events in `new`, as their producers name them
     arrived_ms: int = 0
     forgotten: bool = False
 
@@ -75,6 +76,7 @@ def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: O
             if after is not before:
                 change.history, change.forgotten, change.arrived_ms = after, True, arrived_ms
                 change.new.clear()
+                change.kinds.clear()
             outcomes.applied += after is not before
             outcomes.duplicate += after is before
             continue
@@ -82,6 +84,7 @@ def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: O
         if after is not before:
             change.history, change.arrived_ms = after, arrived_ms
             change.new.append(NewInteraction(record.item, record.timestamp, record.item in before.items))
+            change.kinds.append(record.event)
             outcomes.applied += 1
         elif record.item in before.items:
             outcomes.duplicate += 1

@@ -15,7 +15,9 @@ from model.errors import ModelError
 from model.recommend import Recommender
 from ops.connection import KafkaConnection
 from ops.metrics import ScorerMetrics
+from stream.artifacts import load_reference
 from stream.records import Announcement
+from stream.reference import Reference
 from stream.serving import Models
 from stream.slots import Slots
 
@@ -53,6 +55,7 @@ class ModelLoader:
         self._device, self._metrics, self._swap, self._list_items = device, metrics, swap, list_items
         self._load_recommender = load
         self._serving: dict[str, tuple[Announcement, Recommender]] = {}  # by slot
+        self._reference: tuple[str, Reference | None] = "", None  # of the live model, by its artifact's sha256
         self._retry_at: float | None = None
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._stop = threading.Event()
@@ -93,7 +96,8 @@ class ModelLoader:
         candidate = announced.get("candidate")
         share = candidate.metrics.get("canary_share", 0.0) if candidate else 0.0
         models = {slot: model for slot, (_, model) in serving.items()}
-        self._swap(Models(models.get("live"), models.get("previous"), models.get("candidate"), share))
+        reference = self._reference_of(serving["live"][0]) if "live" in serving else None
+        self._swap(Models(models.get("live"), models.get("previous"), models.get("candidate"), share, reference))
         self._report(serving)
         self._retry_at = None
         if not complete:
@@ -112,6 +116,15 @@ class ModelLoader:
             self._metrics.scoring_failures["model"].inc()
             return None
         return model
+
+    def _reference_of(self, announcement: Announcement) -> Reference | None:
+        if self._reference[0] != announcement.sha256:
+            try:
+                self._reference = announcement.sha256, load_reference(announcement)
+            except Exception as error:  # it is watched less, and serves as well
+                log.error("model %s is not watched for drift: %s", announcement.version, error)
+                return None
+        return self._reference[1]
 
     def _warm_up(self, model: Recommender) -> None:
         """The first call pays for allocations; let it not be a user's. Raises `NonFiniteScores`."""

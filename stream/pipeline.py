@@ -38,6 +38,8 @@ class PipelineConfig:
     updaters: int = 1
     scorers: int = 1
     log_level: str = "info"
+    usual_ports: bool = True  # of /metrics, when free; else any: two pipelines may begin at the same moment
+    window_seconds: float = 900.0  # event time that is judged together
     updater_options: Sequence[str] = ()
     scorer_options: Sequence[str] = ()
     trainer_options: Sequence[str] = ()
@@ -67,12 +69,12 @@ class Pipeline:
 
     def _child(self, kind: str, name: str, number: int, options: Sequence[str]) -> Child:
         config, plan = self.config, self.config.plan
-        port = free_port(METRICS_PORTS[kind] if number == 0 else 0)
+        port = free_port(METRICS_PORTS[kind] if number == 0 and config.usual_ports else 0)
         self.metrics_urls[name] = f"http://127.0.0.1:{port}/metrics"
         command = [
             *(sys.executable, "-m", "stream.cli", "--log-level", config.log_level, kind),
             *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
-            *("--prefix", plan.prefix),
+            *("--prefix", plan.prefix, "--window-seconds", str(config.window_seconds)),
             *("--state-dir", str(config.state_dir / name), "--metrics-port", str(port)),
             *options,
         ]

@@ -44,6 +44,9 @@ class Popularity:
     def __len__(self) -> int:
         return len(self._weights)
 
+    def __contains__(self, item: str) -> bool:
+        return item in self._weights
+
     def add_all(self, items: Iterable[tuple[str, int]]) -> None:
         """Count (item, event time in milliseconds) pairs. Lists stay as they are until `refresh`."""
         for item, time_ms in items:

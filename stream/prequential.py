@@ -27,6 +27,10 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     variant: str
     version: str  # of the model, "" for popularity
     items: tuple[str, ...]
+    # What another model would have shown, for a pair of answers to the same event; of some users.
+    shadow_version: str = ""
+    shadow: tuple[str, ...] = ()
+    experiment: str = ""  # version of the candidate in whose experiment the user was counted
 
     def encode(self) -> bytes:
         return _encoder.encode(self)

@@ -32,6 +32,7 @@ from ops.metrics import ScorerMetrics
 from state.store import StoreConfig
 from stream.dead_letters import dead_letter
 from stream.loading import ModelLoader
+from stream.monitor_windows import WindowSender
 from stream.raw_stream import RawTopic, deliver_eagerly
 from stream.records import Rejected
 from stream.serving import Answer, Models, Request, Server, ServingConfig, coalesce
@@ -42,7 +43,7 @@ __all__ = ["Scorer", "ScorerConfig", "run_scorer"]
 
 log = logging.getLogger(__name__)
 
-_HOUSEKEEPING_SECONDS = 10.0
+_HOUSEKEEPING_SECONDS = 5.0
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 
@@ -98,6 +99,8 @@ class Scorer:
             admin.close()
         self._lists = ShownLists.open(config.state_dir / "lists", config.store)
         self.server = Server(config.serving, self._lists, metrics)
+        self._windows = WindowSender(connection, plan.monitor_windows)
+        self._device = device
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.serving.list_items)
         self._executor = ThreadPoolExecutor(1, "scoring")
         self._busy = asyncio.Lock()  # held while a batch is between its channel and its acks
@@ -229,6 +232,10 @@ class Scorer:
     def _keep_house(self) -> None:
         """Runs on the scoring thread."""
         self.server.save_popularity()
+        self.server.watch.show()
+        self._windows.send(self.server.watch.signals.windows, now=True)
+        if self._device.type == "cuda":
+            self._metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(self._device))
         self._metrics.state_bytes["lists"].set(self._lists.store.bytes_on_disk())
         self._metrics.state_pending_compaction_bytes["lists"].set(self._lists.store.pending_compaction_bytes())
         if self._newest_ms:
@@ -279,6 +286,7 @@ class Scorer:
         """Needs no broker."""
         self._executor.shutdown(wait=True)
         self._keep_house()
+        self._windows.close()
         self._lists.close()
         self._loader.close()
 

@@ -7,19 +7,21 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from model.batch import Histories
 from model.errors import NonFiniteScores
-from model.recommend import Recommender
+from model.recommend import Ranked, Recommender
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import History
 from stream.popularity import Popularity
 from stream.prequential import ShownList, judge_event, rank_of
 from stream.records import NewInteraction, Recommendation, Refresh, RefreshReason, Rejected, ScoredItem
+from stream.reference import Reference
+from stream.scorer_watch import ScorerWatch, ScorerWatchConfig
 from stream.shown_lists import ShownLists
 
 __all__ = ["Answer", "Models", "Request", "Server", "ServingConfig", "coalesce", "in_treatment"]
@@ -37,6 +39,7 @@ class ServingConfig:
     list_items: int = 20  # length of a recommended list
     popularity_half_life_ms: int = 7 * _DAY_MS  # event time
     shown_ms: int = 30 * _DAY_MS  # a list older than this says nothing about the model
+    watch: ScorerWatchConfig = field(default_factory=ScorerWatchConfig)
 
     def __post_init__(self) -> None:
         for name in ("list_items", "popularity_half_life_ms", "shown_ms"):
@@ -52,6 +55,7 @@ class Models:
     previous: Recommender | None = None
     candidate: Recommender | None = None
     candidate_share: float = 0.0  # of the users, by hash
+    reference: Reference | None = None  # what the live model was fitted on looked like
 
     def slot(self, version: str) -> str:
         """Where a model of this version is now; "retired" when nowhere, "none" for no model."""
@@ -122,6 +126,11 @@ class Answer:
     version: str = ""  # of the model, "" for popularity
     items: tuple[ScoredItem, ...] = ()
     value: bytes | None = None
+    model: Recommender | None = None
+    experiment: str = ""  # version of the candidate in whose experiment the user was counted
+    # What another model would have shown: the previous one, or live to a user of the candidate.
+    shadow: tuple[str, ...] = ()
+    shadow_model: Recommender | None = None
 
 
 def in_treatment(user: bytes, share: float) -> bool:
@@ -140,38 +149,72 @@ class Server:
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
+        self.watch = ScorerWatch(config.watch, metrics)
+        self._followed = self.models
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._load_popularity()
 
     def score(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers to requests of distinct users, in their order."""
         metrics, models = self._metrics, self.models
+        if models is not self._followed:
+            self._followed = models
+            share = models.candidate_share
+            self.watch.follow(models.live, models.candidate, models.previous, share, models.reference)
         with metrics.scoring["load"].time():
             shown = self._lists.get((request.partition, request.user) for request in requests)
         metrics.scoring_batch_users.observe(len(requests))
         for request, before in zip(requests, shown, strict=True):
             self._judge(request, None if request.forgotten else before, models)
         self.popularity.refresh()
-        answers = [Answer(request) for request in requests]
+        answers = [
+            Answer(request, experiment="" if before is None else before.experiment)
+            for request, before in zip(requests, shown, strict=True)
+        ]
         self._rank([answer for answer in answers if answer.request.reason != "forget"], models)
+        self._shadow(answers, models)
         self._encode(answers)
         return answers
 
     def delivered(self, answers: Iterable[Answer]) -> None:
         """The brokers have these: from now on they are what their users see."""
-        now = self._clock()
+        now, watch = self._clock(), self.watch
         shown: dict[bytes, ShownList | None] = {}
         for answer in answers:
             request = answer.request
             for arrived_ms in request.arrivals_ms:
-                self._metrics.event_to_recommendation.observe(max(now - arrived_ms / 1000, 0))
+                seconds = max(now - arrived_ms / 1000, 0)
+                self._metrics.event_to_recommendation.observe(seconds)
+                watch.signals.delivered(request.history.newest_ms, seconds)
             if answer.value is None:
                 shown[request.user] = None
                 continue
             self._metrics.recommendations_published[answer.variant].inc()
             names = tuple(item.item for item in answer.items)
-            shown[request.user] = ShownList(int(now * 1000), request.offset, answer.variant, answer.version, names)
+            watch.published(request.user, answer.variant, names, answer.model)
+            shadow_version = "" if answer.shadow_model is None else answer.shadow_model.version
+            if shadow_version and answer.variant == "control":
+                watch.published(request.user, "previous_shadow", answer.shadow, answer.shadow_model)
+            self._count_in(answer)
+            shown[request.user] = ShownList(
+                int(now * 1000),
+                request.offset,
+                answer.variant,
+                answer.version,
+                names,
+                shadow_version,
+                answer.shadow,
+                answer.experiment,
+            )
         self._lists.put(shown)
+
+    def _count_in(self, answer: Answer) -> None:
+        """Each user once per experiment, when the first list of it is out."""
+        candidate = self._followed.candidate
+        if candidate is None or answer.experiment == candidate.version or answer.variant == "popularity":
+            return
+        answer.experiment = candidate.version
+        self._metrics.experiment_users[answer.variant].inc()
 
     # -- quality: before the event changes anything --------------------------------------------------------------------
 
@@ -189,25 +232,40 @@ class Server:
         popular: list[str] | None = None
         for event in request.new:
             if live is not None:
-                metrics.item_events["in_vocabulary" if event.item in live.items else "out_of_vocabulary"].inc()
+                first_met = event.item not in live.items and event.item not in self.popularity
+                self.watch.event(event.item, event.time_ms, event.item in live.items, first_met)
             judgement = judge_event(event, shown, arrived_ms, vocabulary, arrived_ms - self.config.shown_ms)
             metrics.prequential_events[variant, judgement.outcome].inc()
-            if not judgement.rank:
+            if not judgement.rank or shown is None:
                 continue
-            self._observe(variant, slot, judgement.rank, judgement.outcome == "hit")
-            if variant != "popularity":
-                if popular is None:
-                    popular = [item for item, _ in self.popularity.top(known, self.config.list_items)]
-                rank = rank_of(event.item, popular)
-                hit = rank <= len(popular)
-                metrics.prequential_events["popularity", "hit" if hit else "miss"].inc()
-                self._observe("popularity", slot, rank, hit)
+            rank = _miss_past_every_bucket(judgement.rank, judgement.outcome == "hit")
+            self._observe(variant, slot, rank)
+            if variant == "popularity":
+                continue
+            if popular is None:
+                popular = [item for item, _ in self.popularity.top(known, self.config.list_items)]
+            popular_rank = self._paired("popularity", slot, event.item, popular)
+            shadow_slot = models.slot(shown.shadow_version)
+            if variant == "control" and slot == "live":
+                previous = None
+                if shadow_slot == "previous":
+                    previous = self._paired("previous_shadow", "previous", event.item, shown.shadow)
+                self.watch.control(request.user, event.time_ms, rank, popular_rank, previous)
+            elif variant == "treatment" and slot == "candidate":
+                stood_in = None if shadow_slot != "live" else _rank_or_miss(event.item, shown.shadow)
+                self.watch.treatment(request.user, event.time_ms, shown.version, rank, stood_in)
         self.popularity.add_all((event.item, event.time_ms) for event in request.new)
 
-    def _observe(self, variant: str, slot: str, rank: int, hit: bool) -> None:
-        # A miss goes past every bucket: one past a short list would look like a good rank.
-        self._metrics.prequential_rank[variant, slot].observe(rank if hit else max(rank, _MISS_RANK))
-        if hit and rank <= _NDCG_RANKS:
+    def _paired(self, variant: str, slot: str, item: str, items: Sequence[str]) -> int:
+        """What a list that was not shown says to the same event."""
+        rank = _rank_or_miss(item, items)
+        self._metrics.prequential_events[variant, "hit" if rank < _MISS_RANK else "miss"].inc()
+        self._observe(variant, slot, rank)
+        return rank
+
+    def _observe(self, variant: str, slot: str, rank: int) -> None:
+        self._metrics.prequential_rank[variant, slot].observe(rank)
+        if rank <= _NDCG_RANKS:
             self._metrics.prequential_ndcg[variant, slot].inc(1 / math.log2(1 + rank))
 
     # -- ranking -------------------------------------------------------------------------------------------------------
@@ -226,14 +284,14 @@ class Server:
         """Rank with one model; returns the users it could not rank because it is missing or unsound."""
         if model is None or not users:
             return users
-        users_histories = (answer.request.history for answer in users)
-        histories = Histories.pack(model.items, ((h.items, h.times_ms, h.strengths) for h in users_histories))
         try:
             with self._metrics.scoring["forward"].time():
-                ranked = model.rank(histories, self.config.list_items)
+                known, ranked = self._ask(model, users)
         except NonFiniteScores as error:
             log.error("%s; nothing of it is published", error)
             self._metrics.nonfinite_scores[slot].inc()
+            if slot == "live":
+                self.watch.signals.nonfinite(max(answer.request.history.newest_ms for answer in users), len(users))
             return users
         except Exception as error:  # whatever it is, another model or popularity can answer
             log.exception("model %s failed on %d users", model.version, len(users))
@@ -241,19 +299,51 @@ class Server:
             return users
         with self._metrics.scoring["topk"].time():
             ids, top_score = model.items.ids, self._metrics.top_score[slot]
-            rows = zip(users, histories.lengths.tolist(), ranked.columns.tolist(), ranked.scores.tolist(), strict=True)
-            for answer, known, columns, scores in rows:
-                if known == 0:
+            rows = zip(users, known, ranked.columns.tolist(), ranked.scores.tolist(), strict=True)
+            for answer, length, columns, scores in rows:
+                if length == 0:
                     self._fall_back(answer, "cold_user")
                     continue
-                answer.variant, answer.version = variant, model.version
+                answer.variant, answer.version, answer.model = variant, model.version, model
                 # Rows end in column -1 when fewer items are left.
                 answer.items = tuple(
                     [ScoredItem(ids[c], score) for c, score in zip(columns, scores, strict=True) if c >= 0]
                 )
-                if answer.items:
-                    top_score.observe(answer.items[0].score)
+                if not answer.items:
+                    continue
+                best, last = answer.items[0].score, answer.items[-1].score
+                top_score.observe(best)
+                if slot == "live" and answer.request.reason == "event":
+                    self.watch.signals.ranked(answer.request.history.newest_ms, best, last)
         return []
+
+    def _ask(self, model: Recommender, users: Sequence[Answer]) -> tuple[list[int], Ranked]:
+        """(How many items of each user's history the model knows, the lists)."""
+        users_histories = (answer.request.history for answer in users)
+        histories = Histories.pack(model.items, ((h.items, h.times_ms, h.strengths) for h in users_histories))
+        return histories.lengths.tolist(), model.rank(histories, self.config.list_items)
+
+    def _shadow(self, answers: Iterable[Answer], models: Models) -> None:
+        """Ask the other model what it would have shown: of some users of live, and of all of the candidate."""
+        live, previous = models.live, models.previous
+        if live is not None and previous is not None and previous.version != live.version:
+            watched = [a for a in answers if a.model is live and self.watch.shadowed(a.request.user)]
+            self._shadow_with(previous, watched)
+        if live is not None and models.candidate is not None:
+            self._shadow_with(live, [a for a in answers if a.model is models.candidate])
+
+    def _shadow_with(self, model: Recommender, users: list[Answer]) -> None:
+        if not users:
+            return
+        try:
+            known, ranked = self._ask(model, users)
+        except Exception as error:  # nothing hangs on it
+            log.warning("model %s did not answer beside the one that serves: %s", model.version, error)
+            return
+        ids = model.items.ids
+        for answer, length, columns in zip(users, known, ranked.columns.tolist(), strict=True):
+            if length:
+                answer.shadow_model, answer.shadow = model, tuple([ids[column] for column in columns if column >= 0])
 
     def _fall_back(self, answer: Answer, reason: str) -> None:
         self._metrics.fallback_lists[reason].inc()
@@ -291,3 +381,13 @@ class Server:
 
 
 _recommendation = msgspec.json.Encoder()
+
+
+def _rank_or_miss(item: str, items: Sequence[str]) -> int:
+    rank = rank_of(item, items)
+    return _miss_past_every_bucket(rank, rank <= len(items))
+
+
+def _miss_past_every_bucket(rank: int, hit: bool) -> int:
+    """One past a short list would look like a good rank."""
+    return rank if hit else max(rank, _MISS_RANK)

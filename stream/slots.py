@@ -1,6 +1,7 @@
 """Which model is live: the slots of the compacted topic `models`, read, moved and taken back.
 
     live      what the scorers serve
+    candidate what some users are served to try it out; mostly nothing
     previous  what was live before it, kept ready to go back to
     retired   the last one that was taken back; never a parent again
 
@@ -98,12 +99,18 @@ class Slots:
     def put(self, slot: str, announcement: Announcement) -> None:
         """Move one slot; returns once the brokers acknowledged it. Raises `KafkaError` when they did not."""
         announcement = msgspec.structs.replace(announcement, slot=slot)
-        future = self._producer.send(
-            self._tp.topic, msgspec.json.encode(announcement), key=slot.encode(), partition=self._tp.partition
-        )
+        self._write(slot, msgspec.json.encode(announcement))
+        self.current[slot] = announcement
+
+    def clear(self, slot: str) -> None:
+        """Empty one slot, as `put` moves one."""
+        self._write(slot, None)
+        self.current.pop(slot, None)
+
+    def _write(self, slot: str, value: bytes | None) -> None:
+        future = self._producer.send(self._tp.topic, value, key=slot.encode(), partition=self._tp.partition)
         self._producer.flush(timeout=ACKNOWLEDGED_SECONDS)
         future.get(timeout=ACKNOWLEDGED_SECONDS)  # flush does not raise for a record that failed
-        self.current[slot] = announcement
 
     def promote(self, announcement: Announcement, crash: Callable[[str], None] = lambda point: None) -> None:
         """Take a model live, and keep the one it follows as `previous`."""

@@ -105,7 +105,17 @@ class TopicPlan:
             TopicSpec(self.models, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.
             TopicSpec(self.dead_letters, 1, "delete", kept | {"max.message.bytes": str(self.message_bytes + _MIB)}),
-            TopicSpec(self.monitor_windows, 1, "delete", {"retention.ms": str(7 * _DAY_MS)}),
+            # A window's totals are written again and again; only the last ones are worth reading.
+            TopicSpec(
+                self.monitor_windows,
+                1,
+                "compact,delete",
+                {
+                    "retention.ms": str(7 * _DAY_MS),
+                    "segment.ms": str(_DAY_MS // 24),
+                    "min.cleanable.dirty.ratio": "0.1",
+                },
+            ),
         )
 
 

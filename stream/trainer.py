@@ -21,15 +21,17 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
 from model.artifact import Manifest
@@ -37,12 +39,18 @@ from model.device import pick_device
 from model.errors import ModelError
 from model.recommend import Recommender
 from ops.connection import KafkaConnection
+from ops.decisions import Canary, RollBack, SkipRound, StartRound
 from ops.metrics import TRIGGERS, TrainerMetrics
+from ops.watch import WatchConfig
 from state.history import History
 from state.store import StoreConfig, StoreMemory
-from stream.artifacts import Artifacts, Provenance, next_version
+from stream.artifacts import Artifacts, Provenance, load_reference, next_version
+from stream.exam import CUTOFF, pack
 from stream.fine_tune import FineTuneConfig, Fit, Round, Stopped, fine_tune, fit
+from stream.oversight import Oversight, poll_lag
 from stream.records import Announcement
+from stream.reference import Reference
+from stream.skew import PublishedLists, disagreement
 from stream.slots import NoWayBack, Slots
 from stream.topics import TopicPlan, ensure_topics
 from stream.view import Changed, HistoryView
@@ -57,6 +65,9 @@ CRASH_POINTS = ("fitted", "stored", "previous", "announced", "settled")
 _LEAVING_SECONDS = 3.0  # how long a stopping trainer waits for its round to notice
 _LOOK_SECONDS = 0.5  # how often `models` is looked at
 _GAUGES_SECONDS = 5.0
+_SKEW_SECONDS = 60.0
+_SKEW, _SKEW_LISTS = 0.01, 100  # share of differing lists that shuts the gate, and least lists to say so
+_REFERENCE_USERS = 1_000  # whose scores say how scores lie
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,26 @@ class TrainerConfig:
     replay_users: int = 20_000  # of the others, drawn anew each round, so that nothing is unlearnt
     seed: int = 0
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    # A candidate first answers this share of the users, by hash, beside the live model; 0 takes it live at once.
+    canary_share: float = 0.0
+    canary_events: int = 2_000  # answered by it, without evidence against it, take it live
+    canary_seconds: float = 1_800.0  # and so does so much time: few users cannot hold a model back for ever
+    updater_group: str = "freshet-updater"
+    scorer_group: str = "freshet-scorer"
+    watch: WatchConfig = field(default_factory=WatchConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
-        for name in ("round_seconds", "first_users", "first_interactions", "changed_users", "keep_versions"):
+        if not 0 <= self.canary_share < 1:
+            raise ValueError(f"canary_share must be in [0, 1), got {self.canary_share}")
+        for name in (
+            "round_seconds",
+            "first_users",
+            "first_interactions",
+            "changed_users",
+            "keep_versions",
+            "canary_events",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("threads", "nice", "least_interactions", "replay_users"):
@@ -106,6 +133,7 @@ class _Material(NamedTuple):
     new_interactions: int
     refit: bool
     cancel: threading.Event
+    began: float  # monotonic seconds
 
     @property
     def parent(self) -> Announcement | None:
@@ -120,6 +148,15 @@ class _Candidate(NamedTuple):
     announcement: Announcement | None
     recommender: Recommender | None
     export_seconds: float
+
+
+class _Trial(NamedTuple):
+    """A candidate that serves some users."""
+
+    material: _Material
+    candidate: _Candidate
+    announcement: Announcement
+    until: float  # monotonic seconds
 
 
 class Trainer:
@@ -146,13 +183,20 @@ class Trainer:
         self._shown: list[tuple[str, str, str]] = []
         self._requests: deque[tuple[str, bool]] = deque()
         self._running: tuple[_Material, Future[_Candidate]] | None = None
+        self._trial: _Trial | None = None
         self._left_unlearnt = 0  # new interactions that the last round saw and did not get published
         self._tried = False
         self._rounds = 0
         self._round_due = self._look_due = self._gauges_due = time.monotonic()
+        self._skew_due = time.monotonic() + _SKEW_SECONDS
+        self._skew = 0.0
         self._admin = KafkaAdminClient(**connection.kafka_python())
         ensure_topics(self._admin, plan)
         self._slots = Slots(connection, plan.models)
+        if "candidate" in self._slots.current:  # of a predecessor that did not live to judge it
+            self._slots.clear("candidate")
+        self._published = PublishedLists(connection, plan.recommendations, plan.partitions)
+        self._oversight = Oversight(config.watch, connection, plan.monitor_windows, metrics, config.state_dir, clock)
         provenance = self._follow_live()
         live = self._slots.live
         self.view = HistoryView(
@@ -188,7 +232,7 @@ class Trainer:
             self.close()
 
     def request(self, trigger: str, refit: bool = False) -> None:
-        """Ask for a round outside the schedule, a `refit` from nothing if fine-tuning is exhausted.
+        """Have a round now, whatever the loop thinks of it; a `refit` from nothing if fine-tuning is exhausted.
 
         Safe from any thread and from a signal handler. One trigger waits once.
         """
@@ -204,11 +248,16 @@ class Trainer:
         except NoWayBack as error:
             log.error("no rollback (%s): %s", reason, error)
             return False
+        self._oversight.watch.rolled_back()
         self.metrics.model_rollbacks[reason].inc()
         log.warning("rolled back from %s to %s: %s", bad.version, good.version, reason)
         self._followed = None
         self._follow_live()
         return True
+
+    def acknowledge(self) -> None:
+        """An operator has looked at the rollbacks: promotions may go on."""
+        self._oversight.watch.loop.acknowledge()
 
     def turn(self, timeout_ms: int = 200) -> None:
         """Take in what came, follow the live slot, finish or begin a round."""
@@ -223,8 +272,13 @@ class Trainer:
                 material, future = self._running
                 self._running = None
                 self._finish(material, future)
-        elif (due := self._trigger(now)) is not None:
-            self._begin(*due)
+        elif self._trial is not None:
+            self._judge_trial(self._trial, now)
+        self._decide(now)
+        self._oversight.save()
+        if now >= self._skew_due:
+            self._skew_due = now + _SKEW_SECONDS
+            self._look_for_skew()
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS
             self.metrics.progress_timestamp.set(self._clock())
@@ -238,7 +292,13 @@ class Trainer:
             material.cancel.set()
             if not wait([future], _LEAVING_SECONDS).done:
                 log.warning("leaving while a round is still at work; nothing of it is kept")
-        for close in (self.view.close, self._slots.close, self._admin.close):
+        for close in (
+            self.view.close,
+            self._slots.close,
+            self._oversight.close,
+            self._published.close,
+            self._admin.close,
+        ):
             try:
                 close()
             except Exception as error:  # a broker that is gone must not keep the stores open
@@ -246,20 +306,40 @@ class Trainer:
 
     # -- when ----------------------------------------------------------------------------------------------------------
 
-    def _trigger(self, now: float) -> tuple[str, bool] | None:
-        """(trigger, refit) of the round that may begin now."""
+    def _decide(self, now: float) -> None:
+        """Do what the closed loop says of the windows that came, the schedule and the requests."""
+        watch = self._oversight.watch
+        self._oversight.poll()
         if not self.view.level:
-            return None
-        if self._requests:
-            return self._requests.popleft()
-        if now < self._round_due:
-            return None
+            return
+        idle = self._running is None and self._trial is None
+        if idle and self._requests:
+            watch.loop.began()
+            self._begin(*self._requests.popleft())
+            return
+        if idle and now >= self._round_due and self._enough():
+            watch.loop.request("schedule")
+        for action in watch.turn(self.view.new_interactions):
+            match action:
+                case StartRound(trigger, refit, why):
+                    if why:
+                        log.info("a round is due (%s): %s", trigger, why)
+                    self._begin(trigger, refit)
+                case SkipRound(trigger, gate, why):
+                    log.warning("no round (%s): %s", trigger, why)
+                    self.metrics.training_rounds[trigger, "skipped"].inc()
+                    self.metrics.training_gate_failures[gate].inc()
+                case RollBack(reason, why):
+                    log.error("the live model must go: %s", why)
+                    if not self.roll_back(reason):
+                        watch.adopt(watch.loop.state.live, "")
+
+    def _enough(self) -> bool:
+        """Is there enough to learn for a round on schedule?"""
         new = self.view.new_interactions
         if self._slots.live is None and not self._tried:
-            enough = self.view.changed_users >= self._config.first_users and new >= self._config.first_interactions
-        else:
-            enough = new - self._left_unlearnt >= max(self._config.least_interactions, 1)
-        return ("schedule", False) if enough else None
+            return self.view.changed_users >= self._config.first_users and new >= self._config.first_interactions
+        return new - self._left_unlearnt >= max(self._config.least_interactions, 1)
 
     # -- the live model ------------------------------------------------------------------------------------------------
 
@@ -274,10 +354,15 @@ class Trainer:
             self._running[0].cancel.set()  # its parent is not live any more
         if live is None:
             return None
+        watch = self._oversight.watch
         if before is not None:
             log.warning("the live model moved from %s to %s, not by this trainer", before.version, live.version)
             if self._slots.previous is not None and self._slots.previous.version == live.version:
                 self.metrics.model_rollbacks["manual"].inc()
+                watch.rolled_back(by_hand=True)
+        if watch.loop.state.live != live.version:
+            previous = self._slots.previous
+            watch.adopt(live.version, "" if previous is None or previous == live else previous.version)
         try:
             learner, provenance = self._artifacts.load(live, self._device)
             self._live = learner.recommender(live.version)
@@ -289,7 +374,7 @@ class Trainer:
     def _show_slots(self) -> None:
         shown = [
             (slot, announcement.version, announcement.parent)
-            for slot in ("live", "previous")
+            for slot in ("live", "candidate", "previous")
             if (announcement := self._slots.current.get(slot)) is not None
         ]
         if shown != self._shown:
@@ -313,6 +398,7 @@ class Trainer:
         if not changed and not replay:
             log.info("round (%s): nobody to learn from yet", trigger)
             self.metrics.training_rounds[trigger, "skipped"].inc()
+            self._oversight.watch.round_ended(0.0)
             return
         self._rounds += 1
         slots = self._slots.current.values()
@@ -329,6 +415,7 @@ class Trainer:
             new,
             refit,
             threading.Event(),
+            time.monotonic(),
         )
         future: Future[_Candidate] = Future()
         # A daemon: leaving never waits for a step of torch that does not ask whether to stop.
@@ -371,37 +458,120 @@ class Trainer:
             data_until=outcome.data_until_ms,
             metrics=outcome.figures(),
         )
-        announcement = self._artifacts.save(outcome.learner, manifest, material.provenance)
+        recommender = outcome.learner.recommender(material.version)
+        reference = self._reference(material, recommender)
+        announcement = self._artifacts.save(outcome.learner, manifest, material.provenance, reference)
         self._crash("stored")
-        return _Candidate(
-            outcome, announcement, outcome.learner.recommender(material.version), time.perf_counter() - start
-        )
+        return _Candidate(outcome, announcement, recommender, time.perf_counter() - start)
+
+    def _reference(self, material: _Material, recommender: Recommender) -> Reference:
+        histories = [history for history, _ in material.changed.values()]
+        asked = [*histories, *material.replay.values()][:_REFERENCE_USERS]
+        scores = recommender.rank(pack(recommender.items, asked), CUTOFF).scores
+        parent = None if material.parent is None else load_reference(material.parent)
+        return Reference.fit(material.version, [*histories, *material.replay.values()], scores, parent)
 
     def _finish(self, material: _Material, future: Future[_Candidate]) -> None:
-        trigger, metrics = material.trigger, self.metrics
+        trigger = material.trigger
         try:
             candidate = future.result()
         except Stopped:
-            metrics.training_rounds[trigger, "skipped"].inc()
+            self._end(material, "skipped")
             log.info("round %d (%s): dropped, the live model moved meanwhile", self._rounds, trigger)
             return
         except Exception as error:
-            self._left_unlearnt = material.new_interactions
-            metrics.training_rounds[trigger, "failed"].inc()
+            self._end(material, "failed")
             expected = isinstance(error, ModelError)
             log.error("round %d (%s) failed: %s", self._rounds, trigger, error, exc_info=not expected)
             return
         self._observe(material, candidate)
-        why = "; ".join(f"{gate}: {reason}" for gate, reason in candidate.round.failed.items())
-        outcome = "rejected"
+        failed = {str(gate): why for gate, why in candidate.round.failed.items()}
         if candidate.announcement is not None:
-            outcome, why = self._publish(material, candidate.announcement, candidate.recommender)
-        if outcome == "rejected":
+            failed |= self._shut(candidate.announcement)
+        if failed or candidate.announcement is None:
+            self._reject(material, candidate, failed)
+        elif self._config.canary_share and self._live is not None and material.slot is not None:
+            self._try_out(material, candidate, candidate.announcement)
+        else:
+            self._conclude(material, candidate, *self._publish(material, candidate.announcement, candidate.recommender))
+
+    def _shut(self, announcement: Announcement) -> dict[str, str]:
+        """Gates that a candidate which passed its exam still meets."""
+        watch = self._oversight.watch
+        shut = {}
+        if why := watch.loop.may_promote(announcement.parent, watch.now_ms):
+            shut["cooldown"] = why
+        if self._skew > _SKEW:
+            shut["skew"] = f"{self._skew:.1%} of the scorers' lists are not what the trainer would recommend"
+        return shut
+
+    def _reject(self, material: _Material, candidate: _Candidate, failed: Mapping[str, str]) -> None:
+        for gate in failed:
+            self.metrics.training_gate_failures[gate].inc()
+        self._conclude(material, candidate, "rejected", "; ".join(f"{gate}: {why}" for gate, why in failed.items()))
+
+    def _conclude(self, material: _Material, candidate: _Candidate, outcome: str, why: str) -> None:
+        self._end(material, outcome)
+        log.info("round %d (%s): %s", self._rounds, material.trigger, _story(material, candidate, outcome, why))
+
+    def _end(self, material: _Material, outcome: str) -> None:
+        """The round is over; whatever became of it is counted here."""
+        watch = self._oversight.watch
+        if outcome in ("rejected", "failed"):
             self._left_unlearnt = material.new_interactions
-        for gate in candidate.round.failed:
-            metrics.training_gate_failures[gate].inc()
-        metrics.training_rounds[trigger, outcome].inc()
-        log.info("round %d (%s): %s", self._rounds, trigger, _story(material, candidate, outcome, why))
+        self.metrics.training_rounds[material.trigger, outcome].inc()
+        watch.round_ended(time.monotonic() - material.began)
+        if outcome == "promoted":
+            watch.promoted(material.version, material.trigger)
+
+    # -- a canary ------------------------------------------------------------------------------------------------------
+
+    def _try_out(self, material: _Material, candidate: _Candidate, announcement: Announcement) -> None:
+        """Let the candidate answer some users before all."""
+        config = self._config
+        shared = {**announcement.metrics, "canary_share": config.canary_share}
+        self._slots.put("candidate", msgspec.structs.replace(announcement, metrics=shared))
+        self._show_slots()
+        self._oversight.watch.canary(announcement.version)
+        self._trial = _Trial(material, candidate, announcement, time.monotonic() + config.canary_seconds)
+        log.info("%s answers %.0f %% of the users", announcement.version, 100 * config.canary_share)
+
+    def _judge_trial(self, trial: _Trial, now: float) -> None:
+        counts = self._oversight.watch.candidate_counts()
+        verdict = Canary(self._config.canary_events).add(counts.second, counts.first, counts.events)
+        moved = self._slots.live != trial.material.slot
+        if verdict is None and now < trial.until and not moved:
+            return
+        self._trial = None
+        self._oversight.watch.canary("")
+        told = f"canary: {counts.first} events that only the candidate hit, {counts.second} that only live did"
+        if verdict == "reject":
+            self._reject(trial.material, trial.candidate, {"canary": told})
+        else:
+            outcome, why = self._publish(trial.material, trial.announcement, trial.candidate.recommender)
+            self._conclude(trial.material, trial.candidate, outcome, why or told)
+        self._slots.clear("candidate")
+        self._show_slots()
+
+    # -- do the scorers do the same? -----------------------------------------------------------------------------------
+
+    def _look_for_skew(self) -> None:
+        if self._live is None or not self.view.level:
+            return
+        compared = differing = 0
+        try:
+            for number, lists in self._published.newest().items():
+                users = [shown.user.encode() for shown in lists]
+                found = disagreement(lists, self.view.partitions[number].histories(users), self._live)
+                compared, differing = compared + found[0], differing + found[1]
+        except (KafkaError, ModelError) as error:
+            log.warning("the scorers' lists could not be compared: %s", error)
+            return
+        if compared >= _SKEW_LISTS:
+            self._skew = differing / compared
+            self.metrics.train_serve_mismatch_ratio.set(self._skew)
+
+    # -- going live ----------------------------------------------------------------------------------------------------
 
     def _publish(
         self, material: _Material, announcement: Announcement, recommender: Recommender | None
@@ -431,6 +601,9 @@ class Trainer:
         metrics.training_examples.set(round_.users)
         metrics.training_loss_ratio["first"].set(round_.first_loss)
         metrics.training_loss_ratio["last"].set(round_.last_loss)
+        metrics.training_loss_ratio["holdout"].set(round_.holdout_loss)
+        for noise, loss in round_.noise_losses.items():
+            metrics.training_timestep_loss_ratio[noise].set(loss)
         metrics.training_gradient_norm.set(round_.gradient_norm)
         metrics.training_nonfinite_batches.inc(round_.dropped_batches)
         for name, value in round_.figures().items():
@@ -470,7 +643,8 @@ def run_trainer(
 ) -> int:
     """Run the trainer until `stop`; returns 0. Raises what made it give up: start it again, it continues.
 
-    SIGUSR1 asks for a round now. Lowers the priority of the whole process by `config.nice`.
+    SIGUSR1 asks for a round now, SIGUSR2 reopens promotions that rollbacks closed.
+    Lowers the priority of the whole process by `config.nice`.
     """
     if config.nice:
         os.nice(config.nice)
@@ -479,5 +653,16 @@ def run_trainer(
     trainer = Trainer(config, connection, plan, TrainerMetrics(registry))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, lambda signum, frame: trainer.request("manual"))
-    trainer.run(stop)
+        signal.signal(signal.SIGUSR2, lambda signum, frame: trainer.acknowledge())
+    groups = {
+        plan.prefix + config.updater_group: {plan.interactions: plan.partitions},
+        plan.prefix + config.scorer_group: {plan.refreshes: plan.partitions},
+    }
+    left = threading.Event()
+    lag = poll_lag(connection, groups, trainer.metrics, left)
+    try:
+        trainer.run(stop)
+    finally:
+        left.set()
+        lag.join(2)
     return 0

@@ -36,12 +36,15 @@ from kafka.structs import OffsetAndMetadata
 
 from ops.connection import KafkaConnection
 from ops.metrics import UpdaterMetrics
+from ops.signals import UpdaterSignals
+from ops.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY, History
 from state.store import Store, StoreConfig, StoreMemory
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
 from stream.ingest import Arrival, Change, InputRecord, Outcomes, apply, decode_batch
+from stream.monitor_windows import WindowSender, worker_name
 from stream.records import Limits, Refresh, RefreshReason, Rejected
 from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
@@ -55,6 +58,7 @@ log = logging.getLogger(__name__)
 UPDATER_GROUP = "freshet-updater"  # below the prefix of the topics
 
 _SLOTS_SECONDS = 0.5  # how often `models` is looked at
+_GAUGES_SECONDS = 5.0
 
 # The moments between which a killed process must lose nothing; tests kill it at each.
 CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "stored")
@@ -76,6 +80,7 @@ class UpdaterConfig:
     limits: Limits = field(default_factory=Limits)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
 
     def __post_init__(self) -> None:
         for name in ("history_items", "checkpoint_seconds", "checkpoint_users", "poll_records", "session_seconds"):
@@ -94,6 +99,7 @@ class _Partition:
     store: Store
     positions: dict[str, int]  # by topic: the offset after the last merged record
     committed: dict[str, int]
+    newest_ms: int = 0  # event time
     # Of merged records, not yet checkpointed:
     dirty: dict[bytes, bytes] = field(default_factory=dict)  # histories by user, encoded
     arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
@@ -147,6 +153,8 @@ class Updater:
         self._starts: dict[int, dict[str, int]] = {}  # committed offsets by topic, of partitions being restored
         self._refreshes: list = []  # futures of refreshes on their way
         self._newest_ms = 0  # event time
+        self._signals = UpdaterSignals(WindowCounter(worker_name("updater"), config.windows), metrics)
+        self._gauges_due = 0.0
         self._walk: RescoringWalk | None = None
         self._live = ""  # version of the live model
         self._slots_due = 0.0
@@ -165,6 +173,7 @@ class Updater:
             self._clock_ms,
         )
         self._slots = Slots(connection, plan.models)
+        self._windows = WindowSender(connection, plan.monitor_windows)
         self._live = "" if self._slots.live is None else self._slots.live.version
         sending = {
             **client,
@@ -223,6 +232,7 @@ class Updater:
             while not stop.is_set():
                 self.turn()
             self.checkpoint()
+            self._report(last=True)
         finally:
             self.close()
 
@@ -250,6 +260,7 @@ class Updater:
         held = sum(partition.held for partition in self._owned.values())
         if time.monotonic() >= self._checkpoint_due or held >= self._config.checkpoint_users:
             self.checkpoint()
+            self._report()
 
     def close(self) -> None:
         for close in (
@@ -259,6 +270,7 @@ class Updater:
             self._restorer.close,
             *([self._routed.close] if self._routed else []),
             self._slots.close,
+            self._windows.close,
             self._admin.close,
         ):
             try:
@@ -336,7 +348,16 @@ class Updater:
                 partition.dirty[user] = value
                 partition.arrivals_ms.append(change.arrived_ms)
                 self._send_refresh(number, user, change, value)
-                self._newest_ms = max(self._newest_ms, change.history.newest_ms)
+                self._note(user, 0 if change.forgotten else before[user].newest_ms, change)
+                partition.newest_ms = max(partition.newest_ms, change.history.newest_ms)
+        self._newest_ms = max(self._newest_ms, partition.newest_ms)
+        self._signals.feed(
+            self._newest_ms,
+            duplicates=outcomes.duplicate,
+            late=outcomes.late,
+            dead_letters=len(rejected),
+            misdated=sum(error.reason == "timestamp" for _, error in rejected),
+        )
         for outcome, count in asdict(outcomes).items():
             if count:
                 metrics.events_applied[outcome].inc(count)
@@ -353,6 +374,10 @@ class Updater:
         stored = [user for user, value in values.items() if value is None]
         values.update(zip(stored, partition.store.get_many(stored), strict=True))
         return {user: EMPTY if value is None else codec.decode(value) for user, value in values.items()}
+
+    def _note(self, user: bytes, before_ms: int, change: Change) -> None:
+        times_ms = [event.time_ms for event in change.new]
+        self._signals.user(user, before_ms, times_ms, len(change.history.items), change.kinds)
 
     def _send_refresh(self, number: int, user: bytes, change: Change, history: bytes) -> None:
         reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
@@ -401,6 +426,7 @@ class Updater:
             log.info("checkpoint waits for the group")
             return
         last = self._commit(moved, group)
+        self._metrics.checkpoints["refused" if last is None else "committed"].inc()
         if last is None:
             return
         self._crash("committed")
@@ -418,6 +444,23 @@ class Updater:
             partition.routed.clear()
             partition.committed = dict(partition.positions)
         self._crash("stored")
+
+    def _report(self, last: bool = False) -> None:
+        """Tell the monitor and the metrics what was noted since the last checkpoint."""
+        metrics = self._metrics
+        self._signals.flush()
+        self._windows.send(self._signals.windows, now=last)
+        metrics.restoring_partitions.set(len(self._starts))
+        newest_ms = [partition.newest_ms for partition in self._owned.values() if partition.newest_ms]
+        if newest_ms:
+            metrics.stream_watermark_timestamp["interactions"].set(min(newest_ms) / 1000)
+        now = time.monotonic()
+        if now >= self._gauges_due:
+            self._gauges_due = now + _GAUGES_SECONDS
+            stores = [partition.store for partition in self._owned.values()]
+            metrics.state_bytes["histories"].set(sum(store.bytes_on_disk() for store in stores))
+            pending = sum(store.pending_compaction_bytes() for store in stores)
+            metrics.state_pending_compaction_bytes["histories"].set(pending)
 
     def _await_refreshes(self) -> None:
         if not self._refreshes:

@@ -40,7 +40,7 @@ def start(loop: DecisionLoop, now_ms: int = NOW, new_events: int = 10_000) -> ob
         ({"events": 1000, "dead_letters": 30}, 20, "dead_letters"),
         ({"events": 1000, "duplicates": 90}, 20, "duplicates"),
         ({"events": 1000}, 200, "user_share"),
-        ({"events": 1000, "dead_letters": 5, "future": 5}, 20, "clock"),
+        ({"events": 1000, "dead_letters": 5, "misdated": 5}, 20, "clock"),
         ({"events": 1000, "backward": 300}, 20, "clock"),
         ({"events": 1000, "new_items": 400}, 20, "items"),
     ],
@@ -206,3 +206,29 @@ def test_a_broken_model_is_rolled_back_and_moved_demand_is_learnt(loop: Decision
     assert start(alone) == StartRound(
         "quality", True, "hits fell, popularity's did not, and there is no previous model"
     )
+
+
+def test_many_drifting_signals_are_a_fault_but_not_for_ever(loop: DecisionLoop) -> None:
+    many = dict.fromkeys(("item_popularity", "history_length", "inter_arrival", "event_type"), 2)
+    for number in range(loop.config.many_windows):
+        loop.window(NOW + number * 15 * MINUTE, many, {})
+        assert "signals" in loop.failed_checks
+    loop.window(NOW + loop.config.many_windows * 15 * MINUTE, many, {})
+    assert loop.failed_checks == {}
+    loop.window(NOW + 20 * 15 * MINUTE, {}, {})
+    loop.window(NOW + 21 * 15 * MINUTE, many, {})
+    assert "signals" in loop.failed_checks
+
+
+def test_a_rollback_by_hand_leaves_promotions_open(loop: DecisionLoop) -> None:
+    live, previous = loop.state.live, loop.state.previous
+    loop.rolled_back(NOW, by_hand=True)
+    assert loop.state.live == previous and loop.state.quarantined == [live]
+    assert loop.may_promote(previous, NOW) is None
+    assert "quarantined" in (loop.may_promote(live, NOW) or "")
+
+
+def test_a_feed_of_few_events_has_no_rate_to_fail() -> None:
+    quality = DataQuality(DataQualityConfig())
+    for number, events in enumerate([3, 5, 2, 4, 3, 5, 2, 4, 60, 0, 3]):
+        assert quality.update(MergedWindow(number * 15 * MINUTE, {}, {"events": events}, {})) == {}

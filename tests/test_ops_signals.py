@@ -17,7 +17,7 @@ def test_an_updater_counts_users_lengths_pace_and_kinds() -> None:
     signals = UpdaterSignals(WindowCounter("u", WindowConfig()), UpdaterMetrics(registry))
     signals.user(b"new", 0, [NOON, NOON + 5_000], items_after=2, event_types=["view", "buy"])
     signals.user(b"old", NOON - 60_000, [NOON], items_after=40, event_types=["view"])
-    signals.feed(NOON, duplicates=3, late=1, dead_letters=2, future=1)
+    signals.feed(NOON, duplicates=3, late=1, dead_letters=2, misdated=1)
     signals.flush()
     (record,) = signals.windows.take()
     assert record.counts["new_user_rate"] == [2, 1]
@@ -25,7 +25,7 @@ def test_an_updater_counts_users_lengths_pace_and_kinds() -> None:
     assert (lengths[history_length_bin(2)], lengths[history_length_bin(40)], sum(lengths)) == (1, 1, 2)
     assert (gaps[inter_arrival_bin(5_000)], gaps[inter_arrival_bin(60_000)], sum(gaps)) == (1, 1, 2)
     assert sum(record.counts["event_type"]) == 3 and max(record.counts["event_type"]) == 2
-    assert record.totals == {"events": 7, "duplicates": 3, "dead_letters": 2, "future": 1}
+    assert record.totals == {"events": 7, "duplicates": 3, "dead_letters": 2, "misdated": 1}
     assert record.peaks == {"user_events": 2}
     assert registry.get_sample_value("freshet_user_events_total", {"status": "new"}) == 1
     assert registry.get_sample_value("freshet_history_items_count") == 2

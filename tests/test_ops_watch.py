@@ -5,8 +5,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ops.bins import ItemBins
-from ops.decisions import RollBack, SkipRound, StartRound
+from ops.decisions import LoopState, RollBack, SkipRound, StartRound
 from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
+from ops.quality import PairedCounts
 from ops.signals import ScorerSignals, UpdaterSignals
 from ops.watch import Watch, WatchConfig
 from ops.windows import WindowConfig, WindowCounter
@@ -140,15 +141,49 @@ def test_a_record_that_is_not_ours_is_counted_and_left(stream: Stream) -> None:
 
 def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood() -> None:
     stream, records = Stream(), []
-    stream.promote("m1")
     add = stream.watch.add
     stream.watch.add = lambda value: (records.append(value), add(value))[1]  # type: ignore[method-assign]
+    stream.promote("m1")
     stream.windows(30)
+    stream.promote("m2")
+    stream.windows(20, length=3)
+    stream.watch.round_ended(60)
+    stream.promote("m3")
     stream.windows(3, length=3)
-    again = Watch(WatchConfig(), TrainerMetrics(CollectorRegistry()), clock=lambda: 1.0)
-    again.promoted("m1", "schedule")
-    for value in records:
-        again.add(value)
-        again.turn(0)
+    before = stream.watch.loop.state
+    registry = CollectorRegistry()
+    again = Watch(WatchConfig(), TrainerMetrics(registry), lambda: 1.0, LoopState.decode(before.encode()))
+    again.restore(records)
     assert again.drift.states() == stream.watch.drift.states()
     assert again.now_ms == stream.watch.now_ms
+    assert again.loop.state == before  # nothing is decided again
+    counted = registry.get_sample_value(
+        "freshet_drift_detections_total", {"signal": "history_length", "level": "drift"}
+    )
+    assert counted == 0
+
+
+def test_a_candidates_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
+    stream.watch.canary("m3")
+    time_ms = START_MS + stream.number * WINDOW_MS
+    for hit, live_hit in ((True, False), (True, False), (False, True), (False, False)):
+        stream.scorer.canary(time_ms, "m3", hit, live_hit)
+    stream.scorer.canary(time_ms, "an earlier candidate", True, False)
+    stream.scorer.flush()
+    for record in stream.scorer.windows.take():
+        stream.watch.add(record.encode())
+    assert stream.watch.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+    stream.window()
+    stream.window()
+    assert stream.watch.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+    stream.watch.canary("")
+    assert stream.watch.candidate_counts() == PairedCounts()
+
+
+def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) -> None:
+    counter = WindowCounter("other", WindowConfig())
+    counter.add("history_length", [START_MS + stream.number * WINDOW_MS], [3], size=99)
+    for record in counter.take():
+        stream.watch.add(record.encode())
+    stream.windows(3)
+    assert stream.watch.drift.states()["history_length"] == 0

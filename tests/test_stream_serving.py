@@ -17,6 +17,8 @@ from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
 from stream.records import NewInteraction, Recommendation, Refresh, Rejected
+from stream.reference import Reference
+from stream.scorer_watch import ScorerWatchConfig
 from stream.serving import Answer, Models, Request, Server, ServingConfig, coalesce, in_treatment
 from stream.shown_lists import ShownLists
 
@@ -41,6 +43,9 @@ class Fixed:
             columns[row, : len(liked)] = liked
             scores[row, : len(liked)] = np.arange(len(liked), 0, -1)
         return Ranked(columns, scores)
+
+    def vectors(self, columns: np.ndarray) -> np.ndarray:
+        return np.eye(len(self.items))[columns]
 
 
 class World:
@@ -270,3 +275,72 @@ def test_a_bad_refresh_is_refused_with_its_reason(user: bytes | None, value: byt
     with pytest.raises(Rejected) as refused:
         Request.decode(0, 0, user, value)
     assert refused.value.reason == reason
+
+
+class TestWatching:
+    @staticmethod
+    def windows(world: World) -> dict[str, list[int]]:
+        world.server.watch.show()
+        found: dict[str, list[int]] = {}
+        for record in world.server.watch.signals.windows.take():
+            found |= record.counts
+        return found
+
+    @staticmethod
+    def everybody(share: float) -> ServingConfig:
+        return ServingConfig(3, watch=ScorerWatchConfig(shadow_share=share, figures_share=1.0))
+
+    def test_the_previous_model_answers_the_same_event(self, world: World) -> None:
+        world.server = Server(self.everybody(1.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
+        world.server.models = Models(live=Fixed("v2", "abcdefgh"), previous=Fixed("v1", "hgfedcba"))
+        world.serve(world.request("u", "d", new="d"))  # shown abc; the previous one would have shown hgf
+        world.serve(world.request("u", "gd", new="g"))
+        found = self.windows(world)
+        assert found["against_previous v2"] == [0, 1, 0, 0]  # only the previous one hit
+        assert found["against_popularity v2"] == [1, 0, 0, 0]
+        assert world.count("prequential_rank_count", variant="previous_shadow", slot="previous") == 1
+        assert world.count("prequential_events_total", variant="previous_shadow", outcome="hit") == 1
+        assert world.count("rollback_evidence_ratio") > 0.001
+
+    def test_nobody_is_asked_of_a_previous_model_that_is_live_again(self, world: World) -> None:
+        world.server = Server(self.everybody(1.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
+        world.server.models = Models(live=Fixed("v1", "abcdefgh"), previous=Fixed("v1", "abcdefgh"))
+        (answer,) = world.serve(world.request("u", "d", new="d"))
+        assert answer.shadow == ()
+
+    def test_a_candidate_is_paired_with_what_live_would_have_shown(self, world: World) -> None:
+        world.server.models = Models(
+            live=Fixed("v1", "abcdefgh"), candidate=Fixed("v2", "hgfedcba"), candidate_share=1.0
+        )
+        world.serve(world.request("u", "d", new="d"))
+        world.serve(world.request("u", "gd", new="g"))  # in the candidate's list only
+        world.serve(world.request("u", "agd", new="a"))  # in live's only
+        found = self.windows(world)
+        assert found["against_live v2"] == [0, 1, 1, 0]
+        assert "against_popularity v1" not in found
+
+    def test_each_user_of_an_experiment_is_counted_once(self, world: World) -> None:
+        live, users = Fixed("v1", "abcdefgh"), [f"u{n}" for n in range(200)]
+        for version in ("v2", "v3"):
+            world.server.models = Models(live=live, candidate=Fixed(version, "hgfedcba"), candidate_share=0.3)
+            for _ in range(2):
+                world.serve(*(world.request(user, "d") for user in users))
+        treated = sum(in_treatment(user.encode(), 0.3) for user in users)
+        assert world.count("experiment_users_total", variant="treatment") == 2 * treated
+        assert world.count("experiment_users_total", variant="control") == 2 * (200 - treated)
+        assert world.count("experiment_treatment_ratio") == 0.3
+
+    def test_lists_have_figures_and_scores_have_bins(self, world: World) -> None:
+        world.server = Server(self.everybody(0.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
+        histories = [History(("a", "b"), (2, 1), (1.0, 1.0))] * 10
+        reference = Reference.fit("v1", histories, np.array([[3.0, 1.0]] * 10), None)
+        world.server.models = Models(live=Fixed("v1", "abcdefgh"), reference=reference)
+        world.serve(*(world.request(f"u{n}", "h", new="h") for n in range(4)))
+        world.serve(world.request("u0", "ah", new="a"))
+        found = self.windows(world)
+        assert world.count("catalogue_coverage_ratio", variant="control") == 4 / 8  # abc, and bcd
+        assert world.count("list_churn_ratio", variant="control") == pytest.approx(0.5)
+        assert world.count("recommendation_novelty", variant="control") == 1.0  # a and b are half of what is met each
+        assert sum(found["score_top1 v1"]) == 5 and sum(found["item_popularity v1"]) == 5
+        assert found["unknown_item_rate"] == [5, 0]
+        assert world.count("item_events_total", status="in_vocabulary") == 5

@@ -21,11 +21,13 @@ from model.config import preset
 from model.fit import FitReport, Learner
 from ops.connection import KafkaConnection
 from ops.metrics import TrainerMetrics
+from ops.windows import WindowConfig, WindowCounter
 from state.codec import encode
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import StoreConfig
 from stream.exam import pack
 from stream.fine_tune import FineTuneConfig, Fit
+from stream.monitor_windows import WindowSender
 from stream.records import Announcement
 from stream.slots import NoWayBack, announce_rollback, read_slots
 from stream.topics import TopicPlan, ensure_topics
@@ -294,6 +296,31 @@ def test_a_refit_starts_from_nothing_and_is_judged_against_live(
     live = read_slots(kafka, plan.models)["live"]
     assert live.parent == ""
     assert "live.ndcg_at_20" in live.metrics
+
+
+@pytest.mark.parametrize(("against", "in_favour", "verdict"), [(2, 3, "promoted"), (60, 10, "rejected")])
+def test_a_candidate_is_tried_on_some_users_first(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, against: int, in_favour: int, verdict: str
+) -> None:
+    write(kafka, plan, world(8))
+    with training(config(tmp_path, canary_share=0.2, canary_events=100), kafka, plan) as trainer:
+        promote(trainer)  # the first model stands in for nothing
+        write(kafka, plan, world(11))
+        turn_until(trainer, lambda: "candidate" in read_slots(kafka, plan.models))
+        slots = read_slots(kafka, plan.models)
+        assert slots["candidate"].metrics["canary_share"] == 0.2
+        assert slots["candidate"].parent == slots["live"].version
+        counter = WindowCounter("scorer", WindowConfig())
+        bins = [1] * against + [2] * in_favour + [0] * 100  # only live hit, only the candidate, neither
+        counter.add("against_live", [1_700_000_000_000] * len(bins), bins, 4, slots["candidate"].version)
+        sender = WindowSender(kafka, plan.monitor_windows)
+        sender.send(counter, now=True)
+        sender.close()
+        before = rounds(trainer, verdict)
+        turn_until(trainer, lambda: rounds(trainer, verdict) == before + 1)
+        after = read_slots(kafka, plan.models)
+    assert "candidate" not in after
+    assert (after["live"].version == slots["candidate"].version) == (verdict == "promoted")
 
 
 def test_the_process_runs_until_it_is_told_to_stop(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path) -> None:

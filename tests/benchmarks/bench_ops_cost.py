@@ -1,27 +1,45 @@
-"""What noting events costs an updater and a scorer: microseconds per event, in batches as they come from Kafka.
+"""What being watched costs an updater and a scorer.
+
+First microseconds per event of each part alone, in batches as they come from Kafka. Then the workers' own code, without
+Kafka, watched and not watched in turns: Kafka's share would only make the difference smaller.
 
 python tests/benchmarks/bench_ops_cost.py
 """
 
+import json
 import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from model.config import preset
+from model.fit import Learner
+from model.items import ItemIndex
 from ops.beyond_accuracy import ItemPopularity, ListWindow
 from ops.bins import ItemBins
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.quality import OutcomeWatch, QualityConfig
-from ops.signals import ScorerSignals, UpdaterSignals
+from ops.signals import ScoreBins, ScorerSignals, UpdaterSignals
 from ops.windows import WindowConfig, WindowCounter
+from state import codec
+from state.history import EMPTY, Entry, merge_entries
+from state.store import Store
+from stream.ingest import Outcomes, apply, decode_batch
+from stream.records import Limits, NewInteraction, Refresh
+from stream.reference import Reference
+from stream.serving import Models, Request, Server, ServingConfig
+from stream.shown_lists import ShownLists
 
 EVENTS, BATCH = 50_000, 500
 NOW = 1_700_000_000_000
@@ -42,7 +60,7 @@ def scorer_notes() -> None:
     metrics = ScorerMetrics(CollectorRegistry())
     signals = ScorerSignals(WindowCounter("s", WindowConfig()), metrics)
     items = [f"i{number}" for number in range(5000)]
-    signals.follow("m1", ItemBins.fit({item: 5000 - n for n, item in enumerate(items)}), "m1")
+    signals.follow("m1", ItemBins.fit({item: 5000 - n for n, item in enumerate(items)}), "m1", ScoreBins())
     for number in range(EVENTS):
         signals.event(items[number % 5000], NOW + number, True)
         signals.ranked(NOW + number, 0.8, 0.5)
@@ -75,7 +93,125 @@ def microseconds(work: Callable[[], None]) -> float:
     return statistics.median(taken) / EVENTS * 1e6
 
 
+class Unwatched:
+    """Stands where signals and watch stand, and does nothing."""
+
+    signals: "Unwatched"
+
+    def __init__(self) -> None:
+        self.signals = self
+
+    def __getattr__(self, name: str) -> Callable[..., bool]:
+        return lambda *arguments, **named: False
+
+
+USERS, CATALOGUE, LENGTH = 3000, 2000, 30
+
+
+def updater(folder: Path, watched: bool) -> Callable[[], float]:
+    """Decode, merge, encode and store batches of events; note them when `watched`."""
+    rng = np.random.default_rng(0)
+    counter = WindowCounter("u", WindowConfig())
+    signals = UpdaterSignals(counter, UpdaterMetrics(CollectorRegistry())) if watched else Unwatched()
+    store, histories, limits = Store(folder, {}), dict[bytes, bytes](), Limits()
+    clock = [NOW]
+
+    def work() -> None:
+        for number in range(20):
+            records = []
+            for offset in range(BATCH):
+                clock[0] += 5
+                user, item = f"u{rng.integers(USERS)}", f"i{rng.integers(CATALOGUE)}"
+                value = {"user": user, "item": item, "timestamp": clock[0], "event": "view"}
+                record = SimpleNamespace(topic="t", partition=0, offset=offset, timestamp=clock[0])
+                record.key, record.value = user.encode(), json.dumps(value).encode()
+                records.append(record)
+            started = time.thread_time()
+            arrivals, rejected = decode_batch(records, limits)
+            outcomes, dirty = Outcomes(), {}
+            for user, events in arrivals.items():
+                stored = histories.get(user)
+                before = EMPTY if stored is None else codec.decode(stored)
+                change = apply(before, events, 200, outcomes)
+                if change is None:
+                    continue
+                dirty[user] = histories[user] = codec.encode(change.history)
+                Refresh("event", change.arrived_ms, tuple(change.new), dirty[user]).encode()
+                times_ms = [event.time_ms for event in change.new]
+                signals.user(user, before.newest_ms, times_ms, len(change.history.items), change.kinds)
+            signals.feed(clock[0], duplicates=outcomes.duplicate, dead_letters=len(rejected))
+            store.write(dirty)
+            if number % 10 == 9:  # at a checkpoint
+                signals.flush()
+            spent[0] += time.thread_time() - started
+
+    spent = [0.0]
+
+    def timed() -> float:
+        spent[0] = 0.0
+        work()
+        return spent[0]
+
+    return timed
+
+
+def scorer(folder: Path, watched: bool) -> Callable[[], float]:
+    """Rank batches of refreshes and note what was shown; the previous model stands by as it does in service."""
+    rng = np.random.default_rng(0)
+    index = ItemIndex([f"i{number}" for number in range(CATALOGUE)])
+    live, previous = (
+        Learner.fresh(preset("stream"), index, seed=seed, device=torch.device("cpu")).recommender(f"v{seed}")
+        for seed in range(2)
+    )
+    entries = [
+        [Entry(NOW - place * 1000, f"i{item}", 1.0) for place, item in enumerate(rng.choice(CATALOGUE, LENGTH, False))]
+        for _ in range(USERS)
+    ]
+    histories = [merge_entries(EMPTY, one, 200) for one in entries]
+    lists = ShownLists(Store(folder, {}))
+    server = Server(ServingConfig(), lists, ScorerMetrics(CollectorRegistry()))
+    if watched:
+        reference = Reference.fit("v1", histories, np.array([[1.0, 0.5]] * 9), None)
+        server.models = Models(live=live, previous=previous, reference=reference)
+    else:
+        server.watch = Unwatched()  # type: ignore[assignment]
+        server.models = Models(live=live)
+    packed = [codec.encode(history) for history in histories]
+    offset = [0]
+
+    def timed() -> float:
+        spent = 0.0
+        for _ in range(8):
+            now_ms = int(time.time() * 1000)
+            batch = []
+            for user in rng.choice(USERS, 256, False).tolist():
+                new = (NewInteraction(f"i{rng.integers(CATALOGUE)}", now_ms, False),)
+                offset[0] += 1
+                batch.append((offset[0], b"u%d" % user, Refresh("event", now_ms, new, packed[user]).encode()))
+            started = time.thread_time()
+            requests = [Request.decode(0, *one) for one in batch]
+            lists.advance(0, batch[0][0], batch[-1][0] + 1)
+            server.delivered(server.score(requests))
+            spent += time.thread_time() - started
+        started = time.thread_time()
+        server.watch.show()
+        return spent + time.thread_time() - started
+
+    return timed
+
+
+def in_turns(make: Callable[[Path, bool], Callable[[], float]], rounds: int = 25) -> tuple[float, float, float]:
+    """(seconds watched, seconds not watched, share added), the medians of rounds that alternate."""
+    with tempfile.TemporaryDirectory() as folder:
+        on, off = make(Path(folder) / "on", True), make(Path(folder) / "off", False)
+        on(), off()
+        pairs = [(on(), off()) for _ in range(rounds)]
+    watched, alone = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return watched, alone, statistics.median(a / b for a, b in pairs) - 1
+
+
 def main() -> None:
+    torch.set_num_threads(1)
     scorer_detectors()  # imports river
     print(f"{platform.machine()}, {os.cpu_count()} cores; median of 5, microseconds per event")
     for name, work in (
@@ -85,6 +221,9 @@ def main() -> None:
         ("scorer: figures of every list of 20", scorer_lists),
     ):
         print(f"{name:40}{microseconds(work):8.2f}")
+    for name, make, events in (("updater", updater, 20 * BATCH), ("scorer", scorer, 8 * 256)):
+        watched, alone, added = in_turns(make)
+        print(f"{name}: {events / alone:,.0f} events/s alone, {events / watched:,.0f} watched: {added:+.1%}")
 
 
 if __name__ == "__main__":
