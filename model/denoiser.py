@@ -28,8 +28,8 @@ def dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
     """Dropout whose draws come from `generator`, so that training can be continued exactly; none without one."""
     if generator is None or not rate:
         return x
-    kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
-    return x * kept / (1 - rate)
+    kept = torch.rand(x.shape, generator=generator, device=x.device).ge_(rate)
+    return x * kept.div_(1 - rate)
 
 
 class Denoiser(nn.Module):

@@ -123,7 +123,7 @@ class Learner:
             inner = list(self.denoiser.inner.parameters())
             coder = [*self.denoiser.encode.parameters(), *self.denoiser.decode.parameters()]
             groups = [{"params": inner}, {"params": coder, "lr": self.denoiser.config.learning_rate}]
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

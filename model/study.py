@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from model.batch import Histories
-from model.contenders import CONTENDERS, Contender, Settings
+from model.contenders import CONTENDERS, Contender, Settings, Trained
 from model.dataset import Dataset, joined, load_dataset
 from model.evaluate import Interval, Ranker, ndcg, paired_bootstrap, ranks_hit, recall
 from model.recommend import Ranked
@@ -249,21 +249,22 @@ class _Contest:
 
     def _paper(self, contender: Contender, seed: int, label: str) -> tuple[Settings, Figures, float]:
         data = self._data
-        best: tuple[float, Settings, Figures] | None = None
+        best: tuple[float, Trained] | None = None
         start, since, measuring = time.perf_counter(), 0, 0.0
         for done, trained in enumerate(contender.train(data, data.train, seed, self._device, None), 1):
             before = time.perf_counter()
             value = float(np.nanmean(self._measure(trained.ranker, data.train, data.last).per_user[1]))
             since += 1
             if best is None or value > best[0]:
-                figures = self._measure(trained.ranker, data.train, data.middle, masked=data.last)
-                best, since = (value, trained.settings, figures), 0
+                best, since = (value, trained), 0
             measuring += time.perf_counter() - before
             self._progress(label, done / contender.candidates)
             if contender.seeded and since >= _PATIENCE:
                 break
+        seconds = time.perf_counter() - start - measuring
         assert best is not None  # every contender has a candidate
-        return best[1], best[2], time.perf_counter() - start - measuring
+        chosen = best[1]
+        return chosen.settings, self._measure(chosen.ranker, data.train, data.middle, masked=data.last), seconds
 
     def _choose(self, contender: Contender, seed: int, label: str) -> Settings:
         data = self._data
