@@ -25,7 +25,7 @@ def step_embedding(steps: Tensor, width: int) -> Tensor:
 
 
 def dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose draws come from `generator`, so that training can be continued exactly; none without one."""
+    """Dropout of x [B, I] drawn from `generator`, so that training can be continued exactly; none without one."""
     if generator is None or not rate:
         return x
     kept = torch.rand(x.shape, generator=generator, device=x.device).ge_(rate)

@@ -31,7 +31,7 @@ def dense_rows(columns: Tensor, values: Tensor, items: int) -> Tensor:
 
 
 def examples(batch: Padded, config: ModelConfig, items: int, generator: torch.Generator) -> Example:
-    """Inputs and targets.
+    """Inputs and targets [B, I] of a batch of padded histories [B, L]; weights are those of section 3.3.
 
     With temporal hiding the newest k interactions of a user, k uniform in 0..hide_newest, leave the input, whose
     weights are as they were before those happened. The target is that input and beside it the hidden part, weighted by

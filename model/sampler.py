@@ -90,7 +90,7 @@ class HiddenChain:
 
     @torch.inference_mode()
     def run(self, columns: Tensor, weights: Tensor) -> HiddenState:
-        """From histories as columns [B, L] with weights [B, L] (0 where padded) to the state after the last step."""
+        """Algorithm 2 from columns [B, L] with weights [B, L] (0 where padded) to the state after the last step."""
         start = functional.embedding_bag(
             columns, self._encode, per_sample_weights=weights, mode="sum"
         )  # W1 x_0  [B, H]

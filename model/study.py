@@ -28,10 +28,17 @@ from model.dataset import Dataset, joined, load_dataset
 from model.evaluate import Interval, Ranker, ndcg, paired_bootstrap, ranks_hit, recall
 from model.recommend import Ranked
 
-__all__ = ["METRICS", "Protocol", "Row", "Study", "measure", "rank_unmasked", "run"]
+__all__ = ["METRICS", "USUAL", "Protocol", "Row", "Study", "measure", "rank_unmasked", "run"]
 
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 Protocol = Literal["paper", "honest"]
+
+_BASELINES = ("popularity", "covisit", "itemknn", "ease", "ease-recent")
+USUAL: dict[Protocol, tuple[str, ...]] = {  # what is compared unless told otherwise
+    "paper": (*_BASELINES, "diffrec", "t-diffrec-linear", "l-diffrec", "lt-diffrec"),
+    "honest": (*_BASELINES, "t-diffrec", "stream"),
+}
+
 Progress = Callable[[str, float], None]  # (what is being done, how far from 0 to 1)
 
 _CUTOFF = 20
@@ -69,11 +76,12 @@ class Row:
         return np.array([np.nanmean(figures.per_user, axis=1) for figures in self.figures])
 
     def mean_of(self, name: str) -> float:
+        """Of one of the other figures, over seeds."""
         return float(np.mean([getattr(figures, name) for figures in self.figures]))
 
 
 def rank_unmasked(ranker: Ranker, histories: Histories, masked: Histories | None, k: int) -> Ranked:
-    """The best `k` of what neither `histories` nor `masked` holds."""
+    """The best `k` [B, K] of what neither `histories` nor `masked` holds."""
     if masked is None:
         return ranker.rank(histories, k)
     ranked = ranker.rank(histories, k + int(masked.lengths.max(initial=0)))
@@ -124,6 +132,7 @@ class Study:
     rows: list[Row]
 
     def row(self, model: str) -> Row:
+        """The row of a model by its name."""
         return next(row for row in self.rows if row.model == model)
 
     def differences(self, model: str, *, seed: int = 0) -> list[Interval]:
@@ -153,6 +162,7 @@ class Study:
         return records
 
     def write_csv(self, path: Path) -> None:
+        """One line per model, see `records`."""
         records = self.records()
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(records[0]))
@@ -185,22 +195,23 @@ def run(
     path: Path,
     *,
     protocol: Protocol = "honest",
-    models: Sequence[str] = ("popularity", "covisit", "itemknn", "ease", "ease-recent", "t-diffrec", "stream"),
+    models: Sequence[str] | None = None,
     seeds: int = 5,
     against: str = "ease-recent",
     device: torch.device | None = None,
     progress: Progress = lambda doing, done: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Study:
-    """Train and measure `models` on the log at `path`; `on_row` gets each row as it is complete.
+    """Train and measure `models` (None: those of `USUAL`) on the log at `path`; `on_row` gets each complete row.
 
     Raises ValueError for an unknown model or protocol, or a log it cannot read.
     """
+    if protocol not in USUAL:
+        raise ValueError(f"protocol must be paper or honest, got {protocol!r}")
+    models = USUAL[protocol] if models is None else models
     unknown = [name for name in models if name not in CONTENDERS]
     if unknown:
         raise ValueError(f"no model {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    if protocol not in ("paper", "honest"):
-        raise ValueError(f"protocol must be paper or honest, got {protocol!r}")
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     data = load_dataset(path)
