@@ -98,8 +98,9 @@ class HiddenChain:
         v = start.new_zeros(len(start), self._denoiser.decode.in_features)
         for step in reversed(range(self._schedule.steps)):
             keep, add = self._factors[step]
-            encoded = s * start + v @ self._k.T + u * self._k_bias
+            encoded = torch.addmm(torch.add(s * start, self._k_bias, alpha=u), v, self._k.T)
             steps = torch.full((1,), step, device=start.device)
             activation = self._denoiser.middle(encoded, steps)
-            s, v, u = keep * s, keep * v + add * activation, keep * u + add
+            s, u = keep * s, keep * u + add
+            v.mul_(keep).add_(activation, alpha=add)
         return HiddenState(s, v, u)
