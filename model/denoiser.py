@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
     def middle(self, encoded: Tensor, steps: Tensor) -> Tensor:
         """From the encoded items [B, H] to the activations [B, H] that `decode` reads."""
         embedded = step_embedding(steps, self.embedding).to(encoded.dtype)
-        activation = torch.tanh(encoded + self.encode_step(self.step(embedded)))
+        activation = (encoded + self.encode_step(self.step(embedded))).tanh_()
         for layer in self.hidden:
-            activation = torch.tanh(layer(activation))
+            activation = layer(activation).tanh_()
         return activation

@@ -98,7 +98,7 @@ class HiddenChain:
         v = start.new_zeros(len(start), self._denoiser.decode.in_features)
         for step in reversed(range(self._schedule.steps)):
             keep, add = self._factors[step]
-            encoded = torch.addmm(torch.add(s * start, self._k_bias, alpha=u), v, self._k.T)
+            encoded = torch.add(u * self._k_bias, start, alpha=s).addmm_(v, self._k.T)
             steps = torch.full((1,), step, device=start.device)
             activation = self._denoiser.middle(encoded, steps)
             s, u = keep * s, keep * u + add
