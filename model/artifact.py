@@ -189,10 +189,7 @@ def load_learner(address: str, sha256: str | None, device: torch.device) -> tupl
     for name, parameter in learner.denoiser.named_parameters():
         moments: dict[str, Any] = _part(learning, f"optimizer.{name}.")
         if moments:
-            # AdamW keeps its step count on the CPU, its moments beside the weights.
-            learner.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(device) for key, value in moments.items()
-            }
+            learner.optimizer.state[parameter] = {key: value.to(device) for key, value in moments.items()}
     learner.generator.set_state(learning["generator"])
     learner.updates, learner.passes = manifest.updates, manifest.passes
     if "neighbours" in serving:

@@ -30,6 +30,7 @@ class DecayedPopularity:
         self.scores: np.ndarray = np.zeros(len(items))
 
     def fit(self, histories: Histories) -> Self:
+        """Scores [I] from B histories: the sum over interactions of strength * 2^(-age / half-life)."""
         histories = histories.known()
         weights = histories.strengths.astype(np.float64)
         if self._half_life is not None and len(histories.times_ms):
@@ -39,7 +40,7 @@ class DecayedPopularity:
         return self
 
     def rank(self, histories: Histories, k: int) -> Ranked:
-        """The most popular items that each user has not interacted with."""
+        """The `k` most popular items, columns and scores [B, K], that each of B users has not interacted with."""
         histories = histories.known()
         order = np.lexsort((np.arange(len(self.scores)), -self.scores))
         longest = int(histories.lengths.max()) if len(histories) else 0
@@ -94,6 +95,7 @@ class _Linear:
         return interaction_matrix(histories, len(self.items), self.weighting)
 
     def rank(self, histories: Histories, k: int) -> Ranked:
+        """Columns and scores [B, K] of the best unseen items by x B, x [B, I] the weighted interactions."""
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
@@ -121,6 +123,7 @@ class Ease(_Linear):
         self.ridge = ridge
 
     def fit(self, histories: Histories) -> Self:
+        """B [I, I] from B histories, by one inverse in closed form."""
         seen = interaction_matrix(histories, len(self.items), Weighting())
         gram = torch.from_numpy((seen.T @ seen).toarray().astype(np.float64))
         gram.diagonal().add_(self.ridge)
@@ -143,6 +146,7 @@ class ItemKnn(_Linear):
         self.neighbours, self.shrinkage = neighbours, shrinkage
 
     def fit(self, histories: Histories) -> Self:
+        """B [I, I], sparse: the cosine of two items' user sets, shrunk, N neighbours of each scored item."""
         seen = interaction_matrix(histories, len(self.items), Weighting())
         together = (seen.T @ seen).toarray()
         norms = np.sqrt(together.diagonal())
@@ -169,6 +173,7 @@ class CoVisit(_Linear):
         return interaction_matrix(histories.newest(1), len(self.items), Weighting())
 
     def fit(self, histories: Histories) -> Self:
+        """B [I, I]: how often j came at most `window` places after i, and a share of popularity below 1."""
         histories = histories.known()
         items = len(self.items)
         user = np.repeat(np.arange(len(histories)), histories.lengths)

@@ -45,11 +45,12 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
+        """int64 [B], interactions of each user."""
         return np.diff(self.offsets)
 
     @classmethod
     def pack(cls, index: ItemIndex, users: Iterable[UserColumns]) -> Histories:
-        """Rows in the order of `users`. Interactions with items the index does not know are left out."""
+        """B rows in the order of `users`. Interactions with items the index does not know are left out."""
         items: list[str] = []
         times: list[int] = []
         strengths: list[float] = []
@@ -88,7 +89,7 @@ class Histories:
         return Histories(total[self.offsets], self.columns[kept], self.times_ms[kept], self.strengths[kept])
 
     def select(self, rows: np.ndarray) -> Histories:
-        """These rows, in this order."""
+        """The users `rows` int64 [any], in this order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         entries = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(self.offsets[rows], lengths)
@@ -110,6 +111,7 @@ class Histories:
         return self if not len(self) or self.lengths.max() <= limit else self.split(np.full(len(self), limit))[0]
 
     def padded(self, device: torch.device) -> Padded:
+        """Rectangles [B, L] on `device`, L the longest history."""
         lengths = self.lengths
         width = int(lengths.max()) if len(lengths) else 0
         place = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], lengths)

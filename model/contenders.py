@@ -89,8 +89,7 @@ def _multvae(epochs: int, every: int) -> Contender:
             yield Trained(model.fit(histories, epochs=int(chosen["epochs"])), chosen)
             return
         for epoch in range(every, epochs + 1, every):
-            # The consumer measures each state before the next is asked for, so that one model serves for all.
-            yield Trained(model.fit(histories, epochs=every), {"epochs": epoch})
+            yield Trained(copy.deepcopy(model.fit(histories, epochs=every)), {"epochs": epoch})
 
     return Contender(train, epochs // every)
 

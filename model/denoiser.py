@@ -25,11 +25,11 @@ def step_embedding(steps: Tensor, width: int) -> Tensor:
 
 
 def dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose draws come from `generator`, so that training can be continued exactly; none without one."""
+    """Dropout of x [B, I] drawn from `generator`, so that training can be continued exactly; none without one."""
     if generator is None or not rate:
         return x
-    kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
-    return x * kept / (1 - rate)
+    kept = torch.rand(x.shape, generator=generator, device=x.device).ge_(rate)
+    return x * kept.div_(1 - rate)
 
 
 class Denoiser(nn.Module):
@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
     def middle(self, encoded: Tensor, steps: Tensor) -> Tensor:
         """From the encoded items [B, H] to the activations [B, H] that `decode` reads."""
         embedded = step_embedding(steps, self.embedding).to(encoded.dtype)
-        activation = torch.tanh(encoded + self.encode_step(self.step(embedded)))
+        activation = (encoded + self.encode_step(self.step(embedded))).tanh_()
         for layer in self.hidden:
-            activation = torch.tanh(layer(activation))
+            activation = layer(activation).tanh_()
         return activation

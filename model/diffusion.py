@@ -31,7 +31,7 @@ def dense_rows(columns: Tensor, values: Tensor, items: int) -> Tensor:
 
 
 def examples(batch: Padded, config: ModelConfig, items: int, generator: torch.Generator) -> Example:
-    """Inputs and targets.
+    """Inputs and targets [B, I] of a batch of padded histories [B, L]; weights are those of section 3.3.
 
     With temporal hiding the newest k interactions of a user, k uniform in 0..hide_newest, leave the input, whose
     weights are as they were before those happened. The target is that input and beside it the hidden part, weighted by
@@ -69,15 +69,16 @@ class DiffusionObjective(nn.Module):
         schedule, config = self.schedule, self.config
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         signal, deviation = schedule.signal[steps, None], schedule.noise[steps, None]
-        x_t = signal * x0 + deviation * noise
+        x_t = torch.addcmul(signal * x0, deviation, noise)
         predicted = self.network(x_t, steps, generator).float()
         goal = target if config.prediction == "x0" else noise
-        error = (predicted - goal).square().mean(1)
+        error = nn.functional.mse_loss(predicted, goal, reduction="none").mean(1)
         losses = error
         if config.reweight and config.prediction == "x0":
             losses = schedule.snr_gap[steps] * error
         elif config.reweight:  # the last step is judged by the x0 it implies (the authors' code)
             implied = ((x_t - deviation * predicted) / signal - x0).square().mean(1) / 2
             losses = torch.where(steps == 0, implied, schedule.noise_gap[steps] * error)
-        relative = error.mean() / goal.square().mean().clamp(min=1e-12)
+        zero = torch.linalg.vector_norm(goal).square() / max(goal.numel(), 1)
+        relative = error.mean() / zero.clamp(min=1e-12)
         return (losses * weights).mean(), losses.detach(), relative.detach()

@@ -32,8 +32,10 @@ def joined_by_torchrun(device: torch.device) -> Iterator[torch.device]:
 
 
 def process_count() -> int:
+    """Processes that fit together, 1 without a group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def process_rank() -> int:
+    """This process's place among them, from 0."""
     return distributed.get_rank() if process_count() > 1 else 0

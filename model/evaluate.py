@@ -17,7 +17,11 @@ __all__ = ["Interval", "Ranker", "ndcg", "paired_bootstrap", "ranks_hit", "recal
 
 
 class Ranker(Protocol):
-    def rank(self, histories: Histories, k: int) -> Ranked: ...
+    """What every model and baseline can do."""
+
+    def rank(self, histories: Histories, k: int) -> Ranked:
+        """Columns and scores [B, K] of the best unseen items of B users."""
+        ...
 
 
 def ranks_hit(ranked: Ranked, held_out: Histories) -> np.ndarray:
@@ -29,13 +33,14 @@ def ranks_hit(ranked: Ranked, held_out: Histories) -> np.ndarray:
 
 
 def recall(hits: np.ndarray, held_out: np.ndarray, k: int) -> np.ndarray:
-    """[B] hits in the first k over the number of held-out items [B]; NaN for users without any."""
+    """[B] of hits bool [B, K]: hits in the first k over the number of held-out items [B]; NaN for users without any."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(held_out > 0, hits[:, :k].sum(1) / held_out, np.nan)
 
 
 def ndcg(hits: np.ndarray, held_out: np.ndarray, k: int) -> np.ndarray:
-    """[B] discounted gain of the first k over that of the best possible list; NaN for users without held-out items."""
+    """[B] discounted gain, 1 / log2(rank + 1) of hits bool [B, K], of the first k over that of the best possible list;
+    NaN for users without held-out items."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[np.nan], np.cumsum(discount)])[np.minimum(held_out, k)]
     return (hits[:, :k] * discount).sum(1) / best

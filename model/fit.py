@@ -43,6 +43,8 @@ _CELLS_PER_BATCH = 1 << 27  # of the dense users x items batch: 512 MiB a tensor
 
 @dataclass(frozen=True)
 class EpochReport:
+    """What one pass through the users did."""
+
     epoch: int  # from 1
     loss: float  # squared error over that of predicting zero: 1 has learnt nothing
     gradient_norm: float  # mean before clipping
@@ -51,6 +53,8 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class FitReport:
+    """What a call of `fit` did, by epoch."""
+
     epochs: tuple[EpochReport, ...]
     stopped: bool  # ended by the caller before all epochs
 
@@ -68,7 +72,7 @@ class FitReport:
 
 
 def build_network(config: ModelConfig, items: int, clusters: Tensor | None = None) -> Network:
-    """The denoiser over items, or over the latents of `clusters` [I], that the configuration asks for."""
+    """The denoiser over items (section 3.1), or over the latents of `clusters` int64 [I] (section 3.4)."""
     if config.latent is None:
         return Denoiser(items, config.dims, config.embedding, config.dropout)
     return LatentDenoiser(items, config.dims, config.embedding, config.dropout, config.latent, clusters)
@@ -123,7 +127,7 @@ class Learner:
             inner = list(self.denoiser.inner.parameters())
             coder = [*self.denoiser.encode.parameters(), *self.denoiser.decode.parameters()]
             groups = [{"params": inner}, {"params": coder, "lr": self.denoiser.config.learning_rate}]
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -135,9 +139,9 @@ class Learner:
         on_epoch: Callable[[EpochReport], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> FitReport:
-        """Train on `histories` and take the item-item term from them. `stop` is asked before every batch.
+        """Train on histories (algorithm 1 of the paper) and take the item-item term from them.
 
-        Raises `ModelError` when no history holds a known item.
+        `stop` is asked before every batch. Raises `ModelError` when no history holds a known item.
         """
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")

@@ -33,6 +33,8 @@ _PAIRS_PER_BLOCK = 1 << 23  # bounds the memory of counting to a few hundred MiB
 
 @dataclass(frozen=True)
 class ItemItemConfig:
+    """How the term counts, what it keeps, and how much it says."""
+
     share: float = 0.7  # of the final score; 0 leaves the term out
     half_life: float = 3.5  # items, of what came before
     future_half_life: float = 10.0  # items, of what comes after
@@ -53,7 +55,8 @@ class ItemItemConfig:
 def item_item_weights(
     histories: Histories, items: int, config: ItemItemConfig, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(neighbours int64 [I, N], weights float32 [I, N]): what an interaction with item i adds to each neighbour.
+    """(neighbours int64 [I, N], weights float32 [I, N]): what an interaction with item i adds to each neighbour,
+    the strongest of each row of B = (G + ridge D)^-1 C.
 
     A neighbour of weight 0 fills rows that have fewer than N. The closed form is solved on `device`.
     """

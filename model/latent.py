@@ -44,9 +44,11 @@ class LatentConfig:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
     def balance_at(self, passes: int) -> float:
+        """lambda of equation 15 after so many passes, annealed linearly to its floor."""
         return max((1 - passes / self.balance_passes) * self.balance, self.balance_floor)
 
     def kl_weight_at(self, updates: int) -> float:
+        """The weight of the KL divergence after so many optimizer steps, annealed linearly to its cap."""
         return min(self.kl_cap, updates / self.kl_updates)
 
 
@@ -134,7 +136,10 @@ class LatentObjective(nn.Module):
     def forward(
         self, x0: Tensor, target: Tensor, steps: Tensor, weights: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss, loss of each user's step [B], squared error over that of predicting zero)."""
+        """(loss, loss of each user's step [B], squared error over that of predicting zero).
+
+        x0 is [B, I], `target` unused; weights [B] make up for how the steps [B] were drawn.
+        """
         config = self.network.config
         x = dropped(x0, config.dropout, generator)
         means, log_variances = self.network.encoded(x)

@@ -62,7 +62,7 @@ class MultVae:
         self._updates = 0
 
     def fit(self, histories: Histories, *, epochs: int) -> MultVae:
-        """Maximise the evidence bound (equation 7) with the KL divergence annealed to `kl_cap`."""
+        """Maximise the evidence bound (equation 7) over B histories, with the KL divergence annealed to `kl_cap`."""
         histories = histories.known()
         rows = np.flatnonzero(histories.lengths > 0)
         for _ in range(epochs):
@@ -94,7 +94,7 @@ class MultVae:
 
     @torch.inference_mode()
     def rank(self, histories: Histories, k: int) -> Ranked:
-        """By the decoder's logits for the mean latent."""
+        """Columns and scores [B, K] by the decoder's logits for the mean latent."""
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)

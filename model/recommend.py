@@ -88,7 +88,10 @@ class Recommender:
 
     @torch.inference_mode()
     def rank(self, histories: Histories, k: int) -> Ranked:
-        """The best `k` items that each of B users has not interacted with. Raises `NonFiniteScores`."""
+        """The best `k` items [B, K] that each of B users has not interacted with (algorithm 2 of the paper, no noise).
+
+        Raises `NonFiniteScores`.
+        """
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)

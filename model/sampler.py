@@ -90,7 +90,7 @@ class HiddenChain:
 
     @torch.inference_mode()
     def run(self, columns: Tensor, weights: Tensor) -> HiddenState:
-        """From histories as columns [B, L] with weights [B, L] (0 where padded) to the state after the last step."""
+        """Algorithm 2 from columns [B, L] with weights [B, L] (0 where padded) to the state after the last step."""
         start = functional.embedding_bag(
             columns, self._encode, per_sample_weights=weights, mode="sum"
         )  # W1 x_0  [B, H]
@@ -98,8 +98,9 @@ class HiddenChain:
         v = start.new_zeros(len(start), self._denoiser.decode.in_features)
         for step in reversed(range(self._schedule.steps)):
             keep, add = self._factors[step]
-            encoded = s * start + v @ self._k.T + u * self._k_bias
+            encoded = torch.add(u * self._k_bias, start, alpha=s).addmm_(v, self._k.T)
             steps = torch.full((1,), step, device=start.device)
             activation = self._denoiser.middle(encoded, steps)
-            s, v, u = keep * s, keep * v + add * activation, keep * u + add
+            s, u = keep * s, keep * u + add
+            v.mul_(keep).add_(activation, alpha=add)
         return HiddenState(s, v, u)

@@ -23,15 +23,22 @@ import numpy as np
 import torch
 
 from model.batch import Histories
-from model.contenders import CONTENDERS, Contender, Settings
+from model.contenders import CONTENDERS, Contender, Settings, Trained
 from model.dataset import Dataset, joined, load_dataset
 from model.evaluate import Interval, Ranker, ndcg, paired_bootstrap, ranks_hit, recall
 from model.recommend import Ranked
 
-__all__ = ["METRICS", "Protocol", "Row", "Study", "measure", "rank_unmasked", "run"]
+__all__ = ["METRICS", "USUAL", "Protocol", "Row", "Study", "measure", "rank_unmasked", "run"]
 
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20")
 Protocol = Literal["paper", "honest"]
+
+_BASELINES = ("popularity", "covisit", "itemknn", "ease", "ease-recent")
+USUAL: dict[Protocol, tuple[str, ...]] = {  # what is compared unless told otherwise
+    "paper": (*_BASELINES, "diffrec", "t-diffrec-linear", "l-diffrec", "lt-diffrec"),
+    "honest": (*_BASELINES, "t-diffrec", "stream"),
+}
+
 Progress = Callable[[str, float], None]  # (what is being done, how far from 0 to 1)
 
 _CUTOFF = 20
@@ -69,11 +76,12 @@ class Row:
         return np.array([np.nanmean(figures.per_user, axis=1) for figures in self.figures])
 
     def mean_of(self, name: str) -> float:
+        """Of one of the other figures, over seeds."""
         return float(np.mean([getattr(figures, name) for figures in self.figures]))
 
 
 def rank_unmasked(ranker: Ranker, histories: Histories, masked: Histories | None, k: int) -> Ranked:
-    """The best `k` of what neither `histories` nor `masked` holds."""
+    """The best `k` [B, K] of what neither `histories` nor `masked` holds."""
     if masked is None:
         return ranker.rank(histories, k)
     ranked = ranker.rank(histories, k + int(masked.lengths.max(initial=0)))
@@ -124,6 +132,7 @@ class Study:
     rows: list[Row]
 
     def row(self, model: str) -> Row:
+        """The row of a model by its name."""
         return next(row for row in self.rows if row.model == model)
 
     def differences(self, model: str, *, seed: int = 0) -> list[Interval]:
@@ -153,6 +162,7 @@ class Study:
         return records
 
     def write_csv(self, path: Path) -> None:
+        """One line per model, see `records`."""
         records = self.records()
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(records[0]))
@@ -185,22 +195,23 @@ def run(
     path: Path,
     *,
     protocol: Protocol = "honest",
-    models: Sequence[str] = ("popularity", "covisit", "itemknn", "ease", "ease-recent", "t-diffrec", "stream"),
+    models: Sequence[str] | None = None,
     seeds: int = 5,
     against: str = "ease-recent",
     device: torch.device | None = None,
     progress: Progress = lambda doing, done: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Study:
-    """Train and measure `models` on the log at `path`; `on_row` gets each row as it is complete.
+    """Train and measure `models` (None: those of `USUAL`) on the log at `path`; `on_row` gets each complete row.
 
     Raises ValueError for an unknown model or protocol, or a log it cannot read.
     """
+    if protocol not in USUAL:
+        raise ValueError(f"protocol must be paper or honest, got {protocol!r}")
+    models = USUAL[protocol] if models is None else models
     unknown = [name for name in models if name not in CONTENDERS]
     if unknown:
         raise ValueError(f"no model {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    if protocol not in ("paper", "honest"):
-        raise ValueError(f"protocol must be paper or honest, got {protocol!r}")
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     data = load_dataset(path)
@@ -249,21 +260,22 @@ class _Contest:
 
     def _paper(self, contender: Contender, seed: int, label: str) -> tuple[Settings, Figures, float]:
         data = self._data
-        best: tuple[float, Settings, Figures] | None = None
+        best: tuple[float, Trained] | None = None
         start, since, measuring = time.perf_counter(), 0, 0.0
         for done, trained in enumerate(contender.train(data, data.train, seed, self._device, None), 1):
             before = time.perf_counter()
             value = float(np.nanmean(self._measure(trained.ranker, data.train, data.last).per_user[1]))
             since += 1
             if best is None or value > best[0]:
-                figures = self._measure(trained.ranker, data.train, data.middle, masked=data.last)
-                best, since = (value, trained.settings, figures), 0
+                best, since = (value, trained), 0
             measuring += time.perf_counter() - before
             self._progress(label, done / contender.candidates)
             if contender.seeded and since >= _PATIENCE:
                 break
+        seconds = time.perf_counter() - start - measuring
         assert best is not None  # every contender has a candidate
-        return best[1], best[2], time.perf_counter() - start - measuring
+        chosen = best[1]
+        return chosen.settings, self._measure(chosen.ranker, data.train, data.middle, masked=data.last), seconds
 
     def _choose(self, contender: Contender, seed: int, label: str) -> Settings:
         data = self._data

@@ -29,19 +29,18 @@ def evaluate(
     png: Path | None,
 ) -> Study:
     """Train and measure models on a log, and print how they compare. Raises ValueError for what cannot be run."""
-    chosen = {} if models is None else {"models": models}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         study = run(
             path,
             protocol=protocol,
+            models=models,
             seeds=seeds,
             against=against,
             device=device,
             progress=lambda doing, done: bar.update(task, description=doing, completed=done),
             on_row=lambda row: bar.console.print(f"{row.model}: done in {sum(row.train_seconds):.0f} s of training"),
-            **chosen,
         )
     console.print(_table(study))
     if csv is not None:

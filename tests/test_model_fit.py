@@ -9,7 +9,7 @@ import torch
 
 from model.artifact import Manifest, load_learner, load_recommender, save_artifact
 from model.batch import Histories
-from model.config import ItemItemConfig, preset
+from model.config import ItemItemConfig, LatentConfig, preset
 from model.errors import ArtifactError, ModelError
 from model.fit import Learner
 from model.items import ItemIndex
@@ -109,34 +109,39 @@ def test_an_altered_artifact_is_refused(name: str, tmp_path: Path) -> None:
         load_recommender(str(tmp_path / "m"), sha256, CPU)
 
 
-def test_nan_parameters_are_refused_by_name() -> None:
+def test_nan_parameters_are_refused_by_name(tmp_path: Path) -> None:
     learner = Learner.fresh(SMALL, index(), seed=1, device=CPU)
     with torch.no_grad():
         learner.average.decode.bias[3] = float("nan")
     with pytest.raises(ModelError, match=r"decode\.bias"):
         learner.recommender("v")
+    save_artifact(str(tmp_path / "m"), learner, MANIFEST)
+    with pytest.raises(ModelError, match=r"decode\.bias"):
+        load_recommender(str(tmp_path / "m"), None, CPU)
 
 
-@pytest.mark.parametrize(
-    "history",
-    [
-        pytest.param(([], [], []), id="empty"),
-        pytest.param((["i1"], [5], [1.0]), id="one item"),
-        pytest.param((["x", "y"], [5, 4], [1.0, 1.0]), id="only unknown items"),
-        pytest.param((["i1", "i2"], [5, 4], [0.0, 0.0]), id="weights of zero"),
-        pytest.param(
-            ([f"i{n}" for n in range(100_000)], list(range(100_000, 0, -1)), [1.0] * 100_000), id="100,000 items"
-        ),
-    ],
-)
-def test_scores_are_finite_for(history: tuple[list, list, list]) -> None:
-    learner = Learner.fresh(SMALL, index(), seed=1, device=CPU)
+LONG = 100_000
+
+
+@pytest.mark.parametrize("name", ["stream", "lt-diffrec-ml1m"])
+def test_scores_are_finite_for_any_history(name: str) -> None:
+    config = replace(preset(name), dims=(8,), latent=preset(name).latent and LatentConfig(width=8))
+    learner = Learner.fresh(config, index(20), seed=1, device=CPU)
     learner.fit(checkerboard(), epochs=1)
+    learner.grow(f"i{n}" for n in range(LONG + 5))
+    histories: dict[str, tuple[list[str], list[int], list[float]]] = {
+        "empty": ([], [], []),
+        "one item": (["i1"], [5], [1.0]),
+        "only unknown items": (["x", "y"], [5, 4], [1.0, 1.0]),
+        "weights of zero": (["i1", "i2"], [5, 4], [0.0, 0.0]),
+        "100,000 items": ([f"i{n}" for n in range(LONG)], list(range(LONG, 0, -1)), [1.0] * LONG),
+    }
     recommender = learner.recommender("v")
-    ranked = recommender.rank(Histories.pack(recommender.items, [history]), k=5)
-    shown = ranked.columns[0] >= 0
-    assert np.isfinite(ranked.scores[0][shown]).all()
-    assert shown.all() or len(history[0]) == 100_000
+    packed = Histories.pack(recommender.items, histories.values())
+    assert packed.lengths.tolist() == [0, 1, 0, 2, LONG]
+    ranked = recommender.rank(packed, k=5)
+    assert np.isfinite(ranked.scores).all() and (ranked.columns >= 0).all()
+    assert set(ranked.columns[-1]) == set(range(LONG, LONG + 5))
 
 
 def test_a_batch_scores_as_its_rows_do() -> None:

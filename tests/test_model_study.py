@@ -1,16 +1,19 @@
 """Metrics on lists whose value is known, logs read as they are, and a small study from end to end."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from model.batch import Histories
 from model.dataset import joined, load_dataset
 from model.evaluate import ndcg, paired_bootstrap, ranks_hit, recall
 from model.items import ItemIndex
 from model.recommend import Ranked
-from model.study import measure, rank_unmasked, run
+from model.study import METRICS, measure, rank_unmasked, run
+from stream.cli import app
 
 ITEMS = ItemIndex([f"i{n}" for n in range(30)])
 
@@ -110,6 +113,21 @@ def test_a_study_finds_what_follows(tmp_path: Path, protocol: str) -> None:
     study.write_png(tmp_path / "out.png")
     assert (tmp_path / "out.csv").read_text().startswith("model,seeds,Recall@10")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_prints_one_table_and_writes_its_files(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.csv")
+    names = ["popularity", "covisit"]
+    chosen = [option for name in names for option in ("--model", name)]
+    files = ["--csv", str(tmp_path / "out.csv"), "--png", str(tmp_path / "out.png")]
+    command = ["evaluate", str(tmp_path / "log.csv"), *chosen, "--against", "popularity", "--device", "cpu", *files]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "240"})
+    assert done.exit_code == 0, done.output
+    for column in (*METRICS, "coverage", "Gini", "novelty", "train (s)", "users/s"):
+        assert column in done.output
+    with (tmp_path / "out.csv").open() as file:
+        assert [record["model"] for record in csv.DictReader(file)] == names
+    assert (tmp_path / "out.png").exists()
 
 
 def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
