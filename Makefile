@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 LOG    ?=
+JOBS   ?= 2
 
 .PHONY: demo test faults lint bench clean
 .DEFAULT_GOAL := test
@@ -16,8 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## events in, refreshed recommendations out, on a real Kafka
 	$(BIN)/freshet demo $(if $(LOG),--log '$(LOG)')
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed ## each job has a Kafka of its own
+	$(BIN)/python -m pytest -n $(JOBS) --tb=short
 
 faults: $(VENV)/.installed ## the long fault suite: kills, pauses, corruption, on a real Kafka
 	$(BIN)/python -m pytest -m faults
