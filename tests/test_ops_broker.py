@@ -144,7 +144,7 @@ def test_the_command_keeps_its_data_folder_and_ends_on_sigterm_or_with_its_paren
     assert any("java" in child.name() for child in children)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert not any(child.is_running() for child in children)
+    assert psutil.wait_procs(children, timeout=5)[1] == []
 
     process, connection = start()  # on other ports
     assert read_all(connection, "kept") == [(b"k", b"v")]
