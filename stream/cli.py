@@ -206,6 +206,9 @@ def trainer(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
     window_seconds: WindowSeconds = 900.0,
     many_signals: Annotated[int, typer.Option(min=1, help="So many signals drifting at once are a broken feed.")] = 4,
+    user_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of a window's events; a busier user is a flood that freezes training.")
+    ] = 0.05,
     canary_share: Annotated[float, typer.Option(min=0, max=0.5, help="Of users who try a new model first.")] = 0.1,
     canary_events: Annotated[int, typer.Option(min=1, help="Answered to them before all get it.")] = 2000,
     canary_seconds: Annotated[float, typer.Option(min=1, help="Longest trial.")] = 1800.0,
@@ -217,6 +220,7 @@ def trainer(
     from prometheus_client import CollectorRegistry
 
     from model.config import preset as model_preset
+    from ops.data_quality import DataQualityConfig
     from ops.decisions import LoopConfig
     from ops.metrics import serve
     from ops.watch import WatchConfig
@@ -236,7 +240,11 @@ def trainer(
         canary_share=canary_share,
         canary_events=canary_events,
         canary_seconds=canary_seconds,
-        watch=WatchConfig(_windows(window_seconds), loop=LoopConfig(many_signals=many_signals)),
+        watch=WatchConfig(
+            _windows(window_seconds),
+            data_quality=DataQualityConfig(user_share=user_share),
+            loop=LoopConfig(many_signals=many_signals),
+        ),
         fine_tune=FineTuneConfig(
             first_epochs=first_epochs,
             first_updates=first_updates,

@@ -170,6 +170,8 @@ class Demo:
             trainer_options=(
                 # Everything drifts in a world that begins with nothing, and a trial takes longer than the demo.
                 *("--many-signals", "9", "--canary-share", "0"),
+                # Whoever fills in old ratings in one sitting has a large part of ten seconds for himself.
+                *("--user-share", "0.5"),
                 *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
                 *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
                 *("--first-updates", "200"),
