@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.consumer.fetcher import ConsumerRecord
 
 from ops.connection import KafkaConnection
@@ -15,13 +15,17 @@ from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
 from stream.changelog import topic_identity
+from stream.ingest import decode_batch
+from stream.records import Forget, Interaction, Limits
 
 __all__ = [
     "changelog_histories",
     "differences",
     "last_values",
     "records_taken",
+    "records_written",
     "reference_merge",
+    "reference_of_topic",
     "rejected_records",
     "stored_histories",
 ]
@@ -33,6 +37,17 @@ def reference_merge(events: Iterable[tuple[str, Entry]], limit: int) -> dict[str
     for user, entry in events:
         by_user.setdefault(user, []).append(entry)
     return {user: merge_entries(EMPTY, entries, limit) for user, entries in by_user.items()}
+
+
+def reference_of_topic(connection: KafkaConnection, topic: str, limit: int) -> dict[str, History]:
+    """The same of every valid record that `interactions` holds, whoever wrote it."""
+    merged = {}
+    for user, arrivals in decode_batch(_records(connection, topic), Limits())[0].items():
+        records = [arrival.record for arrival in arrivals]
+        entries = [Entry(r.timestamp, r.item, r.weight) for r in records if isinstance(r, Interaction)]
+        forgotten_ms = max((r.timestamp for r in records if isinstance(r, Forget)), default=0)
+        merged[user.decode()] = merge_entries(EMPTY, entries, limit, forgotten_ms)
+    return merged
 
 
 def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path]) -> dict[str, History]:
@@ -62,6 +77,14 @@ def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:
     """How many records of `interactions` lie in the dead-letter topic, by reason."""
     headers = (dict(record.headers) for record in _records(connection, topic))
     return Counter(header["reason"].decode() for header in headers if header["by"] == b"updater")
+
+
+def records_written(admin: KafkaAdminClient, topic: str) -> int:
+    """How many records a topic got, by the ends of its partitions; of topics without transactions."""
+    (description,) = admin.describe_topics([topic])
+    partitions = [TopicPartition(topic, number) for number in range(len(description["partitions"]))]
+    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    return sum(end.offset for end in ends.values())
 
 
 def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from stream.audit import (
     changelog_histories,
     differences,
     records_taken,
+    records_written,
     reference_merge,
+    reference_of_topic,
     rejected_records,
     stored_histories,
 )
-from stream.interaction_log import read_log
+from stream.interaction_log import InteractionLog, read_log
 from stream.lookout import lookout
 from stream.observer import Observer
 from stream.pipeline import Pipeline, PipelineConfig
@@ -42,8 +45,7 @@ from stream.scrape import Scrape, scrape
 from stream.simulate import World, WorldConfig, broken_record
 from stream.sources import InteractionSink, Outbox, Pacer, as_record
 from stream.terminal import PrefixedLog
-from stream.topics import TopicPlan, ensure_topics
-from stream.updater import UPDATER_GROUP
+from stream.topics import UPDATER_GROUP, TopicPlan, ensure_topics
 
 __all__ = ["Demo", "DemoConfig", "DemoReport"]
 
@@ -78,6 +80,7 @@ class DemoReport:
     """What happened, for people and for the exit code."""
 
     sent: int = 0
+    elsewhere: int = 0  # records that somebody else wrote to the same topic
     accepted: int = 0
     dead_letters: int = 0
     rejected: dict[str, int] = field(default_factory=dict)  # dead letters by reason
@@ -94,11 +97,15 @@ class DemoReport:
     restarts: int = 0
     clean: bool = False
 
+    @property
+    def sent_in_words(self) -> str:
+        return f"{self.sent:,} sent" + (f" + {self.elsewhere:,} from elsewhere" if self.elsewhere else "")
+
     def problems(self) -> list[str]:
         """Why the demo failed; empty when every stage did its work."""
         found = []
-        if self.accepted + self.dead_letters != self.sent:
-            found.append(f"{self.sent} sent, but {self.accepted} accepted + {self.dead_letters} dead letters")
+        if self.accepted + self.dead_letters != self.sent + self.elsewhere:
+            found.append(f"{self.sent_in_words}, but {self.accepted:,} accepted + {self.dead_letters:,} dead letters")
         if not self.lists:
             found.append("no list was published")
         if len(self.models) < 2:
@@ -179,11 +186,16 @@ class Demo:
         )
         return Pipeline(config, emit)
 
+    @cached_property
+    def _log(self) -> InteractionLog:
+        assert self._config.log is not None
+        return read_log(self._config.log, min_rating=self._config.min_rating)
+
     def _window_seconds(self) -> float:
         """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""
         if self._config.log is None:
             return _WINDOW_SECONDS
-        times_ms = read_log(self._config.log, min_rating=self._config.min_rating).timestamps
+        times_ms = self._log.timestamps
         span = float(times_ms[-1] - times_ms[0]) / 1000 if len(times_ms) else 0.0
         return max(_WINDOW_SECONDS, span * _WINDOW_SECONDS / self._config.seconds)
 
@@ -258,7 +270,7 @@ class Demo:
     def _paced(self, stop: threading.Event) -> Iterator[tuple[Interaction | None, Any]]:
         config = self._config
         if config.log is not None:
-            interactions = read_log(config.log, min_rating=config.min_rating)
+            interactions = self._log
             rate = len(interactions) / config.seconds
             events: Iterator[Any] = ((interaction, None) for interaction in interactions.interactions())
             self._total = len(interactions)
@@ -352,7 +364,12 @@ class Demo:
         report.rejected = dict(rejected_records(connection, plan.dead_letters))
         report.dead_letters = sum(report.rejected.values())
         report.accepted = self._taken(admin, plan) - report.dead_letters
-        expected = reference_merge(self._events, _HISTORY_ITEMS)
+        report.elsewhere = records_written(admin, plan.interactions) - report.sent
+        expected = (
+            reference_of_topic(connection, plan.interactions, _HISTORY_ITEMS)
+            if report.elsewhere
+            else reference_merge(self._events, _HISTORY_ITEMS)
+        )
         stored = stored_histories(admin, plan.histories, [folder / "updater" / "histories"])
         report.users = len(expected)
         report.differences = differences(stored, expected)
@@ -380,7 +397,7 @@ def print_report(report: DemoReport, config: DemoConfig, write: Callable[[str], 
     """The summary at the end."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.rejected.items()))
     rows = [
-        ("events in", f"{report.sent:,} sent = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),
+        ("events in", f"{report.sent_in_words} = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),
         ("dead letters", reasons or "none"),
         ("lists out", f"{report.lists:,}"),
         ("event to list", f"p50 {_ms(report.p50)}, p99 {_ms(report.p99)}"),

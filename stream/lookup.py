@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
-from kafka.partitioner.default import murmur2
 
 from ops.connection import KafkaConnection
 from state import codec
 from stream.records import Recommendation
+from stream.routing import home_of
 from stream.topics import TopicPlan
 
 __all__ = ["ListLookup"]
@@ -41,7 +41,7 @@ class ListLookup:
 
     def __call__(self, user: str) -> Mapping[str, Any] | None:
         key = user.encode()
-        number = (murmur2(key) & 0x7FFFFFFF) % self._plan.partitions
+        number = home_of(key, self._plan.partitions)
         with self._lock:
             shown = self._last(TopicPartition(self._plan.recommendations, number), key)
             history = self._last(TopicPartition(self._plan.histories, number), key)

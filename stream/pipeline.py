@@ -40,6 +40,7 @@ class PipelineConfig:
     log_level: str = "info"
     usual_ports: bool = True  # of /metrics, when free; else any: two pipelines may begin at the same moment
     window_seconds: float = 900.0  # event time that is judged together
+    session_seconds: float = 10.0  # a killed worker is back in less, and its partitions wait for no longer than this
     updater_options: Sequence[str] = ()
     scorer_options: Sequence[str] = ()
     trainer_options: Sequence[str] = ()
@@ -76,13 +77,14 @@ class Pipeline:
             *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
             *("--prefix", plan.prefix, "--window-seconds", str(config.window_seconds)),
             *("--state-dir", str(config.state_dir / name), "--metrics-port", str(port)),
-            *options,
         ]
+        if kind != "trainer":
+            command += ["--session-seconds", str(config.session_seconds)]
         if kind == "trainer":
             command += ["--artifacts", str(config.state_dir / "artifacts")]
         if kind == "updater":
             command += ["--worker", name]
-        return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": config.bootstrap_servers})
+        return Child(name, [*command, *options], {"FRESHET_BOOTSTRAP_SERVERS": config.bootstrap_servers})
 
     def run(self, stop: threading.Event) -> bool:
         """Start everything and keep it alive until `stop`; True when all children ended by themselves in time."""

@@ -37,7 +37,7 @@ from stream.raw_stream import RawTopic, deliver_eagerly
 from stream.records import Rejected
 from stream.serving import Answer, Models, Request, Server, ServingConfig, coalesce
 from stream.shown_lists import ShownLists
-from stream.topics import TopicPlan, ensure_topics
+from stream.topics import SCORER_GROUP, TopicPlan, ensure_topics
 
 __all__ = ["Scorer", "ScorerConfig", "run_scorer"]
 
@@ -51,7 +51,7 @@ _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 @dataclass(frozen=True)
 class ScorerConfig:
     state_dir: Path
-    group: str = "freshet-scorer"
+    group: str = SCORER_GROUP
     batch_refreshes: int = 512  # most refreshes scored together
     batch_seconds: float = 0.005  # wait for more of them after the first
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away

@@ -18,10 +18,10 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
-from kafka.partitioner.default import murmur2
 
 from ops.connection import KafkaConnection
 from stream.records import Interaction
+from stream.routing import home_of
 
 __all__ = ["Delivery", "InteractionSink", "Outbox", "Pacer", "Send", "SourceConfig", "SourceError", "as_record"]
 
@@ -169,14 +169,10 @@ class InteractionSink:
             request_timeout_ms=min(10_000, int(config.delivery_seconds * 500)),
             metrics_enabled=False,
         )
-        self._partition_of: dict[bytes, int] = {}  # the client's own partitioner is a quarter of a send
 
     def __call__(self, key: bytes | None, value: bytes | None) -> Delivery:
-        partition = None
-        if key is not None:
-            partition = self._partition_of.get(key)
-            if partition is None:
-                partition = self._partition_of[key] = (murmur2(key) & 0x7FFFFFFF) % self._partitions
+        # Remembered: the client's own partitioner is a quarter of a send.
+        partition = None if key is None else home_of(key, self._partitions)
         return self._producer.send(self.topic, value, key=key, partition=partition)
 
     def close(self) -> None:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
-__all__ = ["TopicError", "TopicPlan", "TopicSpec", "ensure_topics"]
+__all__ = ["SCORER_GROUP", "UPDATER_GROUP", "TopicError", "TopicPlan", "TopicSpec", "ensure_topics"]
 
 log = logging.getLogger(__name__)
+
+# Consumer groups, like topics below the plan's prefix.
+UPDATER_GROUP, SCORER_GROUP = "freshet-updater", "freshet-scorer"
 
 _DAY_MS = 24 * 3600 * 1000
 _MIB = 1024 * 1024

@@ -52,7 +52,7 @@ from stream.records import Announcement
 from stream.reference import Reference
 from stream.skew import PublishedLists, disagreement
 from stream.slots import NoWayBack, Slots
-from stream.topics import TopicPlan, ensure_topics
+from stream.topics import SCORER_GROUP, UPDATER_GROUP, TopicPlan, ensure_topics
 from stream.view import Changed, HistoryView
 
 __all__ = ["CRASH_POINTS", "Trainer", "TrainerConfig", "run_trainer"]
@@ -91,8 +91,8 @@ class TrainerConfig:
     canary_share: float = 0.0
     canary_events: int = 2_000  # answered by it, without evidence against it, take it live
     canary_seconds: float = 1_800.0  # and so does so much time: few users cannot hold a model back for ever
-    updater_group: str = "freshet-updater"
-    scorer_group: str = "freshet-scorer"
+    updater_group: str = UPDATER_GROUP
+    scorer_group: str = SCORER_GROUP
     watch: WatchConfig = field(default_factory=WatchConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 

@@ -49,13 +49,11 @@ from stream.records import Limits, Refresh, RefreshReason, Rejected
 from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
 from stream.slots import Slots
-from stream.topics import TopicPlan, ensure_topics
+from stream.topics import UPDATER_GROUP, TopicPlan, ensure_topics
 
-__all__ = ["UPDATER_GROUP", "Updater", "UpdaterConfig", "run_updater"]
+__all__ = ["Updater", "UpdaterConfig", "run_updater"]
 
 log = logging.getLogger(__name__)
-
-UPDATER_GROUP = "freshet-updater"  # below the prefix of the topics
 
 _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 _GAUGES_SECONDS = 5.0

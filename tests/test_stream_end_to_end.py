@@ -26,8 +26,6 @@ from stream.topics import TopicPlan, ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-SESSION = ("--session-seconds", "10")  # what a killed process's partitions wait for
-
 TRAINER = (
     *("--round-seconds", "3", "--first-users", "20", "--first-interactions", "200"),
     *("--first-epochs", "2", "--first-updates", "20", "--updates", "5", "--threads", "1"),
@@ -63,9 +61,7 @@ def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[R
     admin = KafkaAdminClient(**kafka.kafka_python())
     ensure_topics(admin, plan)
     admin.close()
-    config = PipelineConfig(
-        folder, kafka.bootstrap_servers, plan, updater_options=SESSION, scorer_options=SESSION, trainer_options=TRAINER
-    )
+    config = PipelineConfig(folder, kafka.bootstrap_servers, plan, trainer_options=TRAINER)
     lines: list[str] = []
     running = Running(Pipeline(config, lambda name, line: lines.append(f"{name} | {line}")), lines)
     stop = threading.Event()
