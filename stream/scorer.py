@@ -270,25 +270,30 @@ class Scorer:
 
     async def leave(self) -> bool:
         """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time."""
-        try:
-            async with asyncio.timeout(_LEAVE_SECONDS):
-                await self._busy.acquire()  # and keep it: no other batch begins
-                # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
-                await self.app.consumer.commit()
-                await self.app.consumer.commit()
-                await self.app.stop()
-        except Exception as error:
+        leaving = asyncio.create_task(self._leave())
+        # Only waited for, never cancelled: Faust swallows the cancellation of its own stop and would wait on.
+        await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
+        answered = leaving.done() and not leaving.cancelled()
+        error = leaving.exception() if answered else TimeoutError(f"Kafka did not answer in {_LEAVE_SECONDS} s")
+        if error is not None:
             log.warning("leaving without a last commit, the next scorer repeats some lists: %r", error)
-            return False
-        return True
+        return error is None
 
-    def close(self) -> None:
-        """Needs no broker."""
+    async def _leave(self) -> None:
+        await self._busy.acquire()  # and keep it: no other batch begins
+        # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
+        await self.app.consumer.commit()
+        await self.app.consumer.commit()
+        await self.app.stop()
+
+    def close(self, broker_answers: bool) -> None:
+        """Store what shall survive. Clients are closed only while there is a broker to tell: each would wait for it."""
         self._executor.shutdown(wait=True)
         self._keep_house()
-        self._windows.close()
         self._lists.close()
-        self._loader.close()
+        if broker_answers:
+            self._windows.close()
+            self._loader.close()
 
 
 def _faust_app(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan) -> Any:
@@ -349,7 +354,7 @@ def run_scorer(
             log.exception("the scorer failed")
             healthy = False
         left = await scorer.leave()
-        scorer.close()
+        scorer.close(broker_answers=left)
         if not left:
             logging.shutdown()
             os._exit(0 if healthy else 1)
