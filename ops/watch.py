@@ -42,7 +42,10 @@ class WatchConfig:
 
 
 class Watch:
-    """One per trainer; not thread-safe. `clock` only dates gauges: decisions are made in event time."""
+    """One per trainer; not thread-safe. Decisions are made in event time.
+
+    `clock` dates gauges, and bounds the wait for windows of slow workers.
+    """
 
     def __init__(
         self, config: WatchConfig, metrics: TrainerMetrics, clock: Callable[[], float], state: LoopState | None = None
@@ -90,7 +93,7 @@ class Watch:
     def turn(self, new_events: int) -> list[Action]:
         """Judge what can be judged, then decide; `new_events` since the last round's snapshot."""
         actions: list[Action] = []
-        for window in self.merge.close():
+        for window in self.merge.close(int(self._clock() * 1000)):
             back = self._judge(window)
             if back is not None:
                 actions.append(back)

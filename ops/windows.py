@@ -32,8 +32,11 @@ Numbers = Sequence[int] | npt.NDArray[Any]
 class WindowConfig:
     window_ms: int = 15 * 60 * 1000  # event time
     grace_ms: int = 60 * 1000  # how long a window waits for late events once newer ones are seen
+    patience_ms: int = 15_000  # of the clock: how long a window that some worker is far past waits for the others
 
     def __post_init__(self) -> None:
+        if self.patience_ms < 0:
+            raise ValueError(f"patience_ms must not be negative, got {self.patience_ms}")
         if self.window_ms < 1 or self.grace_ms < 0:
             raise ValueError(f"a window of {self.window_ms} ms with {self.grace_ms} ms of grace cannot be")
 
@@ -175,7 +178,8 @@ class WindowMerge:
     """Adds up the workers' records and closes windows in order of event time.
 
     A window closes when every worker that wrote into it or the one before has met events `grace_ms` past its end, or
-    when some worker is a whole window further: a worker that died or idles holds nothing back for long.
+    when some worker has been a whole window further for `patience_ms` of the clock: a worker that died or idles holds
+    nothing back for long, and one whose records are on their way is waited for, however fast event time passes.
     """
 
     def __init__(self, config: WindowConfig) -> None:
@@ -185,6 +189,7 @@ class WindowMerge:
         self._records: dict[int, dict[str, WindowRecord]] = defaultdict(dict)
         self._newest_ms: dict[str, int] = {}
         self._last_workers: set[str] = set()  # of the newest closed window
+        self._passed_ms: dict[int, int] = {}  # clock time at which some worker was found a whole window further
 
     def add(self, record: WindowRecord) -> None:
         self._newest_ms[record.worker] = max(record.newest_ms, self._newest_ms.get(record.worker, 0))
@@ -206,8 +211,11 @@ class WindowMerge:
         """The windows not closed yet, as far as they are known."""
         return [_sum(start, list(self._records[start].values())) for start in sorted(self._records)]
 
-    def close(self) -> list[MergedWindow]:
-        """The windows that are complete now, oldest first; each is returned once."""
+    def close(self, now_ms: int | None = None) -> list[MergedWindow]:
+        """The windows that are complete at `now_ms` of the clock, oldest first; each is returned once.
+
+        Without a clock nobody is waited for, as when all that there is was read already.
+        """
         closed: list[MergedWindow] = []
         config = self.config
         for start in sorted(self._records):
@@ -215,9 +223,13 @@ class WindowMerge:
             workers = self._records[start].keys() | self._last_workers
             slowest = min(self._newest_ms.get(worker, 0) for worker in workers)
             fastest = max(self._newest_ms.values())
-            if slowest < end + config.grace_ms and fastest < end + config.grace_ms + config.window_ms:
-                break
+            if slowest < end + config.grace_ms:
+                if fastest < end + config.grace_ms + config.window_ms:
+                    break
+                if now_ms is not None and now_ms - self._passed_ms.setdefault(start, now_ms) < config.patience_ms:
+                    break
             records = self._records.pop(start)
+            self._passed_ms.pop(start, None)
             self._last_workers = set(records)
             self.closed_until_ms = end
             closed.append(_sum(start, list(records.values())))

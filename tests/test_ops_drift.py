@@ -196,6 +196,25 @@ def test_a_window_waits_for_its_workers_but_not_for_a_dead_one() -> None:
     assert merge.late_records == 1
 
 
+def test_records_on_their_way_are_waited_for_by_the_clock() -> None:
+    merge = WindowMerge(WindowConfig(window_ms=1000, grace_ms=100, patience_ms=5_000))
+
+    def record(worker: str, start_ms: int, newest_ms: int) -> WindowRecord:
+        return WindowRecord(worker, start_ms, newest_ms, {"signal": [1, 0]}, {}, {})
+
+    merge.add_all([record("a", 0, 1100), record("b", 0, 1100)])
+    assert [window.start_ms for window in merge.close(0)] == [0]
+    merge.add_all([record("a", 1000, 9_000), record("a", 2000, 9_000)])
+    assert merge.close(10_000) == [] and merge.close(14_999) == []
+    merge.add_all([record("b", 1000, 9_000)])
+    windows = merge.close(14_999)
+    assert [window.counts["signal", ""].tolist() for window in windows] == [[2, 0], [1, 0]]
+    merge.add_all([record("b", 9_000, 9_500), record("a", 9_000, 20_000)])
+    assert merge.close(20_000) == [] and merge.close(24_999) == []
+    assert [window.start_ms for window in merge.close(25_000)] == [9_000]  # b is silent for too long
+    assert merge.late_records == 0
+
+
 def test_the_busiest_user_is_found_among_many() -> None:
     rng = np.random.default_rng(0)
     counter = WindowCounter("w", WindowConfig())
