@@ -31,7 +31,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, Topic
 from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from ops.connection import KafkaConnection
@@ -157,6 +157,7 @@ class Updater:
         self._live = ""  # version of the live model
         self._slots_due = 0.0
         self._checkpoint_due = time.monotonic() + config.checkpoint_seconds
+        self._refused_since: float | None = None  # by the group, without a pause
         self._memory = StoreMemory(config.store)
         client = connection.kafka_python()
         self._admin = KafkaAdminClient(**client)
@@ -497,8 +498,26 @@ class Updater:
         except KafkaError as error:
             log.warning("checkpoint refused, trying again: %s", error)
             producer.abort_transaction()
+            self._bound_refusals(error)
             return None
+        self._refused_since = None
         return last
+
+    def _bound_refusals(self, error: KafkaError) -> None:
+        """Give up once the group has refused this worker for a whole session.
+
+        kafka-python's heartbeats can stop for good after a stall (a session that expired once marks each coordinator
+        it finds as dead). The consumer then goes on reading for a group that has long forgotten it, and every
+        checkpoint is refused. A new process joins anew and replays what was not committed.
+        """
+        if not isinstance(error, CommitFailedError):
+            self._refused_since = None
+            return
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since > self._config.session_seconds:
+            raise error
 
 
 def run_updater(
