@@ -157,7 +157,7 @@ class Updater:
         self._live = ""  # version of the live model
         self._slots_due = 0.0
         self._checkpoint_due = time.monotonic() + config.checkpoint_seconds
-        self._refused_since: float | None = None  # by the group, without a pause
+        self._refused: tuple[tuple[str, int], float] | None = None  # the membership that is, and since when
         self._memory = StoreMemory(config.store)
         client = connection.kafka_python()
         self._admin = KafkaAdminClient(**client)
@@ -498,25 +498,19 @@ class Updater:
         except KafkaError as error:
             log.warning("checkpoint refused, trying again: %s", error)
             producer.abort_transaction()
-            self._bound_refusals(error)
+            if isinstance(error, CommitFailedError):
+                self._bear_refusal((group.member_id, group.generation_id), error)
             return None
-        self._refused_since = None
         return last
 
-    def _bound_refusals(self, error: KafkaError) -> None:
-        """Give up once the group has refused this worker for a whole session.
-
-        kafka-python's heartbeats can stop for good after a stall (a session that expired once marks each coordinator
-        it finds as dead). The consumer then goes on reading for a group that has long forgotten it, and every
-        checkpoint is refused. A new process joins anew and replays what was not committed.
-        """
-        if not isinstance(error, CommitFailedError):
-            self._refused_since = None
-            return
+    def _bear_refusal(self, membership: tuple[str, int], error: CommitFailedError) -> None:
+        """A refused member or generation is replaced within moments, because heartbeats are refused too. Where it is
+        not, they have stopped: kafka-python then reads on for a group that forgot it, and never joins again. Give up
+        after a session: a successor joins, and replays what was not committed."""
         now = time.monotonic()
-        if self._refused_since is None:
-            self._refused_since = now
-        elif now - self._refused_since > self._config.session_seconds:
+        if self._refused is None or self._refused[0] != membership:
+            self._refused = membership, now
+        elif now - self._refused[1] > self._config.session_seconds:
             raise error
 
 

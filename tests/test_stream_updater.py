@@ -1,18 +1,22 @@
 """Interactions become durable histories and refreshes, exactly, whatever arrives."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from kafka.admin import KafkaAdminClient
+from kafka.errors import CommitFailedError
+from prometheus_client import CollectorRegistry
 
 from ops.connection import KafkaConnection
+from ops.metrics import UpdaterMetrics
 from state import codec
 from state.history import Entry
 from stream.audit import changelog_histories, differences, reference_merge, stored_histories
 from stream.records import Refresh
 from stream.topics import TopicPlan
-from stream.updater import UpdaterConfig
+from stream.updater import Updater, UpdaterConfig
 from tests.updating import applied, interaction, produce, read_all, rejected, running, until
 
 pytestmark = pytest.mark.kafka
@@ -131,3 +135,36 @@ def test_a_null_value_forgets_the_user_also_when_old_events_are_replayed(
     assert histories["v"].items == ("a",)
     reasons = [Refresh.decode(r.value).reason for r in read_all(kafka, plan.refreshes) if r.key == b"u"]
     assert reasons[-1] == "forget"
+
+
+def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    config = UpdaterConfig(tmp_path, checkpoint_seconds=0.2, session_seconds=3)
+    forgotten = Updater(config, kafka, plan, UpdaterMetrics(CollectorRegistry()))
+    produce(kafka, plan, [interaction("u", "before", NOW)])
+    while "u" not in changelog_histories(kafka, plan.histories):
+        forgotten.turn()
+    forgotten._consumer._coordinator._disable_heartbeat()  # as when the library's heartbeats end for good
+    feeding = threading.Event()
+
+    def feed() -> None:
+        number = 0
+        while not feeding.wait(0.2):
+            number += 1
+            produce(kafka, plan, [interaction("u", f"later{number}", NOW + number)])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        with pytest.raises(CommitFailedError):
+            forgotten.run(threading.Event())
+    finally:
+        feeding.set()
+        feeder.join()
+    produce(kafka, plan, [interaction("u", "last", NOW + 1000)])
+    with running(config, kafka, plan):
+        until(lambda: changelog_histories(kafka, plan.histories)["u"].items[0] == "last", "taking over")
+    items = changelog_histories(kafka, plan.histories)["u"].items
+    assert items[0] == "last" and items[-1] == "before"
+    assert items[1:-1] == tuple(f"later{number}" for number in range(len(items) - 2, 0, -1))
