@@ -30,6 +30,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 _SCORES_PER_BLOCK = 1 << 24  # dense scores held at a time: 64 MiB
 _PLACES_PER_BLOCK = 1 << 22  # padded history places held at a time
 _ITEMS_PER_BLOCK = 1 << 17  # catalogues larger than this are scored in parts
+_NEIGHBOURS_PER_BLOCK = 1 << 21  # neighbours of histories gathered at a time: 24 MiB with their weights
 
 
 @dataclass(frozen=True)
@@ -251,10 +252,12 @@ class _Near:
     def _sums(self, first: int, last: int) -> Tensor:
         sums = torch.zeros(len(self._columns), last - first, device=self._columns.device)
         whole = first == 0 and last == len(self._term.neighbours)
-        for position in range(self._columns.shape[1]):  # [B, N] at a time
-            column = self._columns[:, position]
-            neighbours = self._term.neighbours[column] - first
-            values = self._term.weights[column] * self._weights[:, position, None]
+        width = self._term.neighbours.shape[1]
+        positions = max(_NEIGHBOURS_PER_BLOCK // max(len(self._columns) * width, 1), 1)
+        for start in range(0, self._columns.shape[1], positions):
+            columns = self._columns[:, start : start + positions]
+            neighbours = (self._term.neighbours[columns] - first).flatten(1)  # [B, P N]
+            values = (self._term.weights[columns] * self._weights[:, start : start + positions, None]).flatten(1)
             if not whole:
                 inside = (neighbours >= 0) & (neighbours < last - first)
                 neighbours, values = neighbours.clamp(0, last - first - 1), values * inside

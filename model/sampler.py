@@ -87,6 +87,8 @@ class HiddenChain:
             self._encode = denoiser.encode.weight.T.contiguous()  # [I, H]: a history gathers rows
             self._k = denoiser.encode.weight @ denoiser.decode.weight  # [H1, H2]
             self._k_bias = denoiser.encode.weight @ denoiser.decode.bias  # [H1]
+            steps = torch.arange(schedule.steps, device=self._k.device)
+            self._embedded = denoiser.embed(steps)  # [T, H1]
 
     @torch.inference_mode()
     def run(self, columns: Tensor, weights: Tensor) -> HiddenState:
@@ -99,8 +101,7 @@ class HiddenChain:
         for step in reversed(range(self._schedule.steps)):
             keep, add = self._factors[step]
             encoded = torch.add(u * self._k_bias, start, alpha=s).addmm_(v, self._k.T)
-            steps = torch.full((1,), step, device=start.device)
-            activation = self._denoiser.middle(encoded, steps)
+            activation = self._denoiser.activate(encoded, self._embedded[step])
             s, u = keep * s, keep * u + add
             v.mul_(keep).add_(activation, alpha=add)
         return HiddenState(s, v, u)
