@@ -114,6 +114,7 @@ class Restorer:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
+            metrics_enabled=False,
             max_poll_records=10_000,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )
