@@ -48,7 +48,7 @@ class StoreUnusable(StoreError):
 class StoreConfig:
     write_buffer_bytes: int = 16 * 1024 * 1024  # per store
     cache_bytes: int = 64 * 1024 * 1024  # shared by all stores of a process, memtables included
-    max_open_files: int = 128  # per store
+    max_open_files: int = 128  # per store; each keeps about 1 MiB of index and filter in memory
     background_jobs: int = 2
 
     def __post_init__(self) -> None:
@@ -72,7 +72,9 @@ class StoreMemory:
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self.cache)
         table.set_bloom_filter(10, False)
-        table.set_cache_index_and_filter_blocks(True)
+        # Indexes and filters stay with the open files, about 1 MiB for each of `max_open_files`. In the cache, blocks
+        # of values that nobody reads twice push them out, and a read of a large store costs twice as much.
+        table.set_cache_index_and_filter_blocks(False)
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
