@@ -69,7 +69,7 @@ class UpdaterConfig:
     group: str = UPDATER_GROUP
     history_items: int = 200  # newest items kept per user
     checkpoint_seconds: float = 1.0
-    checkpoint_users: int = 20_000  # changed users held in memory before a checkpoint is due early
+    checkpoint_users: int = 20_000  # changed users, or refreshes on their way, in memory before one is due early
     poll_records: int = 5_000
     poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
@@ -257,7 +257,7 @@ class Updater:
         if self._owned:
             self._metrics.progress_timestamp.set_to_current_time()
         held = sum(partition.held for partition in self._owned.values())
-        if time.monotonic() >= self._checkpoint_due or held >= self._config.checkpoint_users:
+        if time.monotonic() >= self._checkpoint_due or max(held, len(self._refreshes)) >= self._config.checkpoint_users:
             self.checkpoint()
             self._report()
 
@@ -399,8 +399,10 @@ class Updater:
         if self._walk is None:
             return
         owned = self._owned
-        for number, user, history in self._walk.due({n: partition.store for n, partition in owned.items()}):
-            history = owned[number].dirty.get(user, history)
+        for number, user, stored in self._walk.due({n: partition.store for n, partition in owned.items()}):
+            history = owned[number].dirty.get(user, stored)
+            if history is not stored and not codec.decode(history).items:
+                continue  # forgotten since the last checkpoint: no list may follow the tombstone
             refresh = Refresh("model", self._clock_ms(), (), history)
             self._refreshes.append(
                 self._refresh_producer.send(self._plan.refreshes, refresh.encode(), key=user, partition=number)

@@ -202,6 +202,7 @@ class HistoryView:
             enable_auto_commit=False,
             isolation_level="read_committed",  # an updater's aborted transaction never happened
             auto_offset_reset="none",
+            metrics_enabled=False,
             max_poll_records=10_000,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )

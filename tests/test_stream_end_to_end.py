@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rocksdict
 from confluent_kafka import Consumer, Producer
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from ops.connection import KafkaConnection
+from state import codec
 from state.history import Entry
-from stream.audit import changelog_histories, differences, reference_merge, stored_histories
+from stream.audit import changelog_histories, differences, last_values, reference_merge, stored_histories
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.scrape import scrape
 from stream.simulate import World, WorldConfig, encode_event
@@ -77,6 +79,18 @@ def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[R
         thread.join(30)
     assert clean == [True], "\n".join(lines[-40:])
     assert time.monotonic() - began < 10
+
+
+def newest(kafka: KafkaConnection, topic: str, user: str) -> bytes | None:
+    return last_values(kafka, topic).get(user.encode())
+
+
+def entries(folder: Path) -> Iterator[tuple[bytes, bytes]]:
+    """What the RocksDB folders below a folder hold, once nobody has them open."""
+    for current in folder.rglob("CURRENT"):
+        store = rocksdict.Rdict(str(current.parent), rocksdict.Options(raw_mode=True))
+        yield from list(store.items())
+        store.close()
 
 
 def stored(kafka: KafkaConnection, plan: TopicPlan, folder: Path) -> dict:
@@ -152,3 +166,47 @@ def test_killed_processes_come_back_and_nothing_is_lost(
         running.until(lambda: running.total("freshet_recommendations_published_total", variant="control") > 0, "lists")
     producer.close()
     assert differences(stored(kafka, plan, tmp_path), merged) == []
+
+
+def test_a_forgotten_user_is_gone_everywhere_and_stays_gone_when_old_events_come_again(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    began = int(time.time() * 1000)
+    old = {f"u{user}": [(f"i{(user + n) % 12}", began + n) for n in range(10)] for user in range(30)}
+    producer = KafkaProducer(**kafka.kafka_python(), linger_ms=2)
+
+    def send(user: str) -> None:
+        for item, time_ms in old[user]:
+            event = {"user": user, "item": item, "timestamp": time_ms}
+            producer.send(plan.interactions, json.dumps(event).encode(), key=user.encode())
+
+    with freshet(tmp_path, kafka, plan) as running:
+        for user in old:
+            send(user)
+        producer.flush()
+        running.until(lambda: running.total("freshet_model_promotions_total") >= 1, "the first model")
+        running.until(lambda: newest(kafka, plan.recommendations, "u7") is not None, "a list")
+        producer.send(plan.interactions, None, key=b"u7")
+        producer.flush()
+        running.until(lambda: newest(kafka, plan.recommendations, "u7") is None, "forgetting the list")
+        before = running.total("freshet_events_applied_total")
+        send("u7")  # a replay of what was forgotten
+        send("u8")
+        producer.flush()
+        running.until(lambda: running.total("freshet_events_applied_total") >= before + 20, "the replay")
+        learnt = running.total("freshet_model_promotions_total")
+        for user in ("u8", "u9"):  # enough news for another round to learn from
+            old[user] = [(f"i{n}", int(time.time() * 1000) + n) for n in range(12)]
+            send(user)
+        producer.flush()
+        running.until(lambda: running.total("freshet_model_promotions_total") > learnt, "another model")
+    producer.close()
+    kept = changelog_histories(kafka, plan.histories)["u7"]
+    assert kept.items == () and kept.forgotten_ms >= began
+    assert newest(kafka, plan.recommendations, "u7") is None
+    ours = {path: list(entries(path)) for path in sorted(tmp_path.glob("*/*")) if list(path.rglob("CURRENT"))}
+    assert {path.name for path in ours} >= {"histories", "view", "lists"}
+    for path, found in ours.items():
+        assert any(b"u8" in key for key, _ in found), path
+        of_u7 = [value for key, value in found if key.endswith(b"u7")]
+        assert [codec.decode(value).items for value in of_u7] == ([()] if path.name == "histories" else []), path

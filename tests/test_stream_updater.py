@@ -137,6 +137,15 @@ def test_a_null_value_forgets_the_user_also_when_old_events_are_replayed(
     assert reasons[-1] == "forget"
 
 
+def test_one_busy_user_cannot_fill_the_memory_between_checkpoints(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    config = UpdaterConfig(tmp_path, checkpoint_seconds=3600, checkpoint_users=50, poll_records=10)
+    with running(config, kafka, plan):
+        produce(kafka, plan, [interaction("u", f"i{n}", NOW + n) for n in range(200)])
+        until(lambda: "u" in changelog_histories(kafka, plan.histories), "a checkpoint long before its time")
+
+
 def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
