@@ -194,12 +194,12 @@ def test_a_forgotten_user_is_gone_everywhere_and_stays_gone_when_old_events_come
         send("u8")
         producer.flush()
         running.until(lambda: running.total("freshet_events_applied_total") >= before + 20, "the replay")
-        learnt = running.total("freshet_model_promotions_total")
-        for user in ("u8", "u9"):  # enough news for another round to learn from
+        learnt = running.total("freshet_training_rounds_total")
+        for user in old.keys() - {"u7"}:  # enough news for another round
             old[user] = [(f"i{n}", int(time.time() * 1000) + n) for n in range(12)]
             send(user)
         producer.flush()
-        running.until(lambda: running.total("freshet_model_promotions_total") > learnt, "another model")
+        running.until(lambda: running.total("freshet_training_rounds_total") > learnt, "another round")
     producer.close()
     kept = changelog_histories(kafka, plan.histories)["u7"]
     assert kept.items == () and kept.forgotten_ms >= began
