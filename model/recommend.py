@@ -30,6 +30,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 _SCORES_PER_BLOCK = 1 << 24  # dense scores held at a time: 64 MiB
 _PLACES_PER_BLOCK = 1 << 22  # padded history places held at a time
 _ITEMS_PER_BLOCK = 1 << 17  # catalogues larger than this are scored in parts
+_RUN = 64  # neighbouring items whose best stands for them all while the K best are looked for
 _NEIGHBOURS_PER_BLOCK = 1 << 21  # neighbours of histories gathered at a time: 24 MiB with their weights
 
 
@@ -134,9 +135,9 @@ class Recommender:
         columns = torch.empty(len(histories), 0, dtype=torch.int64, device=self.device)
         values = torch.empty(len(histories), 0, device=self.device)
         for first, block in self._scored(histories):
-            top = block.topk(min(k, block.shape[1]), dim=1)
-            values = torch.cat([values, top.values], 1)
-            columns = torch.cat([columns, top.indices + first], 1)
+            best, indices = _largest(block, min(k, block.shape[1]))
+            values = torch.cat([values, best], 1)
+            columns = torch.cat([columns, indices + first], 1)
             if values.shape[1] > k:
                 values, kept = values.topk(k, dim=1)
                 columns = columns.gather(1, kept)
@@ -170,6 +171,26 @@ class Recommender:
             batch = _one_empty_place(batch)
         place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
         return batch.columns, self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` largest of each row and their columns, as `topk` gives them: NaN counts as larger than anything.
+
+    `topk` moves every score about. Here a large row is read once, for the maxima of its runs: the k largest lie in the
+    runs with the k largest maxima, and in what is left over at the end.
+    """
+    runs = scores.shape[1] // _RUN
+    if runs < 8 * k:
+        best = scores.topk(k, dim=1)
+        return best.values, best.indices
+    whole = scores[:, : runs * _RUN].unflatten(1, (runs, _RUN))
+    chosen = whole.amax(2).topk(k, dim=1).indices[:, :, None]  # [B, k, 1]
+    places = torch.arange(_RUN, device=scores.device)
+    columns = (chosen * _RUN + places).flatten(1)  # [B, k RUN]
+    rest = torch.arange(runs * _RUN, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    columns = torch.cat([columns, rest], 1)
+    best = scores.gather(1, columns).topk(k, dim=1)
+    return best.values, columns.gather(1, best.indices)
 
 
 def _one_empty_place(batch: Padded) -> Padded:

@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import model.recommend
 from model.batch import Histories
 from model.config import ItemItemConfig, preset
 from model.fit import Learner
 from model.items import ItemIndex
-from model.recommend import Precision, Recommender
+from model.recommend import Precision, Recommender, _largest
 
 CPU = torch.device("cpu")
 ITEMS = 40
@@ -98,3 +100,24 @@ def test_unknown_items_are_as_if_they_were_not_there(learner: Learner) -> None:
     with_unknown = Histories(np.array([0, 3]), np.array([4, -1, 6]), np.array([3, 2, 1]), strengths)
     without = Histories(np.array([0, 2]), np.array([4, 6]), np.array([3, 1]), strengths[:2])
     assert np.array_equal(recommender.rank(with_unknown, 5).columns, recommender.rank(without, 5).columns)
+
+
+@settings(max_examples=60)
+@given(
+    items=st.integers(1, 3_000),
+    k=st.integers(1, 12),
+    masked=st.floats(0, 1),
+    broken=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_the_largest_by_runs_are_the_largest(items: int, k: int, masked: float, broken: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-50, 50, (3, items), generator=generator) / 8  # many equal ones
+    scores[torch.rand(3, items, generator=generator) < masked] = -torch.inf
+    if broken:
+        scores[0, seed % items] = torch.nan
+    k = min(k, items)
+    values, columns = _largest(scores, k)
+    torch.testing.assert_close(values, scores.topk(k).values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(scores.gather(1, columns), values, rtol=0, atol=0, equal_nan=True)
+    assert all(len(set(row)) == k for row in columns.tolist())
