@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ItemPopularity", "ListFigures", "ListWindow", "gini", "intra_list_distance", "list_churn"]
+__all__ = ["ItemPopularity", "ListFigures", "ListWindow", "gini", "intra_list_distance", "list_churn", "spread_of"]
 
 
 def gini(counts: npt.ArrayLike, vocabulary: int) -> float:
@@ -32,6 +32,24 @@ def gini(counts: npt.ArrayLike, vocabulary: int) -> float:
         return 0.0
     rank = np.arange(vocabulary - len(found) + 1, vocabulary + 1)
     return float((2 * (rank * found).sum() / found.sum() - vocabulary - 1) / vocabulary)
+
+
+def spread_of(counts: npt.ArrayLike) -> float:
+    """Over how many items recommendations are spread: the number of equally frequent ones that would be as diverse.
+
+    Hill's number of order 2 from the unbiased estimate of Simpson's index (Nature 1949). Unlike coverage it does not
+    grow with the number of lists, so any two samples compare; counts of several workers are simply added. NaN below
+    two recommendations, infinite while none repeats.
+
+    >>> round(spread_of([50, 50, 50, 50]), 2), round(spread_of([1000, 1, 1, 1]), 2)
+    (4.06, 1.01)
+    """
+    found = np.asarray(counts, dtype=np.float64)
+    total = found.sum()
+    if total < 2:
+        return math.nan
+    alike = (found * (found - 1)).sum()
+    return float(total * (total - 1) / alike) if alike else math.inf
 
 
 def list_churn(before: Sequence[str], after: Sequence[str]) -> float:

@@ -37,7 +37,7 @@ class LoopConfig:
     many_windows: int = 16  # for so many windows; nobody leaves a broken feed for longer, so then it is the world
     probation_rounds: int = 2
     probation_ms: int = 6 * _HOUR_MS
-    coverage: float = 0.5  # of the coverage before the swap
+    coverage: float = 0.5  # of the items that the lists before the swap were spread over
     latency_ms: int = 10 * 60 * 1000  # a latency alarm that begins so soon after a swap is the swap's
     closed_ms: int = _HOUR_MS  # promotions after a rollback
     freeze_ms: int = 24 * _HOUR_MS  # two rollbacks within it freeze promotions
@@ -232,7 +232,7 @@ class DecisionLoop:
         state.probation_left = max(state.probation_left - 1, 0)
 
     def promoted(self, version: str, now_ms: int, trigger: str = "schedule", coverage: float = 0.0) -> None:
-        """`version` is live; `coverage` is what the lists before it covered (0: unknown)."""
+        """`version` is live; `coverage`: how many items the lists before it were spread over (0: unknown)."""
         state, config = self.state, self.config
         state.previous, state.live, state.promoted_ms = state.live, version, now_ms
         state.probation_left = config.probation_rounds if state.previous else 0
@@ -288,7 +288,7 @@ class DecisionLoop:
         latency_alarm_since_ms: int | None = None,
     ) -> RollBack | None:
         """Must the previous model come back? `evidence_ratio` is `McNemarEvidence.ratio` of live against previous,
-        `nonfinite` the unsound scores since the promotion."""
+        `nonfinite` the unsound scores since the promotion, `coverage` how many items its lists are spread over."""
         state, config = self.state, self.config
         if not self.can_roll_back:
             return None
@@ -299,7 +299,8 @@ class DecisionLoop:
         if nonfinite:
             return RollBack("nonfinite", f"{nonfinite} unsound scores of {state.live}")
         if coverage is not None and coverage < config.coverage * state.coverage_before:
-            return RollBack("coverage", f"coverage {coverage:.3f}, before the swap {state.coverage_before:.3f}")
+            why = f"its lists are spread over about {coverage:.0f} items, before the swap over {state.coverage_before:.0f}"
+            return RollBack("coverage", why)
         since = latency_alarm_since_ms
         if since is not None and 0 <= since - state.promoted_ms <= config.latency_ms:
             return RollBack("latency", f"freshness began to burn {(since - state.promoted_ms) / 1000:.0f} s after it")

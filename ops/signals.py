@@ -6,6 +6,7 @@ metrics. Call `flush` after every batch, and send what `WindowCounter.take` retu
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ from ops.windows import WindowCounter
 __all__ = ["ScoreBins", "ScorerSignals", "UpdaterSignals", "paired_counts"]
 
 FRESH_SECONDS = 5.0  # the bound of the freshness objective
+
+SHOWN_BINS = 4096  # by hash: far more than the items that most lists are spread over
 
 _DAY_MS = 86_400_000
 
@@ -174,6 +177,7 @@ class ScorerSignals:
         self._previous_times: list[int] = []
         self._against_previous: list[int] = []
         self._canary: dict[str, tuple[list[int], list[int]]] = {}
+        self._shown: dict[str, tuple[list[int], list[int]]] = {}
 
     def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
         """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins. What there
@@ -197,6 +201,12 @@ class ScorerSignals:
         self._score_times.append(time_ms)
         self._top1.append(best)
         self._margin.append(best - last)
+
+    def shown(self, time_ms: int, model: str, items: Sequence[str]) -> None:
+        """A list that `model` made for a history whose newest event is at `time_ms`."""
+        times, bins = self._shown.setdefault(model, ([], []))
+        times += [time_ms] * len(items)
+        bins += [zlib.crc32(item.encode()) % SHOWN_BINS for item in items]
 
     def delivered(self, time_ms: int, seconds: float) -> None:
         """A list reached the topic so long after its event's arrival."""
@@ -245,6 +255,8 @@ class ScorerSignals:
         windows.add("against_previous", self._previous_times, self._against_previous, 4, self._model_epoch)
         for candidate, (times, pairs) in self._canary.items():
             windows.add("against_live", times, pairs, 4, candidate)
+        for model, (times, shown) in self._shown.items():
+            windows.add("shown", times, shown, SHOWN_BINS, model)
         self._clear()
 
 

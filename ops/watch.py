@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import numpy as np
 
+from ops.beyond_accuracy import spread_of
 from ops.data_quality import CHECKS, DataQuality, DataQualityConfig
 from ops.decisions import DecisionLoop, LoopConfig, LoopState, RollBack, SkipRound, StartRound
 from ops.detectors import McNemarEvidence
 from ops.metrics import TrainerMetrics
 from ops.monitor import DriftConfig, DriftMonitor, show
 from ops.quality import PairedCounts, QualityConfig, QualityWatch
-from ops.signals import paired_counts
+from ops.signals import SHOWN_BINS, paired_counts
 from ops.windows import MergedWindow, WindowConfig, WindowMerge, WindowRecord
 
 __all__ = ["Action", "Watch", "WatchConfig"]
@@ -30,6 +32,7 @@ Action = StartRound | SkipRound | RollBack
 
 _BURN = 0.144  # share of late lists that burns the budget of 1 % 14.4 times too fast
 _LEAST_LISTS = 200
+_LEAST_SHOWN = 2_000  # recommendations in lists; below that their spread says little
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Watch:
         self._against_live = PairedCounts()  # of the candidate, in closed windows
         self._nonfinite = 0
         self._burning_since_ms: int | None = None
+        self._shown = np.zeros(SHOWN_BINS, dtype=np.int64)  # by live in closed windows, since the promotion
 
     def add(self, value: bytes) -> None:
         """A record of `monitor-windows`; one that is not ours is counted and left."""
@@ -129,6 +133,7 @@ class Watch:
         self._against_live += _paired(window, "against_live", self._candidate)
         self._nonfinite += window.totals.get(f"nonfinite {live}", 0)
         self._against_previous += _paired(window, "against_previous", live)
+        self._shown = self._shown + window.counts.get(("shown", live), 0)
         verdict = self.quality.add(_paired(window, "against_popularity", live))
         return self.loop.quality(verdict, end_ms) if verdict in ("demand", "model") else None
 
@@ -151,8 +156,16 @@ class Watch:
             self.now_ms,
             evidence_ratio=evidence.ratio,
             nonfinite=nonfinite,
+            coverage=self._coverage(),
             latency_alarm_since_ms=self._burning_since_ms,
         )
+
+    def _coverage(self) -> float | None:
+        """How many items the lists of live are spread over; None while they are few."""
+        shown = self._shown
+        for window in self.merge.open():
+            shown = shown + window.counts.get(("shown", self.loop.state.live), 0)
+        return spread_of(shown) if shown.sum() >= _LEAST_SHOWN else None
 
     def candidate_counts(self) -> PairedCounts:
         """How the candidate (first) and live (second) answered the events of the candidate's users so far."""
@@ -172,8 +185,8 @@ class Watch:
         self.loop.adopt(live, previous)
         self._begin()
 
-    def promoted(self, version: str, trigger: str, coverage: float = 0.0) -> None:
-        self.loop.promoted(version, self.now_ms, trigger, coverage)
+    def promoted(self, version: str, trigger: str) -> None:
+        self.loop.promoted(version, self.now_ms, trigger, self._coverage() or 0.0)
         self.drift.promoted()
         self._begin()
 
@@ -187,6 +200,7 @@ class Watch:
     def _begin(self) -> None:
         self.quality.reset()
         self._against_previous, self._nonfinite, self._burning_since_ms = PairedCounts(), 0, None
+        self._shown = np.zeros(SHOWN_BINS, dtype=np.int64)
 
 
 def _paired(window: MergedWindow, signal: str, version: str) -> PairedCounts:

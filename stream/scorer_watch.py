@@ -127,11 +127,15 @@ class ScorerWatch:
         """Is this user also ranked by the previous model?"""
         return _hash(b"freshet-shadow:", user) < self.config.shadow_share
 
-    def published(self, user: bytes, variant: str, items: Sequence[str], model: Recommender | None) -> None:
-        """A user's new list; `model` made it."""
+    def published(
+        self, user: bytes, time_ms: int, variant: str, items: Sequence[str], model: Recommender | None
+    ) -> None:
+        """A new list for a user whose newest event is at `time_ms`; `model` made it."""
         popularity = self._popularity
         if popularity is None or _hash(b"freshet-figures:", user) >= self.config.figures_share:
             return
+        if model is not None and variant == "control":
+            self.signals.shown(time_ms, model.version, items)
         self._taken += 1
         vectors = None
         if model is not None and items and self._taken % self.config.distance_every == 0:

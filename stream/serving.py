@@ -191,10 +191,11 @@ class Server:
                 continue
             self._metrics.recommendations_published[answer.variant].inc()
             names = tuple(item.item for item in answer.items)
-            watch.published(request.user, answer.variant, names, answer.model)
+            seen_ms = request.history.newest_ms
+            watch.published(request.user, seen_ms, answer.variant, names, answer.model)
             shadow_version = "" if answer.shadow_model is None else answer.shadow_model.version
             if shadow_version and answer.variant == "control":
-                watch.published(request.user, "previous_shadow", answer.shadow, answer.shadow_model)
+                watch.published(request.user, seen_ms, "previous_shadow", answer.shadow, answer.shadow_model)
             self._count_in(answer)
             shown[request.user] = ShownList(
                 int(now * 1000),

@@ -41,6 +41,7 @@ class Stream:
         duplicates: int = 0,
         hit: float = 0.1,
         previous: float | None = None,
+        catalogue: int = 300,
     ) -> list:
         start = START_MS + self.number * WINDOW_MS
         self.number += 1
@@ -50,6 +51,9 @@ class Stream:
             user = b"u%d" % self.rng.integers(5_000)
             self.updater.user(user, time_ms - int(self.rng.exponential(1e7)), [time_ms], lengths[place], ["view"])
             self.scorer.event(item or f"i{min(int(self.rng.exponential(60)), 299)}", time_ms, True)
+            if place % 10 == 0:
+                shown = [f"i{n}" for n in self.rng.permutation(catalogue)[:20]]
+                self.scorer.shown(time_ms, self.watch.loop.state.live, shown)
             before = None if previous is None else bool(self.rng.random() < previous)
             self.scorer.outcome(time_ms, bool(self.rng.random() < hit), bool(self.rng.random() < 0.06), before)
         self.updater.feed(times[-1], duplicates=duplicates)
@@ -187,3 +191,22 @@ def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) ->
         stream.watch.add(record.encode())
     stream.windows(3)
     assert stream.watch.drift.states()["history_length"] == 0
+
+
+def test_a_model_that_shows_everybody_the_same_few_items_is_taken_back(stream: Stream) -> None:
+    stream.promote("narrow")
+    back = stream.windows(1, catalogue=40)
+    assert back == [
+        RollBack("coverage", "its lists are spread over about 40 items, before the swap over 292")
+    ]  # hashes collide
+
+
+def test_a_model_that_shows_somewhat_fewer_items_stays(stream: Stream) -> None:
+    stream.promote("narrower")
+    assert stream.windows(2, catalogue=200) == []
+
+
+def test_lists_of_the_model_before_say_nothing_about_the_one_that_is_live(stream: Stream) -> None:
+    stream.promote("m3")
+    stream.scorer.shown(START_MS + stream.number * WINDOW_MS, "m2", ["i1"] * 10_000)
+    assert stream.windows(2) == []

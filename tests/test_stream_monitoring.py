@@ -183,6 +183,9 @@ def test_a_users_last_list_and_history_are_found_in_the_topics(watched: Watched)
     assert found["items"] and found["variant"] in ("control", "popularity")
     assert 1 <= len(found["newest interactions"]) <= 10 <= found["interactions known"]
     assert not set(found["newest interactions"]) & {one["item"] for one in found["items"]}
+    if found["variant"] == "control":
+        named = [one["why"].removeprefix("above all because of ") for one in found["items"]]
+        assert set(named) & set(found["newest interactions"]), named
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"{watched.page.url}user.json?user=nobody", timeout=20)
 
