@@ -299,8 +299,10 @@ class DecisionLoop:
         if nonfinite:
             return RollBack("nonfinite", f"{nonfinite} unsound scores of {state.live}")
         if coverage is not None and coverage < config.coverage * state.coverage_before:
-            why = f"its lists are spread over about {coverage:.0f} items, before the swap over {state.coverage_before:.0f}"
-            return RollBack("coverage", why)
+            before = state.coverage_before
+            return RollBack(
+                "coverage", f"its lists are spread over about {coverage:.0f} items, before the swap over {before:.0f}"
+            )
         since = latency_alarm_since_ms
         if since is not None and 0 <= since - state.promoted_ms <= config.latency_ms:
             return RollBack("latency", f"freshness began to burn {(since - state.promoted_ms) / 1000:.0f} s after it")
