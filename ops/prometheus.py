@@ -30,8 +30,10 @@ def find_prometheus(environment: Mapping[str, str]) -> str | None:
     return shutil.which(environment.get("FRESHET_PROMETHEUS") or "prometheus")
 
 
-def configuration(jobs: Mapping[str, Sequence[str]], scrape_seconds: float = 5.0) -> dict[str, Any]:
-    """Prometheus's configuration for jobs and their host:port addresses, with our rules. JSON is YAML.
+def configuration(
+    jobs: Mapping[str, Sequence[str]], scrape_seconds: float = 5.0, rules: Path = RULES
+) -> dict[str, Any]:
+    """Prometheus's configuration for jobs and their host:port addresses, with rules. JSON is YAML.
 
     >>> configuration({"freshet-updater": ["127.0.0.1:9101"]})["scrape_configs"][0]["static_configs"]
     [{'targets': ['127.0.0.1:9101']}]
@@ -39,7 +41,7 @@ def configuration(jobs: Mapping[str, Sequence[str]], scrape_seconds: float = 5.0
     every = f"{int(scrape_seconds * 1000)}ms"
     return {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules)],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in jobs.items()
         ],
@@ -57,13 +59,14 @@ class LocalPrometheus:
         port: int,
         scrape_seconds: float = 5.0,
         start_seconds: float = 30.0,
+        rules: Path = RULES,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._folder, self._start_seconds = folder, start_seconds
         self._log = folder / "prometheus.log"
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "prometheus.json"
-        config.write_text(json.dumps(configuration(jobs, scrape_seconds), indent=1))
+        config.write_text(json.dumps(configuration(jobs, scrape_seconds, rules), indent=1))
         self._command = [
             program,
             f"--config.file={config}",

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.connection import KafkaConnection
 from ops.metrics import CATALOGUE
-from ops.prometheus import LocalPrometheus, find_prometheus
+from ops.prometheus import RULES, LocalPrometheus, find_prometheus
 from ops.status import StatusPage
 from stream.lookout import jobs, lookout
 from stream.pipeline import Pipeline, PipelineConfig, free_port
@@ -64,19 +65,23 @@ class Watched:
         self._world = World(WorldConfig(users=300, items=120, launch_events=1000, shifts=()), np.random.default_rng(0))
         self._time_ms = int(time.time() * 1000) - 86_400_000
 
-    def send(self, windows: int, copies: int = 1) -> None:
-        """So many windows of sound events, each sent `copies` times; returns once the updater has them."""
+    def send(self, windows: int, broken: Callable[[int, Interaction], list[Interaction]] = lambda n, e: [e]) -> None:
+        """So many windows of events, each as `broken` makes it of a sound one; returns once the updater has them."""
         for _ in range(windows):
-            before = self.total("freshet_events_applied_total")
-            for _ in range(WINDOW_EVENTS):
+            before, sent = self.taken(), 0
+            for number in range(WINDOW_EVENTS):
                 event = self._world.event()
                 self._time_ms += WINDOW_MS // WINDOW_EVENTS
-                key, value = as_record(Interaction(f"u{event.user}", f"i{event.item}", self._time_ms, 1.0, "view"))
-                for _ in range(copies):
+                sound = Interaction(f"u{event.user}", f"i{event.item}", self._time_ms, 1.0, "view")
+                for interaction in broken(number, sound):
+                    key, value = as_record(interaction)
                     self._producer.send(self._topic, value, key=key)
+                    sent += 1
             self._producer.flush()
-            sent = before + copies * WINDOW_EVENTS
-            self.until(lambda sent=sent: self.total("freshet_events_applied_total") >= sent, "taking the events in")
+            self.until(lambda due=before + sent: self.taken() >= due, "taking the events in")
+
+    def taken(self) -> float:
+        return self.total("freshet_events_applied_total") + self.total("freshet_dead_letters_total")
 
     def total(self, name: str, **labels: str) -> float:
         return scrape(self.pipeline.metrics_urls).total(name, **labels)
@@ -161,19 +166,65 @@ def test_windows_of_both_kinds_of_workers_reach_the_trainer(watched: Watched) ->
         assert watched.total("freshet_drift_window_events", signal=signal, window="current") > 0
 
 
-def test_a_broken_feed_freezes_training_and_is_over_by_itself(watched: Watched) -> None:
-    failing = partial(watched.total, "freshet_data_quality_state", check="duplicates")
+def duplicated(number: int, sound: Interaction) -> list[Interaction]:
+    return [sound, sound]
+
+
+def misdated(number: int, sound: Interaction) -> list[Interaction]:
+    """A clock that jumps a century ahead now and then."""
+    return [sound] if number % 50 else [sound, replace(sound, timestamp=sound.timestamp + 3_155_760_000_000)]
+
+
+def flooded(number: int, sound: Interaction) -> list[Interaction]:
+    return [sound] if number % 5 else [sound, replace(sound, user="crawler")]
+
+
+def nonsensical(number: int, sound: Interaction) -> list[Interaction]:
+    return [sound] if number % 4 else [sound, replace(sound, item=f"junk-{uuid.uuid4().hex[:8]}")]
+
+
+@pytest.fixture(scope="module")
+def alerts(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], bool]]:
+    """Does this check's alert fire? Asked of a Prometheus with our rules, here without their minutes of patience."""
+    if PROMETHEUS is None:
+        pytest.skip("prometheus is missing: apt-get install prometheus (Debian)")
+    folder = tmp_path_factory.mktemp("alerts")
+    rules = folder / "alerts.yml"
+    rules.write_text(re.sub(r"\b(for|keep_firing_for): \w+", r"\1: 1s", RULES.read_text()).replace("[5m]", "[5s]"))
+    targets = jobs(watched.pipeline.metrics_urls)
+    with LocalPrometheus(PROMETHEUS, targets, folder, free_port(), 1.0, rules=rules) as prometheus:
+        yield lambda check: bool(
+            prometheus.query(
+                f'ALERTS{{alertname="FreshetDataQualityFailed", check="{check}", alertstate="firing"}}',
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("check", "fault"),
+    [("duplicates", duplicated), ("clock", misdated), ("user_share", flooded), ("items", nonsensical)],
+)
+def test_a_broken_feed_freezes_training_fires_its_alert_and_is_over_by_itself(
+    check: str,
+    fault: Callable[[int, Interaction], list[Interaction]],
+    watched: Watched,
+    alerts: Callable[[str], bool],
+) -> None:
+    failing = partial(watched.total, "freshet_data_quality_state", check=check)
     frozen = partial(watched.total, "freshet_training_gate_failures_total", gate="data_quality")
     held = partial(watched.total, "freshet_training_round_seconds_count", stage="train")
-    assert failing() == 0
+    assert failing() == 0 and not alerts(check)
     before = frozen()
-    watched.send(4, copies=2)
-    watched.until(lambda: failing() == 1, "noticing the duplicates")
-    watched.send(1, copies=2)
+    watched.send(4, fault)
+    watched.until(lambda: failing() == 1, "noticing the fault")
+    watched.until(lambda: alerts(check), "firing the alert")
+    watched.send(1, fault)
     watched.until(lambda: frozen() > before, "refusing a round")
     rounds = held()
     watched.send(4)
     watched.until(lambda: failing() == 0, "passing again")
+    watched.until(lambda: not alerts(check), "the end of the alert")
+    watched.send(1)
     watched.until(lambda: held() > rounds, "training again")
 
 
