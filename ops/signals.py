@@ -166,7 +166,7 @@ class ScorerSignals:
         self._item_times: list[int] = []
         self._items: list[int] = []
         self._unknown: list[int] = []
-        self._new_items = 0
+        self._new_item_times: list[int] = []
         self._score_times: list[int] = []
         self._top1: list[float] = []
         self._margin: list[float] = []
@@ -192,7 +192,8 @@ class ScorerSignals:
         self._item_times.append(time_ms)
         self._items.append(self._bins.items.get(item, self._bins.size - 1))
         self._unknown.append(0 if in_vocabulary else 1)
-        self._new_items += first_met
+        if first_met:
+            self._new_item_times.append(time_ms)
 
     def ranked(self, time_ms: int, best: float, last: float) -> None:
         """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
@@ -239,8 +240,7 @@ class ScorerSignals:
             assert self._bins is not None  # `event` notes nothing without
             windows.add("item_popularity", self._item_times, self._items, self._bins.size, self._items_epoch)
             windows.add("unknown_item_rate", self._item_times, self._unknown, 2)
-            if self._new_items:
-                windows.total("new_items", self._item_times[-1], self._new_items)
+            windows.add_total("new_items", self._new_item_times)
         if self._score_times:
             assert self._scores is not None  # `ranked` notes nothing without
             for signal, values, edges in (

@@ -68,3 +68,15 @@ def test_a_scorer_counts_items_scores_and_pairs_under_their_model() -> None:
     assert paired_counts(record.counts["against_popularity m1"]) == PairedCounts(first=1, second=1)
     assert paired_counts(record.counts["against_previous m1"]) == PairedCounts(second=1)
     assert record.totals == {"new_items": 1}
+
+
+def test_new_items_count_in_the_windows_of_their_events_however_late_they_are_flushed() -> None:
+    signals = ScorerSignals(WindowCounter("s", WindowConfig()), ScorerMetrics(CollectorRegistry()))
+    signals.follow("m", ItemBins.fit({"a": 2}, top=1, tail=1), "b")
+    later = NOON + WindowConfig().window_ms
+    for time_ms, names in ((NOON, "xyz"), (later, "v")):
+        for name in names:
+            signals.event(name, time_ms, in_vocabulary=False, first_met=True)
+    signals.event("a", later, in_vocabulary=True)
+    signals.flush()
+    assert [record.totals for record in signals.windows.take()] == [{"new_items": 3}, {"new_items": 1}]

@@ -140,7 +140,7 @@ def test_a_null_value_forgets_the_user_also_when_old_events_are_replayed(
 def test_one_busy_user_cannot_fill_the_memory_between_checkpoints(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
-    config = UpdaterConfig(tmp_path, checkpoint_seconds=3600, checkpoint_users=50, poll_records=10)
+    config = UpdaterConfig(tmp_path, checkpoint_seconds=3600, checkpoint_users=50, poll_records=2)
     with running(config, kafka, plan):
         produce(kafka, plan, [interaction("u", f"i{n}", NOW + n) for n in range(200)])
         until(lambda: "u" in changelog_histories(kafka, plan.histories), "a checkpoint long before its time")
