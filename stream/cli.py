@@ -147,7 +147,7 @@ def scorer(
     device: Device = None,
     list_items: Annotated[int, typer.Option(min=1, help="Length of a recommended list.")] = 20,
     batch_refreshes: Annotated[int, typer.Option(min=1, help="Most refreshes scored together.")] = 512,
-    batch_seconds: Annotated[float, typer.Option(help="Longest wait for more of them.")] = 0.01,
+    batch_seconds: Annotated[float, typer.Option(help="Wait for more of them after the first.")] = 0.005,
     popularity_days: Annotated[float, typer.Option(help="Half-life of popularity, in days of event time.")] = 7.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
     window_seconds: WindowSeconds = 900.0,
@@ -157,7 +157,7 @@ def scorer(
 
     from model.device import pick_device
     from ops.metrics import ScorerMetrics, serve
-    from stream.process import prepare_process
+    from stream.process import end_process, prepare_process
     from stream.scorer import ScorerConfig, run_scorer
     from stream.scorer_watch import ScorerWatchConfig
     from stream.serving import ServingConfig
@@ -181,7 +181,7 @@ def scorer(
         healthy = run_scorer(config, _connection(bootstrap_servers), plan, metrics, chosen, stop)
     finally:
         server.close()
-    sys.exit(0 if healthy else 1)
+    end_process(0 if healthy else 1)
 
 
 @app.command()
@@ -225,7 +225,7 @@ def trainer(
     from ops.metrics import serve
     from ops.watch import WatchConfig
     from stream.fine_tune import FineTuneConfig
-    from stream.process import prepare_process
+    from stream.process import end_process, prepare_process
     from stream.trainer import TrainerConfig, run_trainer
 
     stop = prepare_process(_log_level)
@@ -260,7 +260,7 @@ def trainer(
         code = run_trainer(config, _connection(bootstrap_servers), plan, registry, stop)
     finally:
         server.close()
-    sys.exit(code)
+    end_process(code)
 
 
 @app.command()

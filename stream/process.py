@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import NoReturn
 
 from stream.supervisor import die_with_parent
 
-__all__ = ["prepare_process"]
+__all__ = ["end_process", "prepare_process"]
 
 # Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
 # passwords included.
@@ -47,3 +48,15 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     return stop
+
+
+def end_process(code: int) -> NoReturn:
+    """End a worker that has closed everything of its own.
+
+    The interpreter would go on for seconds, on a busy machine for longer than a supervisor waits, to take torch's and
+    Faust's objects apart one by one.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

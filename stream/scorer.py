@@ -1,6 +1,6 @@
 """The scorer: refreshes in, ranked lists out, by a Faust stream.
 
-    take a batch -> keep the newest refresh per user -> score on one thread -> send, await every delivery -> ack
+    take a batch -> keep the newest refresh per user -> score on one thread -> send -> shadow -> await delivery -> ack
 
 An offset is committed only after the lists of all records before it were delivered; a crash repeats lists, and a list
 that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
@@ -156,8 +156,11 @@ class Scorer:
         for message, error in rejected:
             letter = dead_letter(_record(message), error, "scorer", self._plan.message_bytes)
             deliveries.append(await producer.send(self._plan.dead_letters, **letter))
-        await asyncio.gather(*deliveries)
-        self._metrics.scoring["publish"].observe(time.perf_counter() - started)
+        delivered = asyncio.gather(*deliveries)
+        publish = self._metrics.scoring["publish"]
+        delivered.add_done_callback(lambda _: publish.observe(time.perf_counter() - started))
+        await loop.run_in_executor(self._executor, self.server.shadow, answers)
+        await delivered
         await loop.run_in_executor(self._executor, self.server.delivered, answers)
 
     def _answer(self, messages: Sequence[Any]) -> tuple[list[Answer], list[tuple[Any, Rejected]]]:

@@ -141,7 +141,7 @@ def in_treatment(user: bytes, share: float) -> bool:
 class Server:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`, then, once the brokers have its answers, `delivered`.
+    Every batch: `score`; `shadow` while its answers are on their way; `delivered` once the brokers have them.
     """
 
     def __init__(
@@ -172,9 +172,19 @@ class Server:
             for request, before in zip(requests, shown, strict=True)
         ]
         self._rank([answer for answer in answers if answer.request.reason != "forget"], models)
-        self._shadow(answers, models)
         self._encode(answers)
         return answers
+
+    def shadow(self, answers: Sequence[Answer]) -> None:
+        """Ask the other model what it would have shown: of some users of live, and of all of the candidate.
+
+        No list waits for it: what it finds is kept with the list, for the user's next event."""
+        live, previous, candidate = self._followed.live, self._followed.previous, self._followed.candidate
+        if live is not None and previous is not None and previous.version != live.version:
+            watched = [a for a in answers if a.model is live and self.watch.shadowed(a.request.user)]
+            self._shadow_with(previous, watched)
+        if live is not None and candidate is not None:
+            self._shadow_with(live, [a for a in answers if a.model is candidate])
 
     def delivered(self, answers: Iterable[Answer]) -> None:
         """The brokers have these: from now on they are what their users see."""
@@ -323,15 +333,6 @@ class Server:
         users_histories = (answer.request.history for answer in users)
         histories = Histories.pack(model.items, ((h.items, h.times_ms, h.strengths) for h in users_histories))
         return histories.lengths.tolist(), model.rank(histories, self.config.list_items)
-
-    def _shadow(self, answers: Iterable[Answer], models: Models) -> None:
-        """Ask the other model what it would have shown: of some users of live, and of all of the candidate."""
-        live, previous = models.live, models.previous
-        if live is not None and previous is not None and previous.version != live.version:
-            watched = [a for a in answers if a.model is live and self.watch.shadowed(a.request.user)]
-            self._shadow_with(previous, watched)
-        if live is not None and models.candidate is not None:
-            self._shadow_with(live, [a for a in answers if a.model is models.candidate])
 
     def _shadow_with(self, model: Recommender, users: list[Answer]) -> None:
         if not users:

@@ -71,6 +71,7 @@ class World:
         offsets = [request.offset for request in requests]
         self.lists.advance(0, min(offsets), max(offsets) + 1)
         answers = self.server.score(coalesce(requests))
+        self.server.shadow(answers)
         self.now_ms += 5
         self.server.delivered(answers)
         self.now_ms += 5

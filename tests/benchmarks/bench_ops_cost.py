@@ -191,7 +191,9 @@ def scorer(folder: Path, watched: bool) -> Callable[[], float]:
             started = time.thread_time()
             requests = [Request.decode(0, *one) for one in batch]
             lists.advance(0, batch[0][0], batch[-1][0] + 1)
-            server.delivered(server.score(requests))
+            answers = server.score(requests)
+            server.shadow(answers)
+            server.delivered(answers)
             spent += time.thread_time() - started
         started = time.thread_time()
         server.watch.show()
