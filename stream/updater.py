@@ -72,6 +72,7 @@ class UpdaterConfig:
     checkpoint_users: int = 20_000  # changed users, or refreshes on their way, in memory before one is due early
     poll_records: int = 5_000
     poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
+    turn_seconds: float = 0.01  # least time from one poll that brought something to the next
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
     transaction_seconds: float = 15.0
     repartition: Repartition = "off"  # strict: events that lie in another partition than their user's are sent there
@@ -86,6 +87,8 @@ class UpdaterConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.repartition not in get_args(Repartition):
             raise ValueError(f"repartition must be one of {get_args(Repartition)}, got {self.repartition!r}")
+        if self.turn_seconds < 0:
+            raise ValueError(f"turn_seconds must not be negative, got {self.turn_seconds}")
         if self.transaction_seconds < 1:
             raise ValueError(f"transaction_seconds must be at least 1, got {self.transaction_seconds}")
 
@@ -236,7 +239,7 @@ class Updater:
             self.close()
 
     def turn(self) -> None:
-        """Poll once, merge, send refreshes, checkpoint when due."""
+        """Poll once, merge, send refreshes, checkpoint when due; let records gather for the next poll."""
         restoring = bool(self._restorer)
         timeout_ms = 0 if restoring else int(self._config.poll_seconds * 1000)
         polled = self._consumer.poll(timeout_ms=timeout_ms)
@@ -244,6 +247,7 @@ class Updater:
             self._follow_moves()
         if restoring or self._restorer:
             self._finish_restores()
+        began = time.monotonic()
         batches = [*polled.items(), *(self._routed.poll().items() if self._routed else ())]
         if batches:
             self._crash("polled")
@@ -260,6 +264,8 @@ class Updater:
         if time.monotonic() >= self._checkpoint_due or max(held, len(self._refreshes)) >= self._config.checkpoint_users:
             self.checkpoint()
             self._report()
+        if batches:
+            time.sleep(max(began + self._config.turn_seconds - time.monotonic(), 0))
 
     def close(self) -> None:
         for close in (
