@@ -200,9 +200,11 @@ def run(
     against: str = "ease-recent",
     device: torch.device | None = None,
     progress: Progress = lambda doing, done: None,
-    on_row: Callable[[Row], None] = lambda row: None,
+    on_measured: Callable[[Row], None] = lambda row: None,
 ) -> Study:
-    """Train and measure `models` (None: those of `USUAL`) on the log at `path`; `on_row` gets each complete row.
+    """Train and measure `models` (None: those of `USUAL`) on the log at `path`.
+
+    `on_measured` gets a row each time one more of its seeds has been measured.
 
     Raises ValueError for an unknown model or protocol, or a log it cannot read.
     """
@@ -215,18 +217,21 @@ def run(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     data = load_dataset(path)
-    contest = _Contest(data, protocol, device or torch.device("cpu"), progress)
-    rows = []
-    for name in models:
-        row = contest.row(name, CONTENDERS[name], seeds)
-        on_row(row)
-        rows.append(row)
-    return Study(data.name, protocol, against, rows)
+    contest = _Contest(data, protocol, device or torch.device("cpu"), progress, on_measured)
+    return Study(data.name, protocol, against, [contest.row(name, CONTENDERS[name], seeds) for name in models])
 
 
 class _Contest:
-    def __init__(self, data: Dataset, protocol: Protocol, device: torch.device, progress: Progress) -> None:
-        self._data, self._protocol, self._device, self._progress = data, protocol, device, progress
+    def __init__(
+        self,
+        data: Dataset,
+        protocol: Protocol,
+        device: torch.device,
+        progress: Progress,
+        on_measured: Callable[[Row], None],
+    ) -> None:
+        self._data, self._protocol, self._device = data, protocol, device
+        self._progress, self._on_measured = progress, on_measured
         self._both = joined(data.middle, data.train)
 
     def row(self, name: str, contender: Contender, seeds: int) -> Row:
@@ -249,6 +254,7 @@ class _Contest:
             row.figures.append(figures)
             row.train_seconds.append(seconds)
             self._progress(label, 1.0)
+            self._on_measured(row)
         return row
 
     def _measure(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model.study import METRICS, Protocol, Study, run
+from model.study import METRICS, Protocol, Row, Study, run
 
 __all__ = ["evaluate"]
 
@@ -40,7 +40,7 @@ def evaluate(
             against=against,
             device=device,
             progress=lambda doing, done: bar.update(task, description=doing, completed=done),
-            on_row=lambda row: bar.console.print(f"{row.model}: done in {sum(row.train_seconds):.0f} s of training"),
+            on_measured=lambda row: bar.console.print(_newest(row), soft_wrap=True),
         )
     console.print(_table(study))
     if csv is not None:
@@ -48,6 +48,13 @@ def evaluate(
     if png is not None:
         study.write_png(png)
     return study
+
+
+def _newest(row: Row) -> str:
+    """What the row's newest seed came to: a study of hours that is cut short has told what it knows."""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(METRICS, row.means[-1], strict=True))
+    settings = "; ".join(f"{name} {value:g}" for name, value in row.settings[-1].items())
+    return f"{row.model} ({len(row.figures)}): {figures} [{settings}; {row.train_seconds[-1]:.0f} s of training]"
 
 
 def _table(study: Study) -> Table:

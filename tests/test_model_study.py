@@ -102,7 +102,7 @@ def test_a_study_finds_what_follows(tmp_path: Path, protocol: str) -> None:
         models=["popularity", "covisit"],
         seeds=2,
         against="popularity",
-        on_row=rows.append,
+        on_measured=rows.append,
     )
     assert [row.model for row in rows] == ["popularity", "covisit"] and len(rows[1].figures) == 1
     for interval in study.differences("covisit"):
@@ -123,6 +123,8 @@ def test_the_command_prints_one_table_and_writes_its_files(tmp_path: Path) -> No
     command = ["evaluate", str(tmp_path / "log.csv"), *chosen, "--against", "popularity", "--device", "cpu", *files]
     done = CliRunner().invoke(app, command, env={"COLUMNS": "240"})
     assert done.exit_code == 0, done.output
+    for name in names:  # each seed is told when it is done
+        assert f"{name} (1): Recall@10 " in done.output
     for column in (*METRICS, "coverage", "Gini", "novelty", "train (s)", "users/s"):
         assert column in done.output
     with (tmp_path / "out.csv").open() as file:
