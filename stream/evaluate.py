@@ -40,7 +40,7 @@ def evaluate(
             against=against,
             device=device,
             progress=lambda doing, done: bar.update(task, description=doing, completed=done),
-            on_measured=lambda row: bar.console.print(_newest(row), soft_wrap=True),
+            on_measured=lambda row: bar.console.print(_newest(row), soft_wrap=True, markup=False),
         )
     console.print(_table(study))
     if csv is not None:

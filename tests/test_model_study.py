@@ -124,7 +124,7 @@ def test_the_command_prints_one_table_and_writes_its_files(tmp_path: Path) -> No
     done = CliRunner().invoke(app, command, env={"COLUMNS": "240"})
     assert done.exit_code == 0, done.output
     for name in names:  # each seed is told when it is done
-        assert f"{name} (1): Recall@10 " in done.output
+        assert f"{name} (1): Recall@10 " in done.output and "s of training]" in done.output
     for column in (*METRICS, "coverage", "Gini", "novelty", "train (s)", "users/s"):
         assert column in done.output
     with (tmp_path / "out.csv").open() as file:
