@@ -72,14 +72,15 @@ class Denoiser(nn.Module):
 
     def middle(self, encoded: Tensor, steps: Tensor) -> Tensor:
         """From the encoded items [B, H] to the activations [B, H] that `decode` reads."""
-        return self.activate(encoded, self.embed(steps))
+        return self.activate(encoded + self.embed(steps))
 
     def embed(self, steps: Tensor) -> Tensor:
         """What steps [B] add to the first layer, with its bias: [B, H]."""
         return self.encode_step(self.step(step_embedding(steps, self.embedding).to(self.step.weight.dtype)))
 
-    def activate(self, encoded: Tensor, embedded: Tensor) -> Tensor:
-        activation = (encoded + embedded).tanh_()
+    def activate(self, encoded: Tensor) -> Tensor:
+        """From the first layer's sums [B, H], which it overwrites, to the activations [B, H] that `decode` reads."""
+        activation = encoded.tanh_()
         for layer in self.hidden:
             activation = layer(activation).tanh_()
         return activation

@@ -81,14 +81,20 @@ class HiddenChain:
     """The chain in hidden space for one frozen denoiser."""
 
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, prediction: str = "x0") -> None:
-        self._denoiser, self._schedule = denoiser, schedule
-        self._factors = [_step_factors(schedule, step, prediction) for step in range(schedule.steps)]
+        self._denoiser = denoiser
         with torch.no_grad():
             self._encode = denoiser.encode.weight.T.contiguous()  # [I, H]: a history gathers rows
             self._k = denoiser.encode.weight @ denoiser.decode.weight  # [H1, H2]
-            self._k_bias = denoiser.encode.weight @ denoiser.decode.bias  # [H1]
-            steps = torch.arange(schedule.steps, device=self._k.device)
-            self._embedded = denoiser.embed(steps)  # [T, H1]
+            k_bias = denoiser.encode.weight @ denoiser.decode.bias  # [H1]
+            embedded = denoiser.embed(torch.arange(schedule.steps, device=k_bias.device))  # [T, H1]
+            # s and u are the same for every user, so all that a step adds to the first layer is known beforehand.
+            self._steps: list[tuple[float, Tensor, float, float]] = []  # s, u W1 bo + step [H1], A, B
+            s, u = 1.0, 0.0
+            for step in reversed(range(schedule.steps)):
+                keep, add = _step_factors(schedule, step, prediction)
+                self._steps.append((s, embedded[step] + u * k_bias, keep, add))
+                s, u = keep * s, keep * u + add
+            self._s, self._u = s, u
 
     @torch.inference_mode()
     def run(self, columns: Tensor, weights: Tensor) -> HiddenState:
@@ -96,12 +102,12 @@ class HiddenChain:
         start = functional.embedding_bag(
             columns, self._encode, per_sample_weights=weights, mode="sum"
         )  # W1 x_0  [B, H]
-        s, u = 1.0, 0.0
-        v = start.new_zeros(len(start), self._denoiser.decode.in_features)
-        for step in reversed(range(self._schedule.steps)):
-            keep, add = self._factors[step]
-            encoded = torch.add(u * self._k_bias, start, alpha=s).addmm_(v, self._k.T)
-            activation = self._denoiser.activate(encoded, self._embedded[step])
-            s, u = keep * s, keep * u + add
-            v.mul_(keep).add_(activation, alpha=add)
-        return HiddenState(s, v, u)
+        v: Tensor | None = None  # zero before the first step
+        for s, offset, keep, add in self._steps:
+            encoded = torch.add(offset, start, alpha=s)
+            if v is not None:
+                encoded.addmm_(v, self._k.T)
+            activation = self._denoiser.activate(encoded)
+            v = activation.mul_(add) if v is None else v.mul_(keep).add_(activation, alpha=add)
+        assert v is not None  # a schedule has a step
+        return HiddenState(self._s, v, self._u)
