@@ -65,7 +65,7 @@ def save_artifact(address: str, learner: Learner, manifest: Manifest, beside: Ma
 
     Raises `ArtifactError`.
     """
-    serving = {f"average.{name}": value for name, value in learner.average.state_dict().items()}
+    serving = {f"average.{name}": value for name, value in learner.served.state_dict().items()}
     if learner.neighbours is not None and learner.neighbour_weights is not None:
         serving |= {"neighbours": learner.neighbours, "neighbour_weights": learner.neighbour_weights}
     learning = {f"denoiser.{name}": value for name, value in learner.denoiser.state_dict().items()}

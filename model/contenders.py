@@ -112,7 +112,7 @@ def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[fl
 
         def shared(share: float) -> Recommender:
             mixed = replace(config, item_item=replace(config.item_item, share=share))
-            served = copy.deepcopy(learner.average if config.ema else learner.denoiser)
+            served = copy.deepcopy(learner.served)
             return Recommender("study", data.items, mixed, served, neighbours, weights)
 
         if chosen is not None:

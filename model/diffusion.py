@@ -69,9 +69,9 @@ class DiffusionObjective(nn.Module):
         schedule, config = self.schedule, self.config
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         signal, deviation = schedule.signal[steps, None], schedule.noise[steps, None]
-        x_t = torch.addcmul(signal * x0, deviation, noise)
+        goal = target if config.prediction == "x0" else noise.clone()
+        x_t = noise.mul_(deviation).addcmul_(x0, signal)
         predicted = self.network(x_t, steps, generator).float()
-        goal = target if config.prediction == "x0" else noise
         error = nn.functional.mse_loss(predicted, goal, reduction="none").mean(1)
         losses = error
         if config.reweight and config.prediction == "x0":

@@ -220,9 +220,12 @@ class Learner:
             loss, losses, relative = objective(example.x0, example.target, steps, weights, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), _CLIP_NORM)
-        if not bool(torch.isfinite(norm)):
+        gradients = [parameter.grad for parameter in self.denoiser.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not (length := float(norm)) < float("inf"):
             return None
+        if length > _CLIP_NORM:  # rarely: the pass over all gradients is worth the question
+            torch._foreach_mul_(gradients, _CLIP_NORM / length)
         self.optimizer.step()
         self.step_sampler.record(*_gathered(steps, losses.float()))
         self.updates += 1
@@ -231,8 +234,10 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
+        if not self.config.ema:
+            return
         # Early on the average follows faster, so that it never carries the random start for long.
-        decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates)) if self.config.ema else 0.0
+        decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
         own: list[Tensor] = list(self.denoiser.parameters())
         average: list[Tensor] = list(self.average.parameters())
         torch._foreach_lerp_(average, own, 1 - decay)
@@ -315,9 +320,14 @@ class Learner:
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
+    @property
+    def served(self) -> Network:
+        """The averaged weights, or the last ones where none are averaged."""
+        return self.average if self.config.ema else self.denoiser
+
     def recommender(self, version: str) -> Recommender:
-        """A frozen copy of the averaged weights. Raises `ModelError` when they are not finite."""
-        served = copy.deepcopy(self.average if self.config.ema else self.denoiser)
+        """A frozen copy of the weights that serve. Raises `ModelError` when they are not finite."""
+        served = copy.deepcopy(self.served)
         return Recommender(version, self.items, self.config, served, self.neighbours, self.neighbour_weights)
 
 
