@@ -236,13 +236,17 @@ _BY_NAME = {metric.name: metric for metric in CATALOGUE}
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
+_FEW = 8  # values that are quicker observed one by one
+
 
 class BatchHistogram(Histogram):
     """A histogram that can take a whole batch at once, for paths where a call per event costs too much."""
 
     def observe_many(self, values: Sequence[float] | npt.NDArray[np.float64]) -> None:
         """The same as `observe` of each value. Values must not be NaN."""
-        if len(values) == 0:
+        if len(values) < _FEW:
+            for value in values:
+                self.observe(float(value))
             return
         amounts = np.asarray(values, dtype=np.float64)
         places = np.searchsorted(np.asarray(self._upper_bounds), amounts, side="left")  # bounds are inclusive
@@ -250,6 +254,31 @@ class BatchHistogram(Histogram):
             if count:
                 self._buckets[place].inc(count)
         self._sum.inc(float(amounts.sum()))
+
+
+class Tally:
+    """What a batch counts and observes, one metric call each at the end of it instead of one per event."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Counter, float] = {}
+        self._values: dict[BatchHistogram, list[float]] = {}
+
+    def inc(self, counter: Counter, amount: float = 1.0) -> None:
+        self._counts[counter] = self._counts.get(counter, 0.0) + amount
+
+    def observe(self, histogram: BatchHistogram, value: float) -> None:
+        values = self._values.get(histogram)
+        if values is None:
+            values = self._values[histogram] = []
+        values.append(value)
+
+    def flush(self) -> None:
+        for counter, amount in self._counts.items():
+            counter.inc(amount)
+        for histogram, values in self._values.items():
+            histogram.observe_many(values)
+        self._counts.clear()
+        self._values.clear()
 
 
 class Family(Generic[M]):

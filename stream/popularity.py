@@ -96,6 +96,18 @@ class Popularity:
                     break
         return found
 
+    def rank(self, item: str, exclude: Container[str], count: int) -> int:
+        """1-based rank of `item` in `top(exclude, count)`; one past the `count` when it is not there."""
+        rank = 1
+        for other in self._top:
+            if other not in exclude:
+                if other == item:
+                    return rank
+                rank += 1
+                if rank > count:
+                    break
+        return count + 1
+
     def dump(self) -> bytes:
         """What can be ranked, to survive a restart."""
         self._take_top()

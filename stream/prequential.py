@@ -7,8 +7,7 @@ difference is the model's doing: when both fall, demand moved; when only the mod
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -45,8 +44,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ShownList)
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     outcome: Outcome
     rank: int  # 1-based; one past the list for a miss, 0 when the event says nothing about the list
 

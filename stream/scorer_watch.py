@@ -1,20 +1,23 @@
 """What a scorer tells of its lists: to the drift monitor's windows, to its own detectors, to the metrics.
 
-Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. What costs much per list is
-taken from a fixed share of the users, by hash, so that one user's consecutive lists are all in or all out.
+Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. The figures of lists are taken
+from a fixed share of the users, by hash, so that one user's consecutive lists are all in or all out. Ranking with the
+previous model is bounded by the clock: a verdict needs a number of pairs, however many lists there are.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from model.recommend import Recommender
 from ops.beyond_accuracy import ItemPopularity, ListWindow
 from ops.detectors import Adwin, McNemarEvidence
-from ops.metrics import ScorerMetrics
+from ops.metrics import ScorerMetrics, Tally
 from ops.quality import OutcomeWatch, QualityConfig
 from ops.signals import ScorerSignals
 from ops.windows import WindowConfig, WindowCounter
@@ -22,6 +25,8 @@ from stream.monitor_windows import worker_name
 from stream.reference import Reference
 
 __all__ = ["ScorerWatch", "ScorerWatchConfig"]
+
+_User = TypeVar("_User")
 
 HIT_RANKS = 10  # what counts as a hit in every comparison of two lists
 
@@ -37,16 +42,17 @@ _FIGURES = {  # gauge -> figure of `ops.beyond_accuracy.ListFigures`
 
 @dataclass(frozen=True)
 class ScorerWatchConfig:
-    shadow_share: float = 0.1  # of the users, also ranked by the previous model
+    shadow_per_second: float = 20.0  # most users also ranked by the previous model
     figures_share: float = 0.1  # of the users, whose lists coverage and its like are taken from
     distance_every: int = 10  # one in so many of those lists, for the distance inside them
     windows: WindowConfig = field(default_factory=WindowConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
 
     def __post_init__(self) -> None:
-        for name in ("shadow_share", "figures_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.shadow_per_second < 0:
+            raise ValueError(f"shadow_per_second must not be negative, got {self.shadow_per_second}")
+        if not 0 <= self.figures_share <= 1:
+            raise ValueError(f"figures_share must be in [0, 1], got {self.figures_share}")
         if self.distance_every < 1:
             raise ValueError(f"distance_every must be at least 1, got {self.distance_every}")
 
@@ -63,6 +69,10 @@ class ScorerWatch:
         self._lists: dict[str, ListWindow] = {}
         self._catalogues: dict[str, int] = {}
         self._taken = 0
+        self._tally = Tally()
+        self._allowance = self._most_shadowed = max(config.shadow_per_second, 1.0) if config.shadow_per_second else 0.0
+        self._allowed_at = -math.inf
+        self._random = random.Random(0)
 
     def follow(
         self,
@@ -93,9 +103,9 @@ class ScorerWatch:
     # -- before a list: what the event says of the one before ----------------------------------------------------------
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool) -> None:
-        self._metrics.item_events["in_vocabulary" if in_vocabulary else "out_of_vocabulary"].inc()
+        self._tally.inc(self._metrics.item_events["in_vocabulary" if in_vocabulary else "out_of_vocabulary"])
         if first_met:
-            self._metrics.new_items.inc()
+            self._tally.inc(self._metrics.new_items)
         self.signals.event(item, time_ms, in_vocabulary, first_met)
 
     def control(self, user: bytes, time_ms: int, rank: int, popularity: int, previous: int | None) -> None:
@@ -123,9 +133,19 @@ class ScorerWatch:
 
     # -- a list --------------------------------------------------------------------------------------------------------
 
-    def shadowed(self, user: bytes) -> bool:
-        """Is this user also ranked by the previous model?"""
-        return _hash(b"freshet-shadow:", user) < self.config.shadow_share
+    def shadowed(self, users: Sequence[_User], now: float) -> Sequence[_User]:
+        """Which of `users` are also ranked by the previous model, at `now` seconds: a sample, or nobody.
+
+        A large batch waits until a second's allowance can be spent at once, for a model asked of few costs nearly as
+        much as one asked of many.
+        """
+        self._allowance += (now - self._allowed_at) * self.config.shadow_per_second if self._most_shadowed else 0.0
+        self._allowance, self._allowed_at = min(self._allowance, self._most_shadowed), now
+        wanted = min(len(users), int(self._most_shadowed))
+        if not wanted or self._allowance < wanted:
+            return ()
+        self._allowance -= wanted
+        return self._random.sample(users, wanted)
 
     def published(
         self, user: bytes, time_ms: int, variant: str, items: Sequence[str], model: Recommender | None
@@ -151,6 +171,7 @@ class ScorerWatch:
         """Close the books: what was noted goes to the windows, and the gauges are set."""
         metrics = self._metrics
         self.signals.flush()
+        self._tally.flush()
         metrics.rollback_evidence_ratio.set(self._evidence.ratio)
         for variant, ratio in self._outcomes.cusum_ratios.items():
             metrics.prequential_cusum_ratio[variant].set(ratio)

@@ -14,7 +14,7 @@ import msgspec
 from model.batch import Histories
 from model.errors import NonFiniteScores
 from model.recommend import Ranked, Recommender
-from ops.metrics import ScorerMetrics
+from ops.metrics import ScorerMetrics, Tally
 from state import codec
 from state.history import History
 from stream.popularity import Popularity
@@ -150,6 +150,7 @@ class Server:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
         self.watch = ScorerWatch(config.watch, metrics)
+        self._tally = Tally()
         self._followed = self.models
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._load_popularity()
@@ -173,16 +174,17 @@ class Server:
         ]
         self._rank([answer for answer in answers if answer.request.reason != "forget"], models)
         self._encode(answers)
+        self._tally.flush()
         return answers
 
     def shadow(self, answers: Sequence[Answer]) -> None:
-        """Ask the other model what it would have shown: of some users of live, and of all of the candidate.
+        """Ask the other model what it would have shown: some users of live, and all of the candidate.
 
         No list waits for it: what it finds is kept with the list, for the user's next event."""
         live, previous, candidate = self._followed.live, self._followed.previous, self._followed.candidate
         if live is not None and previous is not None and previous.version != live.version:
-            watched = [a for a in answers if a.model is live and self.watch.shadowed(a.request.user)]
-            self._shadow_with(previous, watched)
+            served = [answer for answer in answers if answer.model is live]
+            self._shadow_with(previous, self.watch.shadowed(served, self._clock()))
         if live is not None and candidate is not None:
             self._shadow_with(live, [a for a in answers if a.model is candidate])
 
@@ -194,12 +196,12 @@ class Server:
             request = answer.request
             for arrived_ms in request.arrivals_ms:
                 seconds = max(now - arrived_ms / 1000, 0)
-                self._metrics.event_to_recommendation.observe(seconds)
+                self._tally.observe(self._metrics.event_to_recommendation, seconds)
                 watch.signals.delivered(request.history.newest_ms, seconds)
             if answer.value is None:
                 shown[request.user] = None
                 continue
-            self._metrics.recommendations_published[answer.variant].inc()
+            self._tally.inc(self._metrics.recommendations_published[answer.variant])
             names = tuple(item.item for item in answer.items)
             seen_ms = request.history.newest_ms
             watch.published(request.user, seen_ms, answer.variant, names, answer.model)
@@ -217,6 +219,7 @@ class Server:
                 answer.shadow,
                 answer.experiment,
             )
+        self._tally.flush()
         self._lists.put(shown)
 
     def _count_in(self, answer: Answer) -> None:
@@ -232,52 +235,53 @@ class Server:
     def _judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
         if not request.new:
             return
-        metrics, live = self._metrics, models.live
+        live, arrived_ms = models.live, request.arrivals_ms[-1] if request.arrivals_ms else 0
         variant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
         judged_by = models.candidate if slot == "candidate" else live
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
-        fresh = {event.item for event in request.new if not event.repeat}
-        known = set(request.history.items) - fresh
-        arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
-        popular: list[str] | None = None
+        masked: set[str] | None = None
         for event in request.new:
             if live is not None:
-                first_met = event.item not in live.items and event.item not in self.popularity
-                self.watch.event(event.item, event.time_ms, event.item in live.items, first_met)
+                in_vocabulary = event.item in live.items
+                first_met = not in_vocabulary and event.item not in self.popularity
+                self.watch.event(event.item, event.time_ms, in_vocabulary, first_met)
             judgement = judge_event(event, shown, arrived_ms, vocabulary, arrived_ms - self.config.shown_ms)
-            metrics.prequential_events[variant, judgement.outcome].inc()
+            self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:
                 continue
             rank = _miss_past_every_bucket(judgement.rank, judgement.outcome == "hit")
             self._observe(variant, slot, rank)
             if variant == "popularity":
                 continue
-            if popular is None:
-                popular = [item for item, _ in self.popularity.top(known, self.config.list_items)]
-            popular_rank = self._paired("popularity", slot, event.item, popular)
+            if masked is None:  # what the list shown could not hold: the history before these events
+                masked = set(request.history.items) - {event.item for event in request.new if not event.repeat}
+            length = self.config.list_items
+            popular_rank = self._paired("popularity", slot, self.popularity.rank(event.item, masked, length), length)
             shadow_slot = models.slot(shown.shadow_version)
             if variant == "control" and slot == "live":
                 previous = None
                 if shadow_slot == "previous":
-                    previous = self._paired("previous_shadow", "previous", event.item, shown.shadow)
+                    length = len(shown.shadow)
+                    previous = self._paired("previous_shadow", "previous", rank_of(event.item, shown.shadow), length)
                 self.watch.control(request.user, event.time_ms, rank, popular_rank, previous)
             elif variant == "treatment" and slot == "candidate":
                 stood_in = None if shadow_slot != "live" else _rank_or_miss(event.item, shown.shadow)
                 self.watch.treatment(request.user, event.time_ms, shown.version, rank, stood_in)
         self.popularity.add_all((event.item, event.time_ms) for event in request.new)
 
-    def _paired(self, variant: str, slot: str, item: str, items: Sequence[str]) -> int:
-        """What a list that was not shown says to the same event."""
-        rank = _rank_or_miss(item, items)
-        self._metrics.prequential_events[variant, "hit" if rank < _MISS_RANK else "miss"].inc()
+    def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
+        """What a list of `length` items that was not shown says to the same event."""
+        hit = rank <= length
+        self._tally.inc(self._metrics.prequential_events[variant, "hit" if hit else "miss"])
+        rank = _miss_past_every_bucket(rank, hit)
         self._observe(variant, slot, rank)
         return rank
 
     def _observe(self, variant: str, slot: str, rank: int) -> None:
-        self._metrics.prequential_rank[variant, slot].observe(rank)
+        self._tally.observe(self._metrics.prequential_rank[variant, slot], rank)
         if rank <= _NDCG_RANKS:
-            self._metrics.prequential_ndcg[variant, slot].inc(1 / math.log2(1 + rank))
+            self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
 
     # -- ranking -------------------------------------------------------------------------------------------------------
 
@@ -323,7 +327,7 @@ class Server:
                 if not answer.items:
                     continue
                 best, last = answer.items[0].score, answer.items[-1].score
-                top_score.observe(best)
+                self._tally.observe(top_score, best)
                 if slot == "live" and answer.request.reason == "event":
                     self.watch.signals.ranked(answer.request.history.newest_ms, best, last)
         return []
@@ -334,7 +338,7 @@ class Server:
         histories = Histories.pack(model.items, ((h.items, h.times_ms, h.strengths) for h in users_histories))
         return histories.lengths.tolist(), model.rank(histories, self.config.list_items)
 
-    def _shadow_with(self, model: Recommender, users: list[Answer]) -> None:
+    def _shadow_with(self, model: Recommender, users: Sequence[Answer]) -> None:
         if not users:
             return
         try:

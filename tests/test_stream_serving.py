@@ -288,8 +288,8 @@ class TestWatching:
         return found
 
     @staticmethod
-    def everybody(share: float) -> ServingConfig:
-        return ServingConfig(3, watch=ScorerWatchConfig(shadow_share=share, figures_share=1.0))
+    def everybody(shadow: float) -> ServingConfig:
+        return ServingConfig(3, watch=ScorerWatchConfig(shadow_per_second=shadow, figures_share=1.0))
 
     def test_the_previous_model_answers_the_same_event(self, world: World) -> None:
         world.server = Server(self.everybody(1.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
@@ -302,6 +302,20 @@ class TestWatching:
         assert world.count("prequential_rank_count", variant="previous_shadow", slot="previous") == 1
         assert world.count("prequential_events_total", variant="previous_shadow", outcome="hit") == 1
         assert world.count("rollback_evidence_ratio") > 0.001
+
+    def test_the_previous_model_is_asked_by_the_clock_not_by_the_lists(self, world: World) -> None:
+        world.server = Server(self.everybody(4.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
+        world.server.models = Models(live=Fixed("v2", "abcdefgh"), previous=Fixed("v1", "hgfedcba"))
+
+        def shadowed(users: int) -> int:
+            answers = world.serve(*(world.request(f"u{n}", "d") for n in range(users)))
+            return sum(answer.shadow != () for answer in answers)
+
+        assert [shadowed(100), shadowed(100), shadowed(1)] == [4, 0, 0]
+        world.now_ms += 500
+        assert [shadowed(100), shadowed(1), shadowed(1), shadowed(1)] == [0, 1, 1, 0]
+        world.now_ms += 60_000
+        assert [shadowed(3), shadowed(3)] == [3, 0]
 
     def test_nobody_is_asked_of_a_previous_model_that_is_live_again(self, world: World) -> None:
         world.server = Server(self.everybody(1.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
