@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.batch import Histories, Padded
 from model.config import ModelConfig
@@ -30,6 +31,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 _SCORES_PER_BLOCK = 1 << 24  # dense scores held at a time: 64 MiB
 _PLACES_PER_BLOCK = 1 << 22  # padded history places held at a time
 _ITEMS_PER_BLOCK = 1 << 17  # catalogues larger than this are scored in parts
+_DENSE_ITEMS = 4096  # catalogues up to this hold the item-item term as a matrix: 64 MiB at most
 _RUN = 64  # neighbouring items whose best stands for them all while the K best are looked for
 _NEIGHBOURS_PER_BLOCK = 1 << 21  # neighbours of histories gathered at a time: 24 MiB with their weights
 
@@ -156,11 +158,12 @@ class Recommender:
             # s x_0 is left out: it is zero except at seen items, which are masked.
             block = self._output.scores(state.v, state.u, first, last)
             if near is not None and spread is not None:
-                mean, deviation = spread
-                block.sub_(mean).mul_((1 - share) / deviation)
-                near.add(block, first, share)
-            inside = (seen >= first) & (seen < last)
-            block[seen_users[inside], seen[inside] - first] = -torch.inf
+                near.mix_into(block, first, share, *spread)
+            if last - first == len(self.items):
+                block[seen_users, seen] = -torch.inf
+            else:
+                inside = (seen >= first) & (seen < last)
+                block[seen_users[inside], seen[inside] - first] = -torch.inf
             yield first, block
 
     def _input(self, histories: Histories) -> tuple[Tensor, Tensor]:
@@ -247,9 +250,16 @@ class _ItemItem:
     def __init__(self, neighbours: Tensor, weights: Tensor, half_life: float) -> None:
         self.neighbours, self.weights, self.half_life = neighbours, weights, half_life  # [I, N] twice
         self.reach = int(np.ceil(10 * half_life))  # an exponential forgets: 2^-10 of the newest is left there
+        # Whole rows of a small catalogue are added up faster than their neighbours are looked up.
+        self.dense: Tensor | None = None  # [I, I]
+        if len(neighbours) <= _DENSE_ITEMS:
+            empty = torch.zeros(len(neighbours), len(neighbours), device=weights.device)
+            self.dense = empty.scatter_add_(1, neighbours, weights)
 
     def prepare(self, histories: Histories) -> _Near:
         batch = histories.padded(self.neighbours.device)
+        if not batch.columns.shape[1]:
+            batch = _one_empty_place(batch)
         place = torch.arange(batch.columns.shape[1], device=self.neighbours.device).float()
         return _Near(self, batch.columns, torch.exp2(-place / self.half_life) * batch.strengths * batch.valid)
 
@@ -271,21 +281,27 @@ class _Near:
         self._deviation = (total[:, 1:] / max(items, 1) - mean.square()).clamp(min=1e-12).sqrt().float()
 
     def _sums(self, first: int, last: int) -> Tensor:
+        term = self._term
+        if term.dense is not None:
+            rows = term.dense[:, first:last]
+            return functional.embedding_bag(self._columns, rows, per_sample_weights=self._weights, mode="sum")
         sums = torch.zeros(len(self._columns), last - first, device=self._columns.device)
-        whole = first == 0 and last == len(self._term.neighbours)
-        width = self._term.neighbours.shape[1]
+        whole = first == 0 and last == len(term.neighbours)
+        width = term.neighbours.shape[1]
         positions = max(_NEIGHBOURS_PER_BLOCK // max(len(self._columns) * width, 1), 1)
         for start in range(0, self._columns.shape[1], positions):
             columns = self._columns[:, start : start + positions]
-            neighbours = (self._term.neighbours[columns] - first).flatten(1)  # [B, P N]
-            values = (self._term.weights[columns] * self._weights[:, start : start + positions, None]).flatten(1)
+            neighbours = term.neighbours[columns].flatten(1)  # [B, P N]
+            values = term.weights[columns].mul_(self._weights[:, start : start + positions, None]).flatten(1)
             if not whole:
+                neighbours -= first
                 inside = (neighbours >= 0) & (neighbours < last - first)
-                neighbours, values = neighbours.clamp(0, last - first - 1), values * inside
+                neighbours, values = neighbours.clamp_(0, last - first - 1), values.mul_(inside)
             sums.scatter_add_(1, neighbours, values)
         return sums
 
-    def add(self, block: Tensor, first: int, share: float) -> None:
-        """Add the term's z-scores times `share` to a block of scores in place."""
+    def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
+        """Make a block of scores z-scores, by their `mean` and `deviation` [B, 1], and mix the term's into them."""
         sums = self._whole if self._whole is not None else self._sums(first, first + block.shape[1])
-        block.add_((sums - self._mean) * (share / self._deviation))
+        own, near = (1 - share) / deviation, share / self._deviation
+        block.mul_(own).addcmul_(sums, near).sub_(mean * own + self._mean * near)

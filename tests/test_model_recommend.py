@@ -50,6 +50,16 @@ def test_blocks_of_users_and_of_items_change_nothing(learner: Learner, monkeypat
     torch.testing.assert_close(recommender.scores(world()), dense, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("block", [7, 1 << 17])
+def test_the_item_item_term_of_large_catalogues_is_that_of_small_ones(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(model.recommend, "_ITEMS_PER_BLOCK", block)
+    dense = learner.recommender("v").scores(world())
+    monkeypatch.setattr(model.recommend, "_DENSE_ITEMS", 0)
+    torch.testing.assert_close(learner.recommender("v").scores(world()), dense, rtol=1e-4, atol=1e-5)
+
+
 def test_the_mix_is_of_standard_scores(learner: Learner) -> None:
     def scores(share: float) -> torch.Tensor:
         config = replace(learner.config, item_item=replace(learner.config.item_item, share=share))
