@@ -7,8 +7,8 @@ number of newest lists, one per user.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ def spread_of(counts: npt.ArrayLike) -> float:
     return float(total * (total - 1) / alike) if alike else math.inf
 
 
-def list_churn(before: Sequence[str], after: Sequence[str]) -> float:
+def list_churn(before: Collection[str], after: Collection[str]) -> float:
     """1 minus the Jaccard similarity of two lists of one user.
 
     >>> list_churn(["a", "b"], ["b", "c"])
@@ -82,21 +82,23 @@ class ItemPopularity:
     """What lists are measured against: each item's share of all interactions in bits, and its rank as a percentile.
 
     >>> popularity = ItemPopularity.of({"a": 2, "b": 1, "c": 1})
-    >>> popularity.bits["a"], popularity.bits["b"], popularity.percentiles["a"]
-    (1.0, 2.0, 1.0)
+    >>> popularity.items["a"], popularity.items["b"], popularity.unknown
+    ((1.0, 1.0), (2.0, 0.3333333333333333), (2.0, 0.0))
     """
 
-    bits: Mapping[str, float]
-    percentiles: Mapping[str, float]
-    rarest: float  # bits of an item it does not know
+    items: Mapping[str, tuple[float, float]]  # (bits, percentile)
+    unknown: tuple[float, float]  # of an item it does not know
 
     @staticmethod
     def of(counts: Mapping[str, float]) -> ItemPopularity:
         total = sum(counts.values())
         ranked = sorted(counts, key=lambda item: (counts[item], item))
-        bits = {item: -math.log2(counts[item] / total) for item in ranked if counts[item] > 0}
-        percentiles = {item: (place + 1) / len(ranked) for place, item in enumerate(ranked)}
-        return ItemPopularity(bits, percentiles, max(bits.values(), default=0.0))
+        rarest = max((-math.log2(count / total) for count in counts.values() if count > 0), default=0.0)
+        items = {
+            item: (-math.log2(counts[item] / total) if counts[item] > 0 else rarest, place / len(ranked))
+            for place, item in enumerate(ranked, 1)
+        }
+        return ItemPopularity(items, (rarest, 0.0))
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class ListFigures:
 
 @dataclass(frozen=True)
 class _Shown:
-    items: tuple[str, ...]
+    items: frozenset[str]
     novelty: float
     popularity: float
     churn: float | None  # None: the user's first list
@@ -135,7 +137,7 @@ class ListWindow:
             raise ValueError(f"lists must be at least 1, got {lists}")
         self._limit = lists
         self._lists: OrderedDict[bytes, _Shown] = OrderedDict()
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}  # in how many of the lists
         self._novelty = self._popularity = self._churn = 0.0
         self._churned = 0
         self._distances: deque[float] = deque(maxlen=1000)
@@ -148,34 +150,44 @@ class ListWindow:
         vectors: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """A user's new list; `vectors` [k, d] represent its items when their distance is wanted."""
-        bits, rarest, percentiles = popularity.bits, popularity.rarest, popularity.percentiles
-        length = max(len(items), 1)
+        names, known, unknown = frozenset(items), popularity.items, popularity.unknown
+        bits = percentiles = 0.0
+        for item in names:
+            own_bits, percentile = known.get(item, unknown)
+            bits += own_bits
+            percentiles += percentile
+        length = max(len(names), 1)
         before = self._lists.pop(user, None)
-        if before is not None:
-            self._count(before, -1)
-        shown = _Shown(
-            tuple(items),
-            sum([bits.get(item, rarest) for item in items]) / length,
-            sum([percentiles.get(item, 0.0) for item in items]) / length,
-            None if before is None else list_churn(before.items, items),
-        )
+        churn = None if before is None else list_churn(before.items, names)
+        shown = _Shown(names, bits / length, percentiles / length, churn)
         self._lists[user] = shown
-        self._count(shown, 1)
+        if before is not None:
+            self._add_up(before, -1)
+        self._add_up(shown, 1)
+        gone = frozenset() if before is None else before.items
+        self._count(names - gone, 1)
+        self._count(gone - names, -1)
         if len(self._lists) > self._limit:
-            self._count(self._lists.popitem(last=False)[1], -1)
+            _, oldest = self._lists.popitem(last=False)
+            self._add_up(oldest, -1)
+            self._count(oldest.items, -1)
         if vectors is not None:
             self._distances.append(intra_list_distance(vectors))
 
-    def _count(self, shown: _Shown, sign: int) -> None:
+    def _add_up(self, shown: _Shown, sign: int) -> None:
         self._novelty += sign * shown.novelty
         self._popularity += sign * shown.popularity
         if shown.churn is not None:
             self._churn += sign * shown.churn
             self._churned += sign
+
+    def _count(self, items: frozenset[str], sign: int) -> None:
         counts = self._counts
-        for item in shown.items:
-            counts[item] += sign
-            if not counts[item]:
+        for item in items:
+            count = counts.get(item, 0) + sign
+            if count:
+                counts[item] = count
+            else:
                 del counts[item]
 
     def figures(self, vocabulary: int) -> ListFigures:

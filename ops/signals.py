@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -207,7 +208,7 @@ class ScorerSignals:
         """A list that `model` made for a history whose newest event is at `time_ms`."""
         times, bins = self._shown.setdefault(model, ([], []))
         times += [time_ms] * len(items)
-        bins += [zlib.crc32(item.encode()) % SHOWN_BINS for item in items]
+        bins += [_shown_bin(item) for item in items]
 
     def delivered(self, time_ms: int, seconds: float) -> None:
         """A list reached the topic so long after its event's arrival."""
@@ -258,6 +259,11 @@ class ScorerSignals:
         for model, (times, shown) in self._shown.items():
             windows.add("shown", times, shown, SHOWN_BINS, model)
         self._clear()
+
+
+@lru_cache(maxsize=100_000)
+def _shown_bin(item: str) -> int:
+    return zlib.crc32(item.encode()) % SHOWN_BINS
 
 
 def paired_counts(table: Sequence[int]) -> PairedCounts:

@@ -151,6 +151,15 @@ def scorer(
     popularity_days: Annotated[float, typer.Option(help="Half-life of popularity, in days of event time.")] = 7.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
     window_seconds: WindowSeconds = 900.0,
+    judged_per_second: Annotated[
+        float, typer.Option(min=0, help="Most users whose last list is judged by their new events; 0 for none.")
+    ] = 500.0,
+    shadow_per_second: Annotated[
+        float, typer.Option(min=0, help="Most users also ranked by the previous model; 0 for none.")
+    ] = 20.0,
+    figures_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the users, whose lists coverage and its like are taken from.")
+    ] = 0.1,
 ) -> None:
     """Refreshes in, ranked lists out; takes new models over as they are announced."""
     from prometheus_client import CollectorRegistry
@@ -163,7 +172,7 @@ def scorer(
     from stream.serving import ServingConfig
 
     stop = prepare_process(_log_level)
-    watch = ScorerWatchConfig(windows=_windows(window_seconds))
+    watch = ScorerWatchConfig(judged_per_second, shadow_per_second, figures_share, windows=_windows(window_seconds))
     serving = ServingConfig(list_items, int(popularity_days * 86_400_000), watch=watch)
     config = ScorerConfig(
         state_dir,

@@ -22,7 +22,8 @@ class Popularity:
     count less. `kept` items can be ranked; of more than `most_items` the lighter half is forgotten.
 
     >>> popularity = Popularity(half_life_ms=1000)
-    >>> popularity.add_all([("old", 0), ("old", 0), ("new", 2000)])
+    >>> for item, time_ms in [("old", 0), ("old", 0), ("new", 2000)]:
+    ...     popularity.add(item, time_ms)
     >>> popularity.refresh()
     >>> popularity.top(exclude=(), count=2)
     [('new', 1.0), ('old', 0.5)]
@@ -47,17 +48,16 @@ class Popularity:
     def __contains__(self, item: str) -> bool:
         return item in self._weights
 
-    def add_all(self, items: Iterable[tuple[str, int]]) -> None:
-        """Count (item, event time in milliseconds) pairs. Lists stay as they are until `refresh`."""
-        for item, time_ms in items:
-            exponent = (time_ms - self._origin_ms) / self._half_life_ms
-            if exponent > _LARGEST_EXPONENT:
-                self._move_origin(time_ms)
-                exponent = 0.0
-            self._newest_ms = max(self._newest_ms, time_ms)
-            self._weights[item] = self._weights.get(item, 0.0) + 2.0**exponent
-            self._changed.add(item)
-            self._events += 1
+    def add(self, item: str, time_ms: int) -> None:
+        """Count an event at `time_ms` of event time. Lists stay as they are until `refresh`."""
+        exponent = (time_ms - self._origin_ms) / self._half_life_ms
+        if exponent > _LARGEST_EXPONENT:
+            self._move_origin(time_ms)
+            exponent = 0.0
+        self._newest_ms = max(self._newest_ms, time_ms)
+        self._weights[item] = self._weights.get(item, 0.0) + 2.0**exponent
+        self._changed.add(item)
+        self._events += 1
 
     def _move_origin(self, origin_ms: int) -> None:
         factor = 2.0 ** max((self._origin_ms - origin_ms) / self._half_life_ms, -1000)

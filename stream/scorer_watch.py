@@ -1,8 +1,9 @@
 """What a scorer tells of its lists: to the drift monitor's windows, to its own detectors, to the metrics.
 
-Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. The figures of lists are taken
-from a fixed share of the users, by hash, so that one user's consecutive lists are all in or all out. Ranking with the
-previous model is bounded by the clock: a verdict needs a number of pairs, however many lists there are.
+Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. Drift is counted of every
+event and every list. What costs more is bounded: judging lists and ranking with the previous model by the clock, for a
+verdict needs a number of events however many there are; the figures of lists to a fixed share of the users, by hash,
+so that one user's consecutive lists are all in or all out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ops.metrics import ScorerMetrics, Tally
 from ops.quality import OutcomeWatch, QualityConfig
 from ops.signals import ScorerSignals
 from ops.windows import WindowConfig, WindowCounter
+from stream.allowance import Allowance
 from stream.monitor_windows import worker_name
 from stream.reference import Reference
 
@@ -42,6 +44,7 @@ _FIGURES = {  # gauge -> figure of `ops.beyond_accuracy.ListFigures`
 
 @dataclass(frozen=True)
 class ScorerWatchConfig:
+    judged_per_second: float = 500.0  # most users whose last list is judged by their new events
     shadow_per_second: float = 20.0  # most users also ranked by the previous model
     figures_share: float = 0.1  # of the users, whose lists coverage and its like are taken from
     distance_every: int = 10  # one in so many of those lists, for the distance inside them
@@ -49,8 +52,9 @@ class ScorerWatchConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
 
     def __post_init__(self) -> None:
-        if self.shadow_per_second < 0:
-            raise ValueError(f"shadow_per_second must not be negative, got {self.shadow_per_second}")
+        for name in ("judged_per_second", "shadow_per_second"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 on, got {getattr(self, name)}")
         if not 0 <= self.figures_share <= 1:
             raise ValueError(f"figures_share must be in [0, 1], got {self.figures_share}")
         if self.distance_every < 1:
@@ -70,8 +74,7 @@ class ScorerWatch:
         self._catalogues: dict[str, int] = {}
         self._taken = 0
         self._tally = Tally()
-        self._allowance = self._most_shadowed = max(config.shadow_per_second, 1.0) if config.shadow_per_second else 0.0
-        self._allowed_at = -math.inf
+        self._judging, self._shadowing = Allowance(config.judged_per_second), Allowance(config.shadow_per_second)
         self._random = random.Random(0)
 
     def follow(
@@ -101,6 +104,11 @@ class ScorerWatch:
             self.signals.follow(version, reference.bins, reference.epoch, reference.scores)
 
     # -- before a list: what the event says of the one before ----------------------------------------------------------
+
+    def judged(self, users: Sequence[_User], now: float) -> Sequence[_User]:
+        """Those of `users` whose last lists are judged by their new events, at `now` seconds: all, or a sample."""
+        taken = self._judging.take(len(users), now)
+        return users if taken == len(users) else self._random.sample(users, taken)
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool) -> None:
         self._tally.inc(self._metrics.item_events["in_vocabulary" if in_vocabulary else "out_of_vocabulary"])
@@ -139,13 +147,10 @@ class ScorerWatch:
         A large batch waits until a second's allowance can be spent at once, for a model asked of few costs nearly as
         much as one asked of many.
         """
-        self._allowance += (now - self._allowed_at) * self.config.shadow_per_second if self._most_shadowed else 0.0
-        self._allowance, self._allowed_at = min(self._allowance, self._most_shadowed), now
-        wanted = min(len(users), int(self._most_shadowed))
-        if not wanted or self._allowance < wanted:
+        wanted = min(len(users), self._shadowing.most)
+        if not wanted or self._shadowing.left(now) < wanted:
             return ()
-        self._allowance -= wanted
-        return self._random.sample(users, wanted)
+        return self._random.sample(users, self._shadowing.take(wanted, now))
 
     def published(
         self, user: bytes, time_ms: int, variant: str, items: Sequence[str], model: Recommender | None

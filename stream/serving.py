@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import msgspec
 
@@ -59,12 +60,12 @@ class Models:
 
     def slot(self, version: str) -> str:
         """Where a model of this version is now; "retired" when nowhere, "none" for no model."""
-        if not version:
-            return "none"
-        for slot, model in (("live", self.live), ("candidate", self.candidate), ("previous", self.previous)):
-            if model is not None and model.version == version:
-                return slot
-        return "retired"
+        return self._slots.get(version, "retired")
+
+    @cached_property
+    def _slots(self) -> dict[str, str]:
+        placed = (("previous", self.previous), ("candidate", self.candidate), ("live", self.live))
+        return {model.version: slot for slot, model in placed if model is not None} | {"": "none"}
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,20 @@ class Server:
             self._followed = models
             share = models.candidate_share
             self.watch.follow(models.live, models.candidate, models.previous, share, models.reference)
-        with metrics.scoring["load"].time():
-            shown = self._lists.get((request.partition, request.user) for request in requests)
         metrics.scoring_batch_users.observe(len(requests))
-        for request, before in zip(requests, shown, strict=True):
-            self._judge(request, None if request.forgotten else before, models)
+        judged = self.watch.judged([request for request in requests if request.new], self._clock())
+        with metrics.scoring["load"].time():
+            # An experiment counts its users by what their last lists say, so then all of those are needed.
+            shown = self._shown(judged if models.candidate is None else requests)
+        for request in requests:
+            self._count(request, models.live)
+        for request in judged:
+            self._judge(request, None if request.forgotten else shown[request.user], models)
         self.popularity.refresh()
-        answers = [
-            Answer(request, experiment="" if before is None else before.experiment)
-            for request, before in zip(requests, shown, strict=True)
-        ]
+        answers = [Answer(request) for request in requests]
+        for answer in answers:
+            before = shown.get(answer.request.user)
+            answer.experiment = "" if before is None else before.experiment
         self._rank([answer for answer in answers if answer.request.reason != "forget"], models)
         self._encode(answers)
         self._tally.flush()
@@ -232,9 +237,19 @@ class Server:
 
     # -- quality: before the event changes anything --------------------------------------------------------------------
 
+    def _shown(self, requests: Sequence[Request]) -> dict[bytes, ShownList | None]:
+        lists = self._lists.get((request.partition, request.user) for request in requests)
+        return {request.user: shown for request, shown in zip(requests, lists, strict=True)}
+
+    def _count(self, request: Request, live: Recommender | None) -> None:
+        for event in request.new:
+            if live is not None:
+                in_vocabulary = event.item in live.items
+                first_met = not in_vocabulary and event.item not in self.popularity
+                self.watch.event(event.item, event.time_ms, in_vocabulary, first_met)
+            self.popularity.add(event.item, event.time_ms)
+
     def _judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
-        if not request.new:
-            return
         live, arrived_ms = models.live, request.arrivals_ms[-1] if request.arrivals_ms else 0
         variant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
@@ -242,10 +257,6 @@ class Server:
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
         masked: set[str] | None = None
         for event in request.new:
-            if live is not None:
-                in_vocabulary = event.item in live.items
-                first_met = not in_vocabulary and event.item not in self.popularity
-                self.watch.event(event.item, event.time_ms, in_vocabulary, first_met)
             judgement = judge_event(event, shown, arrived_ms, vocabulary, arrived_ms - self.config.shown_ms)
             self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:
@@ -268,7 +279,6 @@ class Server:
             elif variant == "treatment" and slot == "candidate":
                 stood_in = None if shadow_slot != "live" else _rank_or_miss(event.item, shown.shadow)
                 self.watch.treatment(request.user, event.time_ms, shown.version, rank, stood_in)
-        self.popularity.add_all((event.item, event.time_ms) for event in request.new)
 
     def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
         """What a list of `length` items that was not shown says to the same event."""

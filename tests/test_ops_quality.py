@@ -141,6 +141,6 @@ def test_list_figures_are_those_of_the_newest_list_of_the_newest_users() -> None
     assert figures.lists == 30
     assert figures.coverage == len(set(shown_items)) / 50
     assert figures.gini == pytest.approx(gini([shown_items.count(item) for item in items], 50))
-    assert figures.novelty == pytest.approx(np.mean([popularity.bits[item] for item in shown_items]))
-    assert figures.popularity == pytest.approx(np.mean([popularity.percentiles[item] for item in shown_items]))
+    assert figures.novelty == pytest.approx(np.mean([popularity.items[item][0] for item in shown_items]))
+    assert figures.popularity == pytest.approx(np.mean([popularity.items[item][1] for item in shown_items]))
     assert 0.5 < figures.churn <= 1

@@ -1,5 +1,7 @@
 """Popularity is a decayed count, taken lazily and yet exactly."""
 
+from collections.abc import Iterable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -20,11 +22,16 @@ def counted(pairs: list[tuple[str, int]]) -> dict[str, float]:
     return counts
 
 
+def add(popularity: Popularity, pairs: Iterable[tuple[str, int]]) -> None:
+    for item, time_ms in pairs:
+        popularity.add(item, time_ms)
+
+
 @given(st.lists(events, max_size=4))
 def test_the_top_is_that_of_the_definition(batches: list[list[tuple[str, int]]]) -> None:
     popularity = Popularity(HALF_LIFE)
     for batch in batches:
-        popularity.add_all(batch)
+        add(popularity, batch)
         popularity.refresh()
     expected = counted([pair for batch in batches for pair in batch])
     found = popularity.top(exclude=(), count=10)
@@ -34,24 +41,33 @@ def test_the_top_is_that_of_the_definition(batches: list[list[tuple[str, int]]])
 
 def test_what_rises_enters_a_top_that_was_full() -> None:
     popularity = Popularity(HALF_LIFE, kept=3)
-    popularity.add_all((item, 0) for item in "aaaabbbccd" for _ in range(20))
+    add(popularity, [(item, 0) for item in "aaaabbbccd" for _ in range(20)])
     popularity.refresh()
     assert [item for item, _ in popularity.top((), 5)] == ["a", "b", "c"]
-    popularity.add_all([("d", 0)] * 200)
+    add(popularity, [("d", 0)] * 200)
     popularity.refresh()
     assert [item for item, _ in popularity.top((), 5)] == ["d", "a", "b"]
 
 
 def test_seen_items_are_left_out() -> None:
     popularity = Popularity(HALF_LIFE)
-    popularity.add_all([("a", 3), ("a", 2), ("b", 1)])
+    add(popularity, [("a", 3), ("a", 2), ("b", 1)])
     popularity.refresh()
     assert [item for item, _ in popularity.top({"a"}, 5)] == ["b"]
 
 
+@given(events, st.sets(st.sampled_from("abcdefgh")), st.sampled_from("abcdefghx"), st.integers(1, 10))
+def test_a_rank_is_the_place_in_the_top(pairs: list[tuple[str, int]], exclude: set[str], item: str, count: int) -> None:
+    popularity = Popularity(HALF_LIFE)
+    add(popularity, pairs)
+    popularity.refresh()
+    top = [other for other, _ in popularity.top(exclude, count)]
+    assert popularity.rank(item, exclude, count) == (top.index(item) + 1 if item in top else count + 1)
+
+
 def test_decades_do_not_overflow() -> None:
     popularity = Popularity(HALF_LIFE)
-    popularity.add_all([("old", 0), ("new", 5000 * HALF_LIFE), ("new", 5001 * HALF_LIFE)])
+    add(popularity, [("old", 0), ("new", 5000 * HALF_LIFE), ("new", 5001 * HALF_LIFE)])
     popularity.refresh()
     assert popularity.top((), 5) == [("new", pytest.approx(1.5))]
 
@@ -59,7 +75,7 @@ def test_decades_do_not_overflow() -> None:
 @given(events)
 def test_a_dump_brings_the_same_list_back(pairs: list[tuple[str, int]]) -> None:
     popularity, restored = Popularity(HALF_LIFE), Popularity(HALF_LIFE)
-    popularity.add_all(pairs)
+    add(popularity, pairs)
     restored.load(popularity.dump())
     assert restored.top((), 10) == popularity.top((), 10)
 
@@ -72,8 +88,8 @@ def test_a_foreign_dump_is_refused() -> None:
 def test_memory_is_bounded_and_what_is_popular_stays() -> None:
     popularity = Popularity(HALF_LIFE, kept=10, most_items=100)
     for start in range(0, 1000, 100):
-        popularity.add_all([("evergreen", 0), ("evergreen", 0)])
-        popularity.add_all((f"i{n}", 0) for n in range(start, start + 100))
+        add(popularity, [("evergreen", 0), ("evergreen", 0)])
+        add(popularity, [(f"i{n}", 0) for n in range(start, start + 100)])
         popularity.refresh()
         assert len(popularity) <= 200
     assert popularity.top((), 1) == [("evergreen", 20.0)]

@@ -317,6 +317,23 @@ class TestWatching:
         world.now_ms += 60_000
         assert [shadowed(3), shadowed(3)] == [3, 0]
 
+    def test_lists_are_judged_by_the_clock_and_drift_by_every_event(self, world: World) -> None:
+        config = ServingConfig(3, watch=ScorerWatchConfig(judged_per_second=4.0))
+        world.server = Server(config, world.lists, world.server._metrics, lambda: world.now_ms / 1000)
+        world.server.models = Models(live=Fixed("v1", "abcdefgh"))
+
+        def judged(users: int) -> float:
+            before = world.count("prequential_events_total", variant="control", outcome="hit")
+            world.serve(*(world.request(f"u{n}", "ad", new="a") for n in range(users)))
+            return world.count("prequential_events_total", variant="control", outcome="hit") - before
+
+        world.serve(*(world.request(f"u{n}", "d") for n in range(10)))
+        assert [judged(10), judged(1)] == [4, 0]
+        world.now_ms += 500
+        assert judged(1) == 1
+        self.windows(world)
+        assert world.count("item_events_total", status="in_vocabulary") == 12
+
     def test_nobody_is_asked_of_a_previous_model_that_is_live_again(self, world: World) -> None:
         world.server = Server(self.everybody(1.0), world.lists, world.server._metrics, lambda: world.now_ms / 1000)
         world.server.models = Models(live=Fixed("v1", "abcdefgh"), previous=Fixed("v1", "abcdefgh"))

@@ -1,0 +1,36 @@
+"""A bound by the clock for work whose worth does not grow with the traffic."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Allowance"]
+
+
+class Allowance:
+    """`per_second` of something in the long run; what a second allows may be spent at once.
+
+    >>> allowance = Allowance(per_second=10)
+    >>> allowance.take(8, now=0.0), allowance.take(8, now=0.0), allowance.take(8, now=0.5)
+    (8, 2, 5)
+    """
+
+    def __init__(self, per_second: float) -> None:
+        if not 0 <= per_second < math.inf:
+            raise ValueError(f"per_second must be a number from 0 on, got {per_second}")
+        self._per_second = per_second
+        self.most = max(int(per_second), 1) if per_second else 0  # that can be taken at once
+        self._left, self._at = float(self.most), -math.inf
+
+    def left(self, now: float) -> int:
+        """How many may be taken at `now` seconds."""
+        if self.most and now > self._at:
+            self._left = min(self._left + (now - self._at) * self._per_second, self.most)
+            self._at = now
+        return int(self._left)
+
+    def take(self, wanted: int, now: float) -> int:
+        """Take as many of `wanted` as there are."""
+        taken = min(wanted, self.left(now))
+        self._left -= taken
+        return taken
