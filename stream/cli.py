@@ -159,7 +159,7 @@ def scorer(
     ] = 20.0,
     figures_share: Annotated[
         float, typer.Option(min=0, max=1, help="Of the users, whose lists coverage and its like are taken from.")
-    ] = 0.1,
+    ] = 0.05,
 ) -> None:
     """Refreshes in, ranked lists out; takes new models over as they are announced."""
     from prometheus_client import CollectorRegistry

@@ -46,7 +46,7 @@ _FIGURES = {  # gauge -> figure of `ops.beyond_accuracy.ListFigures`
 class ScorerWatchConfig:
     judged_per_second: float = 500.0  # most users whose last list is judged by their new events
     shadow_per_second: float = 20.0  # most users also ranked by the previous model
-    figures_share: float = 0.1  # of the users, whose lists coverage and its like are taken from
+    figures_share: float = 0.05  # of the users, whose lists coverage and its like are taken from
     distance_every: int = 10  # one in so many of those lists, for the distance inside them
     windows: WindowConfig = field(default_factory=WindowConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)

@@ -197,6 +197,7 @@ class Server:
         """The brokers have these: from now on they are what their users see."""
         now, watch = self._clock(), self.watch
         shown: dict[bytes, ShownList | None] = {}
+        keep = self.config.watch.judged_per_second > 0 or self._followed.candidate is not None
         for answer in answers:
             request = answer.request
             for arrived_ms in request.arrivals_ms:
@@ -213,17 +214,18 @@ class Server:
             shadow_version = "" if answer.shadow_model is None else answer.shadow_model.version
             if shadow_version and answer.variant == "control":
                 watch.published(request.user, seen_ms, "previous_shadow", answer.shadow, answer.shadow_model)
-            self._count_in(answer)
-            shown[request.user] = ShownList(
-                int(now * 1000),
-                request.offset,
-                answer.variant,
-                answer.version,
-                names,
-                shadow_version,
-                answer.shadow,
-                answer.experiment,
-            )
+            if keep:
+                self._count_in(answer)
+                shown[request.user] = ShownList(
+                    int(now * 1000),
+                    request.offset,
+                    answer.variant,
+                    answer.version,
+                    names,
+                    shadow_version,
+                    answer.shadow,
+                    answer.experiment,
+                )
         self._tally.flush()
         self._lists.put(shown)
 

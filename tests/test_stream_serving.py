@@ -322,10 +322,14 @@ class TestWatching:
         world.server = Server(config, world.lists, world.server._metrics, lambda: world.now_ms / 1000)
         world.server.models = Models(live=Fixed("v1", "abcdefgh"))
 
+        def outcomes() -> float:
+            names = ("hit", "miss", "no_list")
+            return sum(world.count("prequential_events_total", variant="control", outcome=name) for name in names)
+
         def judged(users: int) -> float:
-            before = world.count("prequential_events_total", variant="control", outcome="hit")
+            before = outcomes()
             world.serve(*(world.request(f"u{n}", "ad", new="a") for n in range(users)))
-            return world.count("prequential_events_total", variant="control", outcome="hit") - before
+            return outcomes() - before
 
         world.serve(*(world.request(f"u{n}", "d") for n in range(10)))
         assert [judged(10), judged(1)] == [4, 0]

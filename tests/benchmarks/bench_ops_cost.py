@@ -1,11 +1,14 @@
 """What being watched costs an updater and a scorer.
 
 First microseconds per event of each part alone, in batches as they come from Kafka. Then the workers' own code, without
-Kafka, watched and not watched in turns: Kafka's share would only make the difference smaller.
+Kafka, watched and not watched in turns. For the updater that is the whole comparison: Kafka's share would only make the
+difference smaller. What a scorer does for watching is bounded by the clock, so its clock here is that of a process at
+its limit: one on a real Kafka works off a backlog first, and what watching adds is put in relation to what it spends.
 
-python tests/benchmarks/bench_ops_cost.py
+    python tests/benchmarks/bench_ops_cost.py [--rounds 3] [--refreshes 30000]
 """
 
+import argparse
 import json
 import os
 import platform
@@ -19,6 +22,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from bench_stream_scorer import ITEMS, USERS, backlog, refresh
 from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -28,20 +32,24 @@ from model.fit import Learner
 from model.items import ItemIndex
 from ops.beyond_accuracy import ItemPopularity, ListWindow
 from ops.bins import ItemBins
+from ops.broker import LocalBroker
+from ops.connection import KafkaConnection
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.quality import OutcomeWatch, QualityConfig
 from ops.signals import ScoreBins, ScorerSignals, UpdaterSignals
 from ops.windows import WindowConfig, WindowCounter
 from state import codec
-from state.history import EMPTY, Entry, merge_entries
+from state.history import EMPTY
 from state.store import Store
 from stream.ingest import Outcomes, apply, decode_batch
 from stream.records import Limits, NewInteraction, Refresh
 from stream.reference import Reference
+from stream.scorer_watch import ScorerWatchConfig
 from stream.serving import Models, Request, Server, ServingConfig
 from stream.shown_lists import ShownLists
+from stream.topics import TopicPlan
 
-EVENTS, BATCH = 50_000, 500
+EVENTS, BATCH, REFRESHES = 50_000, 500, 256
 NOW = 1_700_000_000_000
 
 
@@ -94,18 +102,15 @@ def microseconds(work: Callable[[], None]) -> float:
 
 
 class Unwatched:
-    """Stands where signals and watch stand, and does nothing."""
+    """Stands where signals and watch stand, and does nothing; nobody is judged or shadowed."""
 
     signals: "Unwatched"
 
     def __init__(self) -> None:
         self.signals = self
 
-    def __getattr__(self, name: str) -> Callable[..., bool]:
-        return lambda *arguments, **named: False
-
-
-USERS, CATALOGUE, LENGTH = 3000, 2000, 30
+    def __getattr__(self, name: str) -> Callable[..., tuple[()]]:
+        return lambda *arguments, **named: ()
 
 
 def updater(folder: Path, watched: bool) -> Callable[[], float]:
@@ -121,7 +126,7 @@ def updater(folder: Path, watched: bool) -> Callable[[], float]:
             records = []
             for offset in range(BATCH):
                 clock[0] += 5
-                user, item = f"u{rng.integers(USERS)}", f"i{rng.integers(CATALOGUE)}"
+                user, item = f"u{rng.integers(USERS)}", f"i{rng.integers(ITEMS)}"
                 value = {"user": user, "item": item, "timestamp": clock[0], "event": "view"}
                 record = SimpleNamespace(topic="t", partition=0, offset=offset, timestamp=clock[0])
                 record.key, record.value = user.encode(), json.dumps(value).encode()
@@ -155,51 +160,68 @@ def updater(folder: Path, watched: bool) -> Callable[[], float]:
     return timed
 
 
-def scorer(folder: Path, watched: bool) -> Callable[[], float]:
-    """Rank batches of refreshes and note what was shown; the previous model stands by as it does in service."""
+UNWATCHED = ScorerWatchConfig(judged_per_second=0, shadow_per_second=0, figures_share=0)
+
+
+def scorer_process(rounds: int, refreshes: int) -> float:
+    """Microseconds of CPU that a whole scorer process spends on a refresh, not watched."""
+    options = ("--judged-per-second", "0", "--shadow-per-second", "0", "--figures-share", "0")
+    taken = []
+    with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
+        connection = KafkaConnection(broker.bootstrap_servers)
+        for number in range(rounds):
+            plan = TopicPlan(prefix=f"alone-{number}-")
+            done = backlog(connection, plan, Path(folder) / plan.prefix, refreshes, options)
+            taken.append(1e6 * done.cpu_seconds / done.refreshes)
+    return statistics.median(taken)
+
+
+def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
+    """Rank batches of refreshes, each of which takes `spent_us` of the clock, and note what was shown."""
     rng = np.random.default_rng(0)
-    index = ItemIndex([f"i{number}" for number in range(CATALOGUE)])
+    index = ItemIndex([f"i{number}" for number in range(ITEMS)])
     live, previous = (
         Learner.fresh(preset("stream"), index, seed=seed, device=torch.device("cpu")).recommender(f"v{seed}")
         for seed in range(2)
     )
-    entries = [
-        [Entry(NOW - place * 1000, f"i{item}", 1.0) for place, item in enumerate(rng.choice(CATALOGUE, LENGTH, False))]
-        for _ in range(USERS)
-    ]
-    histories = [merge_entries(EMPTY, one, 200) for one in entries]
-    lists = ShownLists(Store(folder, {}))
-    server = Server(ServingConfig(), lists, ScorerMetrics(CollectorRegistry()))
-    if watched:
-        reference = Reference.fit("v1", histories, np.array([[1.0, 0.5]] * 9), None)
-        server.models = Models(live=live, previous=previous, reference=reference)
-    else:
-        server.watch = Unwatched()  # type: ignore[assignment]
-        server.models = Models(live=live)
-    packed = [codec.encode(history) for history in histories]
-    offset = [0]
+    refreshes = [refresh(user, NOW, rng) for user in range(USERS)]
+    histories = [codec.decode(one.history) for one in refreshes]
+    reference = Reference.fit("v0", histories, np.array([[1.0, 0.5]] * 9), None)
 
-    def timed() -> float:
-        spent = 0.0
-        for _ in range(8):
-            now_ms = int(time.time() * 1000)
-            batch = []
-            for user in rng.choice(USERS, 256, False).tolist():
-                new = (NewInteraction(f"i{rng.integers(CATALOGUE)}", now_ms, False),)
-                offset[0] += 1
-                batch.append((offset[0], b"u%d" % user, Refresh("event", now_ms, new, packed[user]).encode()))
+    def make(folder: Path, watched: bool) -> Callable[[], float]:
+        lists, clock, offset = ShownLists(Store(folder, {})), [NOW / 1000], [0]
+        config = ServingConfig(watch=ScorerWatchConfig() if watched else UNWATCHED)
+        server = Server(config, lists, ScorerMetrics(CollectorRegistry()), lambda: clock[0])
+        if watched:
+            server.models = Models(live=live, previous=previous, reference=reference)
+        else:
+            server.watch = Unwatched()  # type: ignore[assignment]
+            server.models = Models(live=live)
+
+        def timed() -> float:
+            spent = 0.0
+            for _ in range(8):
+                batch = []
+                for user in rng.choice(USERS, REFRESHES, False).tolist():
+                    new = (NewInteraction(f"i{rng.integers(ITEMS)}", int(clock[0] * 1000), False),)
+                    offset[0] += 1
+                    given = Refresh("event", int(clock[0] * 1000), new, refreshes[user].history)
+                    batch.append((offset[0], b"u%d" % user, given.encode()))
+                started = time.thread_time()
+                requests = [Request.decode(0, *one) for one in batch]
+                lists.advance(0, batch[0][0], batch[-1][0] + 1)
+                answers = server.score(requests)
+                server.shadow(answers)
+                server.delivered(answers)
+                spent += time.thread_time() - started
+                clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()
-            requests = [Request.decode(0, *one) for one in batch]
-            lists.advance(0, batch[0][0], batch[-1][0] + 1)
-            answers = server.score(requests)
-            server.shadow(answers)
-            server.delivered(answers)
-            spent += time.thread_time() - started
-        started = time.thread_time()
-        server.watch.show()
-        return spent + time.thread_time() - started
+            server.watch.show()
+            return spent + time.thread_time() - started
 
-    return timed
+        return timed
+
+    return make
 
 
 def in_turns(make: Callable[[Path, bool], Callable[[], float]], rounds: int = 25) -> tuple[float, float, float]:
@@ -213,7 +235,10 @@ def in_turns(make: Callable[[Path, bool], Callable[[], float]], rounds: int = 25
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of the scorer on Kafka")
+    parser.add_argument("--refreshes", type=int, default=30_000, help="in the backlog of each")
+    options = parser.parse_args()
     scorer_detectors()  # imports river
     print(f"{platform.machine()}, {os.cpu_count()} cores; median of 5, microseconds per event")
     for name, work in (
@@ -223,9 +248,14 @@ def main() -> None:
         ("scorer: figures of every list of 20", scorer_lists),
     ):
         print(f"{name:40}{microseconds(work):8.2f}")
-    for name, make, events in (("updater", updater, 20 * BATCH), ("scorer", scorer, 8 * 256)):
-        watched, alone, added = in_turns(make)
-        print(f"{name}: {events / alone:,.0f} events/s alone, {events / watched:,.0f} watched: {added:+.1%}")
+    watched, alone, added = in_turns(updater)
+    events = 20 * BATCH
+    print(f"updater: {events / alone:,.0f} events/s alone, {events / watched:,.0f} watched: {added:+.1%}")
+    whole = scorer_process(options.rounds, options.refreshes)
+    watched, alone, added = in_turns(scorer(whole))
+    own = 1e6 * alone / (8 * REFRESHES)
+    print(f"scorer: {whole:,.0f} us of CPU per refresh on Kafka, {own:,.0f} of them its own code", end="; ")
+    print(f"watched {own * added:+.1f} us: {own * added / whole:+.1%}")
 
 
 if __name__ == "__main__":

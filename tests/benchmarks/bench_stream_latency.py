@@ -224,6 +224,12 @@ def main() -> None:
         print(f"  {name:<24} p50 {np.quantile(took, 0.5):5.0f} ms   p99 {np.quantile(took, 0.99):5.0f} ms")
     shares = (f"{role} {100 * used / options.seconds:.0f} %" for role, used in spent.most_common())
     print("  of a core: " + ", ".join(shares))
+    batches = max(seen.total("freshet_scoring_batch_users_count"), 1)
+    stages = (
+        f"{stage} {1000 * seen.total('freshet_scoring_seconds_sum', stage=stage) / batches:.1f} ms"
+        for stage in ("load", "forward", "topk", "publish")
+    )
+    print(f"  a batch of the scorer: {client.lists / batches:.0f} users, " + ", ".join(stages))
     counts, _ = np.histogram(latencies, [0, *EDGES_MS, np.inf])
     for edge, count in zip([*EDGES_MS, np.inf], counts, strict=True):
         print(f"  up to {edge:>5g} ms {count:>9,}  {'#' * int(60 * count / max(counts.max(), 1))}")

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,22 +58,25 @@ def announce(connection: KafkaConnection, plan: TopicPlan, folder: Path) -> None
     rows = [(user, item) for user in range(1000) for item in rng.choice(ITEMS, PLACES, replace=False)]
     learner.fit(Histories.from_rows(np.array(rows), users=1000), epochs=1)  # random tastes, a real model's cost
     now_ms = int(time.time() * 1000)
-    sha256 = save_artifact(str(folder / "v1"), learner, Manifest(version="v1", created=now_ms, data_until=now_ms))
     slots = Slots(connection, plan.models)
-    slots.put("live", Announcement("live", "v1", str(folder / "v1"), sha256, "", now_ms, now_ms, ITEMS))
+    for slot, version in (("previous", "v0"), ("live", "v1")):
+        address = str(folder / version)
+        sha256 = save_artifact(address, learner, Manifest(version=version, created=now_ms, data_until=now_ms))
+        slots.put(slot, Announcement(slot, version, address, sha256, "", now_ms, now_ms, ITEMS))
     slots.close()
 
 
 class Scorer:
     """A scorer process and what it says of itself."""
 
-    def __init__(self, connection: KafkaConnection, plan: TopicPlan, folder: Path) -> None:
+    def __init__(self, connection: KafkaConnection, plan: TopicPlan, folder: Path, options: Sequence[str] = ()) -> None:
         port = free_port()
         self.urls = {"scorer": f"http://127.0.0.1:{port}/metrics"}
         command = [
             *(sys.executable, "-m", "stream.cli", "--log-level", "warning", "scorer"),
             *("--prefix", plan.prefix, "--partitions", str(plan.partitions)),
             *("--state-dir", str(folder / "scorer"), "--metrics-port", str(port), "--device", "cpu"),
+            *options,
         ]
         environment = {"FRESHET_BOOTSTRAP_SERVERS": connection.bootstrap_servers}
         self.child = Child("scorer", command, environment)
@@ -105,10 +109,21 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.25)
 
 
-def backlog(connection: KafkaConnection, folder: Path, count: int) -> None:
-    plan = TopicPlan(prefix="backlog-")
+@dataclass(frozen=True)
+class Backlog:
+    """What a scorer spent on the middle of a backlog, and what it said of all of it."""
+
+    refreshes: float
+    seconds: float
+    cpu_seconds: float
+    seen: Scrape
+
+
+def backlog(
+    connection: KafkaConnection, plan: TopicPlan, folder: Path, count: int, options: Sequence[str] = ()
+) -> Backlog:
     with_topics(connection, plan)
-    announce(connection, plan, folder / "backlog")
+    announce(connection, plan, folder)
     rng = np.random.default_rng(0)
     producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
     for n in range(count):
@@ -117,21 +132,28 @@ def backlog(connection: KafkaConnection, folder: Path, count: int) -> None:
         producer.send(plan.refreshes, value, key=f"u{user}".encode(), partition=user % plan.partitions)
     producer.flush()
     producer.close()
-    with Scorer(connection, plan, folder / "backlog") as scorer:
+    with Scorer(connection, plan, folder, options) as scorer:
         wait_for(lambda: scorer.consumed() > count * 0.05, 60)
         first, began, cpu = scorer.consumed(), time.perf_counter(), scorer.cpu_seconds()
         wait_for(lambda: scorer.consumed() >= count * 0.95, 120)
-        last, seconds, cpu = scorer.consumed(), time.perf_counter() - began, scorer.cpu_seconds() - cpu
+        done, seconds = scorer.consumed() - first, time.perf_counter() - began
+        cpu = scorer.cpu_seconds() - cpu
         wait_for(lambda: scorer.consumed() >= count, 60)
-        seen = scorer.look()
-    done = last - first
-    batches = seen.total("freshet_scoring_batch_users_count")
+        return Backlog(done, seconds, cpu, scorer.look())
+
+
+def show(count: int, done: Backlog) -> None:
+    seen = done.seen
+    batches, lists = (
+        seen.total(f"freshet_{name}") for name in ("scoring_batch_users_count", "recommendations_published_total")
+    )
     print(f"backlog of {count:,} refreshes, {USERS:,} users, {PLACES} items each, {ITEMS:,} items in the model")
-    print(f"  {done / seconds:10,.0f} refreshes/s    {1e6 * cpu / done:8,.0f} us of CPU each")
-    print(f"  {seen.total('freshet_recommendations_published_total'):10,.0f} lists in {batches:,.0f} batches")
+    print(f"  {done.refreshes / done.seconds:10,.0f} refreshes/s", end="")
+    print(f"    {1e6 * done.cpu_seconds / done.refreshes:8,.0f} us of CPU each")
+    print(f"  {lists:10,.0f} lists in {batches:,.0f} batches")
     for stage in ("load", "forward", "topk", "publish"):
         spent = seen.total("freshet_scoring_seconds_sum", stage=stage)
-        print(f"  {1e6 * spent / max(seen.total('freshet_recommendations_published_total'), 1):10,.0f} us {stage}")
+        print(f"  {1e6 * spent / max(lists, 1):10,.0f} us {stage}")
 
 
 def steady(connection: KafkaConnection, folder: Path, rate: float, seconds: float) -> None:
@@ -184,7 +206,8 @@ def main() -> None:
     with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
         connection = KafkaConnection(broker.bootstrap_servers)
         if options.refreshes:
-            backlog(connection, Path(folder), options.refreshes)
+            plan = TopicPlan(prefix="backlog-")
+            show(options.refreshes, backlog(connection, plan, Path(folder) / "backlog", options.refreshes))
         for rate in options.rates:
             steady(connection, Path(folder), rate, options.seconds)
 
