@@ -147,8 +147,8 @@ CONTENDERS: dict[str, Contender] = {
     "multvae": _multvae(100, 10),
     "diffrec": _diffusion(preset("diffrec-ml1m"), 60, 5),
     "t-diffrec-linear": _diffusion(preset("t-diffrec-ml1m"), 60, 5),
-    "l-diffrec": _diffusion(preset("l-diffrec-ml1m"), 100, 10),
-    "lt-diffrec": _diffusion(preset("lt-diffrec-ml1m"), 100, 10),
+    "l-diffrec": _diffusion(preset("l-diffrec-ml1m"), 200, 10),
+    "lt-diffrec": _diffusion(preset("lt-diffrec-ml1m"), 200, 10),
     "t-diffrec": _diffusion(preset("stream-diffusion"), 60, 10),
     "stream": _diffusion(preset("stream"), 40, 10, (0.5, 0.6, 0.7, 0.8)),
 }

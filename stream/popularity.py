@@ -9,7 +9,8 @@ import msgspec
 
 __all__ = ["Popularity"]
 
-_EVENTS_PER_TOP = 64  # the top is taken again after so many events
+_EVENTS_PER_TOP = 64  # the top is taken again after so many events, and later after one in so many of all before them
+_MOST_EVENTS_PER_TOP = 1024
 _SMALL_TOP = 50  # a top shorter than this is taken again after every event
 _LARGEST_EXPONENT = 500  # floats end at 2^1023
 _DUMP = tuple[int, int, dict[str, float]]
@@ -40,7 +41,8 @@ class Popularity:
         self._newest_ms = 0
         self._top: list[str] = []
         self._changed: set[str] = set()  # since the top was taken
-        self._events = 0
+        self._events = 0  # since the top was taken
+        self._counted = 0  # before that
 
     def __len__(self) -> int:
         return len(self._weights)
@@ -67,7 +69,8 @@ class Popularity:
 
     def refresh(self) -> None:
         """Take the top again if enough has changed."""
-        if self._events >= _EVENTS_PER_TOP or (self._events and len(self._top) < _SMALL_TOP):
+        due = min(max(self._counted // _EVENTS_PER_TOP, _EVENTS_PER_TOP), _MOST_EVENTS_PER_TOP)
+        if self._events >= due or (self._events and len(self._top) < _SMALL_TOP):
             self._take_top()
 
     def _take_top(self) -> None:
@@ -76,7 +79,7 @@ class Popularity:
         contenders = self._changed.union(self._top) & self._weights.keys()
         self._top = self._heaviest(self._kept, contenders)
         self._changed.clear()
-        self._events = 0
+        self._counted, self._events = self._counted + self._events, 0
         if len(self._weights) > self._most_items:
             self._weights = {
                 item: self._weights[item] for item in self._heaviest(self._most_items // 2, self._weights.keys())

@@ -204,6 +204,9 @@ def main() -> None:
             stop.set()
             runner.join()
             client.close()
+    for line in lines:
+        if any(word in line for word in ("WARNING", "ERROR", "Traceback", "ended", "again")):
+            print(f"  {line}")
     answers = client.answers[before:]
     latencies = np.array([answer.seconds for answer in answers]) * 1000
     print(hardware())
