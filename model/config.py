@@ -85,9 +85,9 @@ PRESETS: dict[str, ModelConfig] = {
     "stream": replace(_T_DIFFREC, item_item=ItemItemConfig()),
     "stream-diffusion": _T_DIFFREC,
     # The paper's rows on MovieLens-1M, with the authors' hyper-parameters and averaged weights, without which a few
-    # hundred steps leave the figures noisy. L-DiffRec's learning rates are three times the authors' 1e-3 and 5e-4, which
-    # are still learning after 100 epochs (five times end lower), and its KL divergence (.3) and dropout (.5) are eased:
-    # with them it stays 5 % below the paper's row. T- and LT-DiffRec, which the authors did not run there, take
+    # hundred steps leave the figures noisy. L-DiffRec's learning rates are three times the authors' 1e-3 and 5e-4,
+    # which are still learning after 100 epochs (five times end lower), and its KL divergence (.3) and dropout (.5) are
+    # eased: with them it stays 5 % below the paper's row. T- and LT-DiffRec, which the authors did not run there, take
     # DiffRec's and L-DiffRec's and the weights of Amazon-book.
     "diffrec-ml1m": _DIFFREC,
     "diffrec-ml1m-noisy": replace(_DIFFREC, schedule=ScheduleConfig(steps=5, scale=0.5, least=0.001, most=0.01)),
