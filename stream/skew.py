@@ -6,7 +6,7 @@ twenty. Wrong vocabularies, weights or histories move far more than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
@@ -20,6 +20,7 @@ from stream.records import Recommendation
 __all__ = ["PublishedLists", "disagreement"]
 
 _FIRST, _AMONG = 10, 20
+_LEAST_LISTS = 100  # to say anything
 _recommendation = msgspec.json.Decoder(Recommendation)
 
 
@@ -41,6 +42,19 @@ class PublishedLists:
             tp.partition: [_recommendation.decode(record.value) for record in records if record.value is not None]
             for tp, records in polled.items()
         }
+
+    def differing(
+        self, model: Recommender, histories: Callable[[int, list[bytes]], Mapping[bytes, History]]
+    ) -> float | None:
+        """The share of them that `model` would not give to the users' `histories` of a partition; None for too few.
+
+        Raises `KafkaError` and `ModelError`.
+        """
+        compared = differing = 0
+        for number, lists in self.newest().items():
+            found = disagreement(lists, histories(number, [shown.user.encode() for shown in lists]), model)
+            compared, differing = compared + found[0], differing + found[1]
+        return differing / compared if compared >= _LEAST_LISTS else None
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=2000)

@@ -34,7 +34,6 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
-from model.artifact import Manifest
 from model.device import pick_device
 from model.errors import ModelError
 from model.recommend import Recommender
@@ -42,18 +41,16 @@ from ops.connection import KafkaConnection
 from ops.decisions import Canary, RollBack, SkipRound, StartRound
 from ops.metrics import TRIGGERS, TrainerMetrics
 from ops.watch import WatchConfig
-from state.history import History
 from state.store import StoreConfig, StoreMemory
-from stream.artifacts import Artifacts, Provenance, load_reference, next_version
-from stream.exam import CUTOFF, pack
-from stream.fine_tune import FineTuneConfig, Fit, Round, Stopped, fine_tune, fit
+from stream.artifacts import Artifacts, Provenance, next_version
+from stream.fine_tune import FineTuneConfig, Fit, Stopped, fit
 from stream.oversight import Oversight, poll_lag
 from stream.records import Announcement
-from stream.reference import Reference
-from stream.skew import PublishedLists, disagreement
+from stream.round import Candidate, Material, RoundWorker, show_round, story
+from stream.skew import PublishedLists
 from stream.slots import NoWayBack, Slots
 from stream.topics import SCORER_GROUP, UPDATER_GROUP, TopicPlan, ensure_topics
-from stream.view import Changed, HistoryView
+from stream.view import HistoryView
 
 __all__ = ["CRASH_POINTS", "Trainer", "TrainerConfig", "run_trainer"]
 
@@ -66,8 +63,7 @@ _LEAVING_SECONDS = 3.0  # how long a stopping trainer waits for its round to not
 _LOOK_SECONDS = 0.5  # how often `models` is looked at
 _GAUGES_SECONDS = 5.0
 _SKEW_SECONDS = 60.0
-_SKEW, _SKEW_LISTS = 0.01, 100  # share of differing lists that shuts the gate, and least lists to say so
-_REFERENCE_USERS = 1_000  # whose scores say how scores lie
+_SKEW = 0.01  # share of differing lists that shuts the gate
 
 
 @dataclass(frozen=True)
@@ -118,43 +114,11 @@ class TrainerConfig:
         return self.artifacts or str(self.state_dir.absolute() / "artifacts")
 
 
-class _Material(NamedTuple):
-    """What a round works on, taken from the view in one go."""
-
-    trigger: str
-    version: str
-    slot: Announcement | None  # what was live then
-    live: Recommender | None  # the same, loaded; None when there is none or it cannot be used
-    changed: dict[bytes, tuple[History, Changed]]
-    replay: dict[bytes, History]
-    provenance: Provenance
-    seed: int
-    snapshot_seconds: float
-    new_interactions: int
-    refit: bool
-    cancel: threading.Event
-    began: float  # monotonic seconds
-
-    @property
-    def parent(self) -> Announcement | None:
-        """None: a model from nothing."""
-        return self.slot if self.live is not None and not self.refit else None
-
-
-class _Candidate(NamedTuple):
-    """What a round brings back: an announcement when the candidate passed and is stored."""
-
-    round: Round
-    announcement: Announcement | None
-    recommender: Recommender | None
-    export_seconds: float
-
-
 class _Trial(NamedTuple):
     """A candidate that serves some users."""
 
-    material: _Material
-    candidate: _Candidate
+    material: Material
+    candidate: Candidate
     announcement: Announcement
     until: float  # monotonic seconds
 
@@ -174,15 +138,18 @@ class Trainer:
         fit: Fit = fit,
     ) -> None:
         self._config, self._plan, self.metrics = config, plan, metrics
-        self._clock, self._crash, self._fit = clock, crash, fit
+        self._clock, self._crash = clock, crash
         self._rng = np.random.default_rng(config.seed)
         self._device = pick_device(config.device, os.environ)
         self._artifacts = Artifacts(config.artifacts_url, plan.prefix)
+        self._worker = RoundWorker(
+            config.fine_tune, self._artifacts, self._device, config.threads, clock=clock, crash=crash, fit=fit
+        )
         self._live: Recommender | None = None
         self._followed: Announcement | None = None  # what `_live` was loaded from, usable or not
         self._shown: list[tuple[str, str, str]] = []
         self._requests: deque[tuple[str, bool]] = deque()
-        self._running: tuple[_Material, Future[_Candidate]] | None = None
+        self._running: tuple[Material, Future[Candidate]] | None = None
         self._trial: _Trial | None = None
         self._left_unlearnt = 0  # new interactions that the last round saw and did not get published
         self._tried = False
@@ -278,7 +245,8 @@ class Trainer:
         self._oversight.save()
         if now >= self._skew_due:
             self._skew_due = now + _SKEW_SECONDS
-            self._look_for_skew()
+            if self._live is not None and self.view.level:
+                self._look_for_skew(self._live)
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS
             self.metrics.progress_timestamp.set(self._clock())
@@ -402,7 +370,7 @@ class Trainer:
             return
         self._rounds += 1
         slots = self._slots.current.values()
-        material = _Material(
+        material = Material(
             trigger,
             next_version([announcement.version for announcement in slots], int(self._clock() * 1000)),
             self._slots.live,
@@ -417,61 +385,9 @@ class Trainer:
             threading.Event(),
             time.monotonic(),
         )
-        future: Future[_Candidate] = Future()
-        # A daemon: leaving never waits for a step of torch that does not ask whether to stop.
-        threading.Thread(target=self._work, args=(material, future), name="round", daemon=True).start()
-        self._running = material, future
+        self._running = material, self._worker.start(material)
 
-    def _work(self, material: _Material, future: Future[_Candidate]) -> None:
-        try:
-            future.set_result(self._round(material))
-        except BaseException as error:
-            future.set_exception(error)
-
-    def _round(self, material: _Material) -> _Candidate:
-        """Runs in a thread of its own and touches neither the view nor Kafka."""
-        if self._config.threads:
-            torch.set_num_threads(self._config.threads)
-        parent = material.parent
-        # Always from the artifact: what a refused candidate left in memory is never a parent.
-        learner = None if parent is None else self._artifacts.load(parent, self._device)[0]
-        outcome = fine_tune(
-            learner,
-            material.live,
-            material.changed,
-            material.replay,
-            self._config.fine_tune,
-            version=material.version,
-            seed=material.seed,
-            device=self._device,
-            stop=material.cancel.is_set,
-            fit=self._fit,
-        )
-        self._crash("fitted")
-        if outcome.failed:
-            return _Candidate(outcome, None, None, 0.0)
-        start = time.perf_counter()
-        manifest = Manifest(
-            version=material.version,
-            parent="" if parent is None else parent.version,
-            created=int(self._clock() * 1000),
-            data_until=outcome.data_until_ms,
-            metrics=outcome.figures(),
-        )
-        recommender = outcome.learner.recommender(material.version)
-        reference = self._reference(material, recommender)
-        announcement = self._artifacts.save(outcome.learner, manifest, material.provenance, reference)
-        self._crash("stored")
-        return _Candidate(outcome, announcement, recommender, time.perf_counter() - start)
-
-    def _reference(self, material: _Material, recommender: Recommender) -> Reference:
-        histories = [history for history, _ in material.changed.values()]
-        asked = [*histories, *material.replay.values()][:_REFERENCE_USERS]
-        scores = recommender.rank(pack(recommender.items, asked), CUTOFF).scores
-        parent = None if material.parent is None else load_reference(material.parent)
-        return Reference.fit(material.version, [*histories, *material.replay.values()], scores, parent)
-
-    def _finish(self, material: _Material, future: Future[_Candidate]) -> None:
+    def _finish(self, material: Material, future: Future[Candidate]) -> None:
         trigger = material.trigger
         try:
             candidate = future.result()
@@ -484,7 +400,7 @@ class Trainer:
             expected = isinstance(error, ModelError)
             log.error("round %d (%s) failed: %s", self._rounds, trigger, error, exc_info=not expected)
             return
-        self._observe(material, candidate)
+        show_round(material, candidate, self.metrics, self._device)
         failed = {str(gate): why for gate, why in candidate.round.failed.items()}
         if candidate.announcement is not None:
             failed |= self._shut(candidate.announcement)
@@ -505,16 +421,16 @@ class Trainer:
             shut["skew"] = f"{self._skew:.1%} of the scorers' lists are not what the trainer would recommend"
         return shut
 
-    def _reject(self, material: _Material, candidate: _Candidate, failed: Mapping[str, str]) -> None:
+    def _reject(self, material: Material, candidate: Candidate, failed: Mapping[str, str]) -> None:
         for gate in failed:
             self.metrics.training_gate_failures[gate].inc()
         self._conclude(material, candidate, "rejected", "; ".join(f"{gate}: {why}" for gate, why in failed.items()))
 
-    def _conclude(self, material: _Material, candidate: _Candidate, outcome: str, why: str) -> None:
+    def _conclude(self, material: Material, candidate: Candidate, outcome: str, why: str) -> None:
         self._end(material, outcome)
-        log.info("round %d (%s): %s", self._rounds, material.trigger, _story(material, candidate, outcome, why))
+        log.info("round %d (%s): %s", self._rounds, material.trigger, story(material, candidate, outcome, why))
 
-    def _end(self, material: _Material, outcome: str) -> None:
+    def _end(self, material: Material, outcome: str) -> None:
         """The round is over; whatever became of it is counted here."""
         watch = self._oversight.watch
         if outcome in ("rejected", "failed"):
@@ -526,7 +442,7 @@ class Trainer:
 
     # -- a canary ------------------------------------------------------------------------------------------------------
 
-    def _try_out(self, material: _Material, candidate: _Candidate, announcement: Announcement) -> None:
+    def _try_out(self, material: Material, candidate: Candidate, announcement: Announcement) -> None:
         """Let the candidate answer some users before all."""
         config = self._config
         shared = {**announcement.metrics, "canary_share": config.canary_share}
@@ -553,28 +469,21 @@ class Trainer:
         self._slots.clear("candidate")
         self._show_slots()
 
-    # -- do the scorers do the same? -----------------------------------------------------------------------------------
-
-    def _look_for_skew(self) -> None:
-        if self._live is None or not self.view.level:
-            return
-        compared = differing = 0
+    def _look_for_skew(self, live: Recommender) -> None:
+        """Do the scorers do the same?"""
         try:
-            for number, lists in self._published.newest().items():
-                users = [shown.user.encode() for shown in lists]
-                found = disagreement(lists, self.view.partitions[number].histories(users), self._live)
-                compared, differing = compared + found[0], differing + found[1]
+            found = self._published.differing(live, lambda number, users: self.view.partitions[number].histories(users))
         except (KafkaError, ModelError) as error:
             log.warning("the scorers' lists could not be compared: %s", error)
             return
-        if compared >= _SKEW_LISTS:
-            self._skew = differing / compared
-            self.metrics.train_serve_mismatch_ratio.set(self._skew)
+        if found is not None:
+            self._skew = found
+            self.metrics.train_serve_mismatch_ratio.set(found)
 
     # -- going live ----------------------------------------------------------------------------------------------------
 
     def _publish(
-        self, material: _Material, announcement: Announcement, recommender: Recommender | None
+        self, material: Material, announcement: Announcement, recommender: Recommender | None
     ) -> tuple[str, str]:
         """Announce a stored candidate; returns (outcome, why)."""
         self._slots.catch_up()
@@ -592,46 +501,6 @@ class Trainer:
         self.metrics.training_last_success_timestamp.set(self._clock())
         self._artifacts.retain(self._config.keep_versions, [slot.address for slot in self._slots.current.values()])
         return "promoted", "" if announcement.parent else "the first model"
-
-    def _observe(self, material: _Material, candidate: _Candidate) -> None:
-        metrics, round_ = self.metrics, candidate.round
-        seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
-        for stage, value in seconds.items():
-            metrics.training_round[stage].observe(value)
-        metrics.training_examples.set(round_.users)
-        metrics.training_loss_ratio["first"].set(round_.first_loss)
-        metrics.training_loss_ratio["last"].set(round_.last_loss)
-        metrics.training_loss_ratio["holdout"].set(round_.holdout_loss)
-        for noise, loss in round_.noise_losses.items():
-            metrics.training_timestep_loss_ratio[noise].set(loss)
-        metrics.training_gradient_norm.set(round_.gradient_norm)
-        metrics.training_nonfinite_batches.inc(round_.dropped_batches)
-        for name, value in round_.figures().items():
-            slot, _, metric = name.partition(".")
-            metrics.candidate_metric[slot, metric].set(value)
-        if self._device.type == "cuda":
-            metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(self._device))
-
-
-def _story(material: _Material, candidate: _Candidate, outcome: str, why: str) -> str:
-    round_, evidence = candidate.round, candidate.round.evidence
-    parts = [
-        f"{material.version} from {material.parent.version if material.parent else 'nothing'}",
-        f"{round_.users} users ({len(material.changed)} changed)",
-        f"{len(round_.learner.items)} items (+{round_.new_items})",
-        f"loss {round_.first_loss:.3f} -> {round_.last_loss:.3f}",
-    ]
-    if evidence is not None:
-        live = "none" if evidence.live_ndcg is None else f"{evidence.live_ndcg:.4f}"
-        bound = "" if evidence.lower is None else f", difference {evidence.difference:+.4f} from {evidence.lower:+.4f}"
-        parts.append(
-            f"NDCG@20 {evidence.ndcg:.4f}, live {live}, popularity {evidence.popularity_ndcg:.4f}"
-            f" on {evidence.users} users{bound}"
-        )
-    parts.append(f"{outcome}{': ' if why else ''}{why}")
-    seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
-    parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
-    return "; ".join(parts)
 
 
 def run_trainer(
