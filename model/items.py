@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -31,8 +32,7 @@ class ItemIndex:
 
     def columns(self, items: Iterable[str]) -> np.ndarray:
         """int64 columns of `items`, -1 where the catalogue does not know one."""
-        get = self._columns.get
-        return np.fromiter((get(item, -1) for item in items), dtype=np.int64)
+        return np.fromiter(map(self._columns.get, items, repeat(-1)), dtype=np.int64)
 
     def grown(self, items: Iterable[str]) -> ItemIndex:
         """With the unknown ones of `items` appended; columns of old items do not move."""

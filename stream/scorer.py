@@ -139,6 +139,7 @@ class Scorer:
                     await self._batch(messages)
                     for message in messages:
                         message.ack(consumer)
+                    self._seen_by_faust(messages)
             except StopAsyncIteration:  # Faust closes its channels when it stops
                 return
             except Exception:
@@ -147,6 +148,11 @@ class Scorer:
                 self._failed = True
                 return
             self._progress()
+
+    def _seen_by_faust(self, messages: Sequence[Any]) -> None:
+        """Faust complains of partitions whose stream yields nothing, and a channel is not its stream."""
+        now = time.monotonic()
+        self.app.monitor.stream_inbound_time.update({message.tp: now for message in messages})
 
     async def _batch(self, messages: Sequence[Any]) -> None:
         loop = asyncio.get_running_loop()
