@@ -224,8 +224,8 @@ class Learner:
         norm = nn.utils.get_total_norm(gradients)
         if not (length := float(norm)) < float("inf"):
             return None
-        if length > _CLIP_NORM:  # rarely: the pass over all gradients is worth the question
-            torch._foreach_mul_(gradients, _CLIP_NORM / length)
+        if length > _CLIP_NORM:  # rarely, and the pass over all gradients costs more than the question
+            nn.utils.clip_grads_with_norm_(self.denoiser.parameters(), _CLIP_NORM, norm)
         self.optimizer.step()
         self.step_sampler.record(*_gathered(steps, losses.float()))
         self.updates += 1

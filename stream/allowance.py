@@ -16,8 +16,6 @@ class Allowance:
     """
 
     def __init__(self, per_second: float) -> None:
-        if not 0 <= per_second < math.inf:
-            raise ValueError(f"per_second must be a number from 0 on, got {per_second}")
         self._per_second = per_second
         self.most = max(int(per_second), 1) if per_second else 0  # that can be taken at once
         self._left, self._at = float(self.most), -math.inf

@@ -152,7 +152,7 @@ def scorer(
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
     window_seconds: WindowSeconds = 900.0,
     judged_per_second: Annotated[
-        float, typer.Option(min=0, help="Most users whose last list is judged by their new events; 0 for none.")
+        float, typer.Option(min=0, help="Most users whose last list their new events judge. 0: no verdict on a model.")
     ] = 500.0,
     shadow_per_second: Annotated[
         float, typer.Option(min=0, help="Most users also ranked by the previous model; 0 for none.")

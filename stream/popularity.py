@@ -9,7 +9,7 @@ import msgspec
 
 __all__ = ["Popularity"]
 
-_EVENTS_PER_TOP = 64  # the top is taken again after so many events, and later after one in so many of all before them
+_EVENTS_PER_TOP = 64  # the top is taken again after so many events, and of many after a 64th of all before
 _MOST_EVENTS_PER_TOP = 1024
 _SMALL_TOP = 50  # a top shorter than this is taken again after every event
 _LARGEST_EXPONENT = 500  # floats end at 2^1023

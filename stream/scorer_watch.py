@@ -62,8 +62,10 @@ class ScorerWatchConfig:
 
 
 class ScorerWatch:
-    def __init__(self, config: ScorerWatchConfig, metrics: ScorerMetrics) -> None:
-        self.config, self._metrics = config, metrics
+    """`tally` takes what is counted of every event; its owner flushes it."""
+
+    def __init__(self, config: ScorerWatchConfig, metrics: ScorerMetrics, tally: Tally) -> None:
+        self.config, self._metrics, self._tally = config, metrics, tally
         self.signals = ScorerSignals(WindowCounter(worker_name("scorer"), config.windows), metrics)
         self._outcomes = OutcomeWatch(config.quality)
         Adwin()  # pays for river's import before there is traffic
@@ -73,7 +75,6 @@ class ScorerWatch:
         self._lists: dict[str, ListWindow] = {}
         self._catalogues: dict[str, int] = {}
         self._taken = 0
-        self._tally = Tally()
         self._judging, self._shadowing = Allowance(config.judged_per_second), Allowance(config.shadow_per_second)
         self._random = random.Random(0)
 
@@ -176,7 +177,6 @@ class ScorerWatch:
         """Close the books: what was noted goes to the windows, and the gauges are set."""
         metrics = self._metrics
         self.signals.flush()
-        self._tally.flush()
         metrics.rollback_evidence_ratio.set(self._evidence.ratio)
         for variant, ratio in self._outcomes.cusum_ratios.items():
             metrics.prequential_cusum_ratio[variant].set(ratio)

@@ -150,8 +150,8 @@ class Server:
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
-        self.watch = ScorerWatch(config.watch, metrics)
-        self._tally = Tally()
+        self._tally = Tally()  # of the batch at hand
+        self.watch = ScorerWatch(config.watch, metrics, self._tally)
         self._followed = self.models
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._load_popularity()

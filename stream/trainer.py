@@ -469,8 +469,9 @@ class Trainer:
         self._slots.clear("candidate")
         self._show_slots()
 
+    # -- do the scorers do the same? -----------------------------------------------------------------------------------
+
     def _look_for_skew(self, live: Recommender) -> None:
-        """Do the scorers do the same?"""
         try:
             found = self._published.differing(live, lambda number, users: self.view.partitions[number].histories(users))
         except (KafkaError, ModelError) as error:

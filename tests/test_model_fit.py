@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import model.fit
 from model.artifact import Manifest, load_learner, load_recommender, save_artifact
 from model.batch import Histories
 from model.config import ItemItemConfig, LatentConfig, preset
@@ -55,6 +56,25 @@ def test_seen_items_and_padding_are_never_recommended() -> None:
         assert len(set(shown) | seen) == 20 and not set(shown) & seen
         assert (ranked.columns[user][20 - len(seen) :] == -1).all()
         assert (np.diff(ranked.scores[user][: 20 - len(seen)]) <= 0).all()
+
+
+def test_a_gradient_that_is_too_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.fit, "_CLIP_NORM", 1e-4)
+    learner = Learner.fresh(SMALL, index(), seed=1, device=CPU)
+    report = learner.fit(checkerboard(), epochs=1)
+    left = [parameter.grad for parameter in learner.denoiser.parameters() if parameter.grad is not None]
+    assert report.last.gradient_norm > 1e-3  # as it was before
+    assert float(torch.nn.utils.get_total_norm(left)) == pytest.approx(1e-4, rel=0.02)
+
+
+def test_without_an_average_the_last_weights_serve(tmp_path: Path) -> None:
+    learner = Learner.fresh(replace(SMALL, ema=0.0), index(), seed=1, device=CPU)
+    learner.fit(checkerboard(), epochs=2)
+    save_artifact(str(tmp_path / "m"), learner, MANIFEST)
+    served = load_recommender(str(tmp_path / "m"), None, CPU).scores(checkerboard())
+    torch.testing.assert_close(served, learner.recommender("v").scores(checkerboard()))
+    learner.average.decode.weight.mul_(0)  # plays no part
+    torch.testing.assert_close(served, learner.recommender("v").scores(checkerboard()))
 
 
 @pytest.mark.parametrize("name", ["stream", "diffrec-ml1m"])

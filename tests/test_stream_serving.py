@@ -1,6 +1,8 @@
 """Batches of refreshes become the right lists, whatever the models do."""
 
 from collections.abc import Iterator
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
+from stream.cli import scorer
 from stream.records import NewInteraction, Recommendation, Refresh, Rejected
 from stream.reference import Reference
 from stream.scorer_watch import ScorerWatchConfig
@@ -276,6 +279,13 @@ def test_a_bad_refresh_is_refused_with_its_reason(user: bytes | None, value: byt
     with pytest.raises(Rejected) as refused:
         Request.decode(0, 0, user, value)
     assert refused.value.reason == reason
+
+
+def test_the_command_line_watches_as_much_as_the_configuration_says() -> None:
+    given = {name: parameter.default for name, parameter in signature(scorer).parameters.items()}
+    named = [field for field in fields(ScorerWatchConfig) if field.name in given]
+    assert len(named) == 3
+    assert all(field.default == given[field.name] for field in named)
 
 
 class TestWatching:

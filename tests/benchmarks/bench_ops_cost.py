@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,8 +23,6 @@ import numpy as np
 import torch
 from bench_stream_scorer import ITEMS, USERS, backlog, refresh
 from prometheus_client import CollectorRegistry
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from model.config import preset
 from model.fit import Learner
