@@ -14,6 +14,7 @@ from model.items import ItemIndex
 __all__ = ["Histories", "Padded"]
 
 UserColumns = tuple[Sequence[str], Sequence[int], Sequence[float]]  # items, times_ms, strengths, newest first
+UserBytes = tuple[Sequence[str], bytes, bytes]  # the same, with numbers as little-endian int64 and float32
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,31 @@ class Histories:
     @classmethod
     def pack(cls, index: ItemIndex, users: Iterable[UserColumns]) -> Histories:
         """B rows in the order of `users`. Interactions with items the index does not know are left out."""
+        return cls.pack_bytes(
+            index,
+            (
+                (items, np.asarray(times, "<i8").tobytes(), np.asarray(strengths, "<f4").tobytes())
+                for items, times, strengths in users
+            ),
+        )
+
+    @classmethod
+    def pack_bytes(cls, index: ItemIndex, users: Iterable[UserBytes]) -> Histories:
+        """The same from columns that are packed already, several times as fast."""
         items: list[str] = []
-        times: list[int] = []
-        strengths: list[float] = []
-        lengths = []
+        times: list[bytes] = []
+        strengths: list[bytes] = []
+        offsets = [0]
         for user_items, user_times, user_strengths in users:
-            items.extend(user_items)
-            times.extend(user_times)
-            strengths.extend(user_strengths)
-            lengths.append(len(user_items))
-        columns = index.columns(items)
+            items += user_items
+            times.append(user_times)
+            strengths.append(user_strengths)
+            offsets.append(len(items))
         packed = cls(
-            np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-            columns,
-            np.asarray(times, dtype=np.int64),
-            np.asarray(strengths, dtype=np.float32),
+            np.asarray(offsets, dtype=np.int64),
+            index.columns(items),
+            np.frombuffer(b"".join(times), "<i8").astype(np.int64),
+            np.frombuffer(b"".join(strengths), "<f4").astype(np.float32),
         )
         return packed.known()
 

@@ -19,7 +19,7 @@ import msgspec
 
 from state.history import History
 
-__all__ = ["CodecError", "UnknownVersion", "decode", "encode"]
+__all__ = ["CodecError", "Columns", "UnknownVersion", "decode", "encode", "read"]
 
 VERSION = 1
 _PREFIX = bytes([VERSION])
@@ -33,15 +33,22 @@ class UnknownVersion(CodecError):
     """Written by a newer Freshet: upgrade this process before it reads the store or the topic."""
 
 
-class _Packed(msgspec.Struct, array_like=True, frozen=True):
+class Columns(msgspec.Struct, array_like=True, frozen=True):
+    """A history as it is stored, its numbers still bytes: for readers that hand them on to an array."""
+
     forgotten_ms: int
-    items: tuple[str, ...]
-    times_ms: bytes
-    strengths: bytes
+    items: tuple[str, ...]  # newest first
+    times_ms: bytes  # little-endian int64 per item
+    strengths: bytes  # little-endian float32 per item
+
+    @property
+    def newest_ms(self) -> int:
+        """Event time of the newest interaction; 0 when there is none."""
+        return int.from_bytes(self.times_ms[:8], "little", signed=True)
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Packed)
+_decoder = msgspec.msgpack.Decoder(Columns)
 
 
 def encode(history: History) -> bytes:
@@ -49,28 +56,31 @@ def encode(history: History) -> bytes:
     if sys.byteorder == "big":
         times_ms.byteswap()
         strengths.byteswap()
-    packed = _Packed(history.forgotten_ms, history.items, times_ms.tobytes(), strengths.tobytes())
+    packed = Columns(history.forgotten_ms, history.items, times_ms.tobytes(), strengths.tobytes())
     return _PREFIX + _encoder.encode(packed)
 
 
-def decode(value: bytes) -> History:
+def read(value: bytes) -> Columns:
     """Raises `UnknownVersion` for another format version and `CodecError` for anything else that is not a history."""
     if value[:1] != _PREFIX:
         if not value:
             raise CodecError("an empty value is no history")
         raise UnknownVersion(f"history format version {value[0]}, this Freshet reads {VERSION}: upgrade it first")
     try:
-        packed = _decoder.decode(memoryview(value)[1:])
-        times_ms, strengths = array("q"), array("f")
-        times_ms.frombytes(packed.times_ms)
-        strengths.frombytes(packed.strengths)
-    except (msgspec.DecodeError, ValueError) as error:
+        columns = _decoder.decode(memoryview(value)[1:])
+    except msgspec.DecodeError as error:
         raise CodecError(f"{len(value)} bytes that are no history: {error}") from error
-    if not len(packed.items) == len(times_ms) == len(strengths):
-        raise CodecError(
-            f"columns differ: {len(packed.items)} items, {len(times_ms)} times, {len(strengths)} strengths"
-        )
+    items, times, strengths = len(columns.items), len(columns.times_ms), len(columns.strengths)
+    if times != 8 * items or strengths != 4 * items:
+        raise CodecError(f"columns differ: {items} items, {times} bytes of times, {strengths} bytes of strengths")
+    return columns
+
+
+def decode(value: bytes) -> History:
+    """Raises as `read` does."""
+    columns = read(value)
+    times_ms, strengths = array("q", columns.times_ms), array("f", columns.strengths)
     if sys.byteorder == "big":
         times_ms.byteswap()
         strengths.byteswap()
-    return History(packed.items, tuple(times_ms), tuple(strengths), packed.forgotten_ms)
+    return History(columns.items, tuple(times_ms), tuple(strengths), columns.forgotten_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 from stream.supervisor import die_with_parent
 
-__all__ = ["end_process", "prepare_process"]
+__all__ = ["end_process", "give_way", "prepare_process", "spare_the_collector"]
 
 # Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
 # passwords included.
@@ -48,6 +49,28 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     return stop
+
+
+def give_way() -> None:
+    """From now on this thread, and every one it starts, runs only while nobody else wants the core.
+
+    A high niceness is not enough: Linux lets the running thread finish its slice of some milliseconds before one of
+    higher priority that has just woken, and a scorer wakes many times for one batch. A thread of `SCHED_IDLE` is
+    stopped at once.
+    """
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
+def spare_the_collector() -> None:
+    """Call when everything long-lived is loaded: the garbage collector does not walk it again.
+
+    A full collection stops every thread, with torch and Faust loaded for 70 to 90 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def end_process(code: int) -> NoReturn:

@@ -17,7 +17,6 @@ from model.errors import NonFiniteScores
 from model.recommend import Ranked, Recommender
 from ops.metrics import ScorerMetrics, Tally
 from state import codec
-from state.history import History
 from stream.popularity import Popularity
 from stream.prequential import ShownList, judge_event, rank_of
 from stream.records import NewInteraction, Recommendation, Refresh, RefreshReason, Rejected, ScoredItem
@@ -75,7 +74,7 @@ class Request:
     partition: int
     offset: int
     user: bytes
-    history: History
+    history: codec.Columns
     reason: RefreshReason
     new: tuple[NewInteraction, ...] = ()
     arrivals_ms: tuple[int, ...] = ()  # broker's clock of every event refresh that this one answers, oldest first
@@ -89,7 +88,7 @@ class Request:
         refresh = Refresh.decode(value)
         try:
             user.decode()
-            history = codec.decode(refresh.history)
+            history = codec.read(refresh.history)
         except (codec.CodecError, UnicodeDecodeError) as error:
             raise Rejected("schema", str(error)) from None
         arrivals_ms = (refresh.arrived_ms,) if refresh.reason == "event" else ()
@@ -346,8 +345,8 @@ class Server:
 
     def _ask(self, model: Recommender, users: Sequence[Answer]) -> tuple[list[int], Ranked]:
         """(How many items of each user's history the model knows, the lists)."""
-        users_histories = (answer.request.history for answer in users)
-        histories = Histories.pack(model.items, ((h.items, h.times_ms, h.strengths) for h in users_histories))
+        columns = (answer.request.history for answer in users)
+        histories = Histories.pack_bytes(model.items, ((c.items, c.times_ms, c.strengths) for c in columns))
         return histories.lengths.tolist(), model.rank(histories, self.config.list_items)
 
     def _shadow_with(self, model: Recommender, users: Sequence[Answer]) -> None:

@@ -45,6 +45,7 @@ from state.store import StoreConfig, StoreMemory
 from stream.artifacts import Artifacts, Provenance, next_version
 from stream.fine_tune import FineTuneConfig, Fit, Stopped, fit
 from stream.oversight import Oversight, poll_lag
+from stream.process import give_way
 from stream.records import Announcement
 from stream.round import Candidate, Material, RoundWorker, show_round, story
 from stream.skew import PublishedLists
@@ -73,7 +74,7 @@ class TrainerConfig:
     keep_versions: int = 5  # artifacts kept besides those a slot names
     device: str | None = None  # cpu, cuda, cuda:1, ...; CUDA when there
     threads: int = 0  # of torch; 0 leaves it to torch
-    nice: int = 10  # below the scorer, which answers users; 0 leaves the priority alone
+    spare_time_only: bool = True  # gives way to whatever else wants a core, above all to the scorer
     round_seconds: float = 600.0
     least_interactions: int = 200  # new since the last round, else the schedule lets it pass
     first_users: int = 100  # the first model waits for these
@@ -105,7 +106,7 @@ class TrainerConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("threads", "nice", "least_interactions", "replay_users"):
+        for name in ("threads", "least_interactions", "replay_users"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -514,10 +515,10 @@ def run_trainer(
     """Run the trainer until `stop`; returns 0. Raises what made it give up: start it again, it continues.
 
     SIGUSR1 asks for a round now, SIGUSR2 reopens promotions that rollbacks closed.
-    Lowers the priority of the whole process by `config.nice`.
+    With `config.spare_time_only` the calling thread and those it starts give way to everything else.
     """
-    if config.nice:
-        os.nice(config.nice)
+    if config.spare_time_only:
+        give_way()
     if config.threads:
         torch.set_num_threads(config.threads)
     trainer = Trainer(config, connection, plan, TrainerMetrics(registry))

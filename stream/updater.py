@@ -44,7 +44,9 @@ from state.store import Store, StoreConfig, StoreMemory
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
 from stream.ingest import Arrival, Change, InputRecord, Outcomes, apply, decode_batch
+from stream.membership import poll_as_member
 from stream.monitor_windows import WindowSender, worker_name
+from stream.process import spare_the_collector
 from stream.records import Limits, Refresh, RefreshReason, Rejected
 from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
@@ -229,6 +231,7 @@ class Updater:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; then checkpoint and let go of everything. Any unexpected error propagates: the process
         ends without committing, and its successor replays."""
+        spare_the_collector()
         log.info("updater %s reads %s", self._config.worker, self._plan.interactions)
         try:
             while not stop.is_set():
@@ -241,8 +244,7 @@ class Updater:
     def turn(self) -> None:
         """Poll once, merge, send refreshes, checkpoint when due; let records gather for the next poll."""
         restoring = bool(self._restorer)
-        timeout_ms = 0 if restoring else int(self._config.poll_seconds * 1000)
-        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        polled = poll_as_member(self._consumer, 0 if restoring else self._config.poll_seconds)
         if self._moves.noted:
             self._follow_moves()
         if restoring or self._restorer:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state.codec import CodecError, UnknownVersion, decode, encode
+from state.codec import CodecError, UnknownVersion, decode, encode, read
 from state.history import EMPTY, Entry, History, merge_entries
 
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -18,6 +18,14 @@ history = st.lists(st.builds(Entry, st.integers(1, 2**62), item, float32), max_s
 @given(history)
 def test_a_history_survives_its_bytes(h: History) -> None:
     assert decode(encode(h)) == h
+
+
+@given(history)
+def test_its_columns_are_read_without_unpacking_the_numbers(h: History) -> None:
+    columns = read(encode(h))
+    assert (columns.items, columns.newest_ms, columns.forgotten_ms) == (h.items, h.newest_ms, h.forgotten_ms)
+    assert struct.unpack(f"<{len(h.items)}q", columns.times_ms) == h.times_ms
+    assert struct.unpack(f"<{len(h.items)}f", columns.strengths) == h.strengths
 
 
 def test_the_layout_is_the_documented_one() -> None:
@@ -36,7 +44,15 @@ def test_a_newer_format_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\x01", b"\x01\x94\x07", encode(EMPTY)[:-1], b"\x01" + b"\x94\x00\x91\xa1a\xc4\x00\xc4\x00"]
+    "value",
+    [
+        b"",
+        b"\x01",
+        b"\x01\x94\x07",
+        encode(EMPTY)[:-1],
+        b"\x01\x94\x00\x91\xa1a\xc4\x00\xc4\x00",
+        b"\x01\x94\x00\x91\xa1a\xc4\x09" + bytes(9) + b"\xc4\x04" + bytes(4),  # a byte of time too many
+    ],
 )
 def test_anything_else_is_refused(value: bytes) -> None:
     with pytest.raises(CodecError):

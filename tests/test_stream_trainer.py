@@ -72,7 +72,7 @@ def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History]) ->
 def config(tmp_path: Path, **changes: object) -> TrainerConfig:
     given: dict = {
         "state_dir": tmp_path,
-        "nice": 0,
+        "spare_time_only": False,
         "round_seconds": 0.1,
         "least_interactions": 20,
         "first_users": USERS,

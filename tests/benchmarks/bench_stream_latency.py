@@ -233,6 +233,11 @@ def main() -> None:
         for stage in ("load", "forward", "topk", "publish")
     )
     print(f"  a batch of the scorer: {client.lists / batches:.0f} users, " + ", ".join(stages))
+    minutes = (np.array([answer.time_ms for answer in answers]) - answers[0].time_ms) // 60_000
+    for minute in np.unique(minutes) if options.seconds >= 120 else ():
+        of_it = latencies[minutes == minute]
+        middle, late = np.quantile(of_it, [0.5, 0.99])
+        print(f"  minute {minute + 1:>3}: p50 {middle:5.0f} ms   p99 {late:5.0f} ms   max {of_it.max():5.0f} ms")
     counts, _ = np.histogram(latencies, [0, *EDGES_MS, np.inf])
     for edge, count in zip([*EDGES_MS, np.inf], counts, strict=True):
         print(f"  up to {edge:>5g} ms {count:>9,}  {'#' * int(60 * count / max(counts.max(), 1))}")
