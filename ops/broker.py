@@ -65,6 +65,7 @@ class BrokerConfig:
     data_dir: Path | None = None  # kept when given; else temporary and removed by `stop`
     cache_dir: Path | None = None  # of the jars; FRESHET_CACHE, XDG_CACHE_HOME or ~/.cache when not given
     heap_mib: int = 512
+    optimise: bool = False  # let the JVM compile its busiest code again, with care: pays after a minute of load
     start_seconds: float = 60.0
     stop_seconds: float = 20.0
     properties: Mapping[str, str] = field(default_factory=dict)  # override or extend server.properties
@@ -200,7 +201,8 @@ class LocalBroker:
             self._process = subprocess.Popen(
                 [
                     *("/bin/sh", "-c", _UNTIL_PARENT_ENDS, str(folder) if self.config.data_dir is None else ""),
-                    *(java, "-Xms128m", f"-Xmx{self.config.heap_mib}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                    *(java, "-Xms128m", f"-Xmx{self.config.heap_mib}m", "-XX:+UseSerialGC"),
+                    *(() if self.config.optimise else ("-XX:TieredStopAtLevel=1",)),
                     *("-Xshare:auto", "-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={logging_file}"),
                     *("-cp", classpath, "kafka.Kafka", str(properties)),
                 ],

@@ -23,7 +23,7 @@ import psutil
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from ops.broker import LocalBroker
+from ops.broker import BrokerConfig, LocalBroker
 from ops.connection import KafkaConnection
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.records import Refresh
@@ -164,7 +164,7 @@ def main() -> None:
     stop = threading.Event()
     world = World(WorldConfig(users=options.users, items=options.items), np.random.default_rng(0))
     events = [world.event() for _ in range(int(options.rate * (options.seconds + options.warm_up)))]
-    with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
+    with LocalBroker(BrokerConfig(optimise=True)) as broker, tempfile.TemporaryDirectory() as folder:
         connection = KafkaConnection(broker.bootstrap_servers)
         trainer = (
             *("--round-seconds", str(options.round_seconds), "--threads", "1"),
