@@ -37,7 +37,8 @@ class ModelConfig:
     least_batches: int = 1  # per epoch; few users are learnt in smaller batches
     ema: float = 0.0  # decay per step of the averaged weights that serve; 0 serves the last ones
     history_items: int = 1000  # newest interactions per user that training looks at
-    training_precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast of the matrix products
+    # Of the matrix products while training; auto: bfloat16 where the device has units for it.
+    training_precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         if not self.dims or min(self.dims) < 1:
@@ -50,6 +51,8 @@ class ModelConfig:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.training_precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"training_precision must be auto, float32 or bfloat16, got {self.training_precision!r}")
         if self.hide_newest < 0 or not 0 <= self.hide_share <= 1:
             raise ValueError(f"cannot hide {self.hide_newest} items, at most {self.hide_share} of a history")
         if self.batch_users < 1 or self.least_batches < 1:
@@ -69,7 +72,7 @@ _T_DIFFREC = ModelConfig(
     ema=0.99,
 )
 _ML1M = ScheduleConfig(steps=40, scale=0.005, least=0.005, most=0.01)
-_DIFFREC = ModelConfig(schedule=_ML1M, reweight=True, importance=True, ema=0.99)
+_DIFFREC = ModelConfig(schedule=_ML1M, reweight=True, importance=True, ema=0.99, training_precision="float32")
 _L_DIFFREC = replace(
     _DIFFREC,
     dims=(300,),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-__all__ = ["pick_device"]
+__all__ = ["multiplies_bfloat16", "pick_device"]
 
 
 def pick_device(preference: str | None, environment: Mapping[str, str]) -> torch.device:
@@ -18,3 +18,11 @@ def pick_device(preference: str | None, environment: Mapping[str, str]) -> torch
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device; use cpu")
     return torch.device(name)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are several times as fast as in float32: tensor cores, or AMX on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has none
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))

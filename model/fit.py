@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.batch import Histories
 from model.config import ModelConfig
 from model.denoiser import Denoiser
+from model.device import multiplies_bfloat16
 from model.diffusion import DiffusionObjective, examples
 from model.distributed import process_count, process_rank
 from model.errors import ModelError
@@ -99,6 +100,8 @@ class Learner:
         self.schedule = NoiseSchedule(config.schedule).to(device)
         self.step_sampler = StepSampler(config.schedule.steps, config.importance).to(device)
         self.optimizer = self._optimizer()
+        precision = config.training_precision
+        self._half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
         self.updates = 0  # optimizer steps taken
         self.passes = 0  # epochs begun
         self.neighbours: Tensor | None = None
@@ -215,8 +218,7 @@ class Learner:
         inner = objective.module if isinstance(objective, DistributedDataParallel) else objective
         if isinstance(inner, LatentObjective):
             inner.passes, inner.updates = self.passes - 1, self.updates
-        half = self.config.training_precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             loss, losses, relative = objective(example.x0, example.target, steps, weights, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -75,6 +76,21 @@ def test_without_an_average_the_last_weights_serve(tmp_path: Path) -> None:
     torch.testing.assert_close(served, learner.recommender("v").scores(checkerboard()))
     learner.average.decode.weight.mul_(0)  # plays no part
     torch.testing.assert_close(served, learner.recommender("v").scores(checkerboard()))
+
+
+@pytest.mark.parametrize(("has_units", "same_as"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_trains_in_bfloat16_where_the_device_has_units_for_it(
+    has_units: bool, same_as: Literal["bfloat16", "float32"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.fit, "multiplies_bfloat16", lambda device: has_units)
+    weights = {}
+    for precision in ("auto", "bfloat16", "float32"):
+        learner = Learner.fresh(replace(SMALL, training_precision=precision), index(), seed=1, device=CPU)
+        learner.fit(checkerboard(), epochs=2)
+        weights[precision] = learner.denoiser.decode.weight
+    assert weights["auto"].dtype == torch.float32  # what is kept is whole; only products are rounded
+    assert torch.equal(weights["auto"], weights[same_as])
+    assert not torch.equal(weights["bfloat16"], weights["float32"])
 
 
 @pytest.mark.parametrize("name", ["stream", "diffrec-ml1m"])

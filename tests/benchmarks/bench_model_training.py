@@ -1,6 +1,6 @@
 """A training epoch of DiffRec on MovieLens-1M against a straightforward port of the published loop, side by side.
 
-    python tests/benchmarks/bench_model_training.py [--epochs 3] [--threads 1] [--precision float32 bfloat16]
+    python tests/benchmarks/bench_model_training.py [--epochs 3] [--threads 1] [--precision auto float32]
 
 Both take the same batches of 400 users through the same network with the same optimizer and noise schedule. The port
 keeps what the published code does: a dense users x items matrix on the host, rows collated one by one, and a history of
@@ -78,8 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    choices = ("float32", "bfloat16")  # the second pays on a CPU with AMX or AVX-512 BF16 only
-    parser.add_argument("--precision", nargs="+", choices=choices, default=["float32"])
+    choices = ("auto", "float32", "bfloat16")  # auto, as the trainer has it: the last on a CPU with AMX, else the other
+    parser.add_argument("--precision", nargs="+", choices=choices, default=["auto", "float32"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
