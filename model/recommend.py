@@ -147,9 +147,12 @@ class Recommender:
 
     def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
-        state = self._chain.run(*self._input(histories))
+        batch = self._newest(histories)
+        place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
+        weights = self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+        state = self._chain.run(batch.columns, weights)
         share = self.config.item_item.share
-        near = None if self._item_item is None else self._item_item.prepare(histories.newest(self._item_item.reach))
+        near = None if self._item_item is None else self._item_item.prepare(batch)
         spread = self._output.spread(state.v, state.u) if near is not None else None
         seen_users = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths)).to(self.device)
         seen = torch.from_numpy(histories.columns).to(self.device)
@@ -166,14 +169,13 @@ class Recommender:
                 block[seen_users[inside], seen[inside] - first] = -torch.inf
             yield first, block
 
-    def _input(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """Columns and weights [B, L]."""
+    def _newest(self, histories: Histories) -> Padded:
+        """What both terms look at, at least one place wide."""
         reach = self.config.weighting.reach()
-        batch = (histories if reach is None else histories.newest(reach)).padded(self.device)
-        if not batch.columns.shape[1]:
-            batch = _one_empty_place(batch)
-        place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
-        return batch.columns, self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+        if reach is not None:
+            histories = histories.newest(max(reach, self._item_item.reach if self._item_item is not None else 0))
+        batch = histories.padded(self.device)
+        return batch if batch.columns.shape[1] else _one_empty_place(batch)
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -248,20 +250,18 @@ class _ItemItem:
     """Scores of the item-item term: each of a user's newest items adds its weights to its neighbours."""
 
     def __init__(self, neighbours: Tensor, weights: Tensor, half_life: float) -> None:
-        self.neighbours, self.weights, self.half_life = neighbours, weights, half_life  # [I, N] twice
+        self.neighbours, self.weights = neighbours, weights  # [I, N] twice
         self.reach = int(np.ceil(10 * half_life))  # an exponential forgets: 2^-10 of the newest is left there
+        self._falling = torch.exp2(-torch.arange(self.reach, device=weights.device) / half_life)  # by place
         # Whole rows of a small catalogue are added up faster than their neighbours are looked up.
         self.dense: Tensor | None = None  # [I, I]
         if len(neighbours) <= _DENSE_ITEMS:
             empty = torch.zeros(len(neighbours), len(neighbours), device=weights.device)
             self.dense = empty.scatter_add_(1, neighbours, weights)
 
-    def prepare(self, histories: Histories) -> _Near:
-        batch = histories.padded(self.neighbours.device)
-        if not batch.columns.shape[1]:
-            batch = _one_empty_place(batch)
-        place = torch.arange(batch.columns.shape[1], device=self.neighbours.device).float()
-        return _Near(self, batch.columns, torch.exp2(-place / self.half_life) * batch.strengths * batch.valid)
+    def prepare(self, batch: Padded) -> _Near:
+        columns, strengths = batch.columns[:, : self.reach], batch.strengths[:, : self.reach]  # 0 where padded
+        return _Near(self, columns.contiguous(), strengths * self._falling[: columns.shape[1]])
 
 
 class _Near:

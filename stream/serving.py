@@ -182,15 +182,22 @@ class Server:
         return answers
 
     def shadow(self, answers: Sequence[Answer]) -> None:
-        """Ask the other model what it would have shown: some users of live, and all of the candidate.
+        """Ask the previous model what it would have shown to some users of live.
 
         No list waits for it: what it finds is kept with the list, for the user's next event."""
-        live, previous, candidate = self._followed.live, self._followed.previous, self._followed.candidate
-        if live is not None and previous is not None and previous.version != live.version:
-            served = [answer for answer in answers if answer.model is live]
-            self._shadow_with(previous, self.watch.shadowed(served, self._clock()))
-        if live is not None and candidate is not None:
-            self._shadow_with(live, [a for a in answers if a.model is candidate])
+        live, previous = self._followed.live, self._followed.previous
+        if live is None or previous is None or previous.version == live.version:
+            return
+        served = [answer for answer in answers if answer.model is live]
+        users = self.watch.shadowed(served, self._clock())
+        if not users:
+            return
+        try:
+            known, ranked = self._ask(previous, users)
+        except Exception as error:  # nothing hangs on it
+            log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
+            return
+        _cast_shadows(previous, users, known, ranked.columns.tolist())
 
     def delivered(self, answers: Iterable[Answer]) -> None:
         """The brokers have these: from now on they are what their users see."""
@@ -301,32 +308,39 @@ class Server:
         treated = [answer for answer in wanted if share and in_treatment(answer.request.user, share)]
         others = [answer for answer in wanted if not (share and in_treatment(answer.request.user, share))]
         failed = self._rank_with(models.candidate, "candidate", "treatment", treated)
-        failed = self._rank_with(models.live, "live", "control", others + failed)
+        # Live ranks the candidate's users too, for comparison: among the others they cost little, alone a whole call.
+        compared = [answer for answer in treated if answer.model is not None]
+        failed = self._rank_with(models.live, "live", "control", others + failed, compared)
         failed = self._rank_with(models.previous, "previous", "control", failed)
         for answer in failed:
             self._fall_back(answer, "no_model" if models.live is None and models.previous is None else "error")
 
-    def _rank_with(self, model: Recommender | None, slot: str, variant: str, users: list[Answer]) -> list[Answer]:
-        """Rank with one model; returns the users it could not rank because it is missing or unsound."""
-        if model is None or not users:
+    def _rank_with(
+        self, model: Recommender | None, slot: str, variant: str, users: list[Answer], compared: Sequence[Answer] = ()
+    ) -> list[Answer]:
+        """Rank with one model; returns the users it could not rank because it is missing or unsound. Those `compared`
+        have a list of another model already: this one casts a shadow on it."""
+        if model is None or not (users or compared):
             return users
+        asked = [*users, *compared]
         try:
             with self._metrics.scoring["forward"].time():
-                known, ranked = self._ask(model, users)
+                known, ranked = self._ask(model, asked)
         except NonFiniteScores as error:
             log.error("%s; nothing of it is published", error)
             self._metrics.nonfinite_scores[slot].inc()
             if slot == "live":
-                self.watch.signals.nonfinite(max(answer.request.history.newest_ms for answer in users), len(users))
+                self.watch.signals.nonfinite(max(answer.request.history.newest_ms for answer in asked), len(asked))
             return users
         except Exception as error:  # whatever it is, another model or popularity can answer
-            log.exception("model %s failed on %d users", model.version, len(users))
+            log.exception("model %s failed on %d users", model.version, len(asked))
             self._metrics.scoring_failures["oom" if "out of memory" in str(error) else "model"].inc()
             return users
         with self._metrics.scoring["topk"].time():
             ids, top_score = model.items.ids, self._metrics.top_score[slot]
-            rows = zip(users, known, ranked.columns.tolist(), ranked.scores.tolist(), strict=True)
-            for answer, length, columns, scores in rows:
+            columns_of, scores_of = ranked.columns.tolist(), ranked.scores.tolist()
+            # The rows of `compared` come after those of `users`.
+            for answer, length, columns, scores in zip(users, known, columns_of, scores_of, strict=False):
                 if length == 0:
                     self._fall_back(answer, "cold_user")
                     continue
@@ -341,6 +355,7 @@ class Server:
                 self._tally.observe(top_score, best)
                 if slot == "live" and answer.request.reason == "event":
                     self.watch.signals.ranked(answer.request.history.newest_ms, best, last)
+            _cast_shadows(model, compared, known[len(users) :], columns_of[len(users) :])
         return []
 
     def _ask(self, model: Recommender, users: Sequence[Answer]) -> tuple[list[int], Ranked]:
@@ -348,19 +363,6 @@ class Server:
         columns = (answer.request.history for answer in users)
         histories = Histories.pack_bytes(model.items, ((c.items, c.times_ms, c.strengths) for c in columns))
         return histories.lengths.tolist(), model.rank(histories, self.config.list_items)
-
-    def _shadow_with(self, model: Recommender, users: Sequence[Answer]) -> None:
-        if not users:
-            return
-        try:
-            known, ranked = self._ask(model, users)
-        except Exception as error:  # nothing hangs on it
-            log.warning("model %s did not answer beside the one that serves: %s", model.version, error)
-            return
-        ids = model.items.ids
-        for answer, length, columns in zip(users, known, ranked.columns.tolist(), strict=True):
-            if length:
-                answer.shadow_model, answer.shadow = model, tuple([ids[column] for column in columns if column >= 0])
 
     def _fall_back(self, answer: Answer, reason: str) -> None:
         self._metrics.fallback_lists[reason].inc()
@@ -398,6 +400,16 @@ class Server:
 
 
 _recommendation = msgspec.json.Encoder()
+
+
+def _cast_shadows(
+    model: Recommender, users: Sequence[Answer], known: Sequence[int], ranked: Sequence[Sequence[int]]
+) -> None:
+    """Keep with each user's list what `model` ranked: columns by user, of whose items it knows so many."""
+    ids = model.items.ids
+    for answer, length, columns in zip(users, known, ranked, strict=True):
+        if length:
+            answer.shadow_model, answer.shadow = model, tuple([ids[column] for column in columns if column >= 0])
 
 
 def _rank_or_miss(item: str, items: Sequence[str]) -> int:
