@@ -516,8 +516,9 @@ class Updater:
 
     def _bear_refusal(self, membership: tuple[str, int], error: CommitFailedError) -> None:
         """A refused member or generation is replaced within moments, because heartbeats are refused too. Where it is
-        not, they have stopped: kafka-python then reads on for a group that forgot it, and never joins again. Give up
-        after a session: a successor joins, and replays what was not committed."""
+        not, they have stopped (`stream.membership` prevents the one way we know): kafka-python then reads on for a
+        group that forgot it, and never joins again. Give up after a session: a successor joins, and replays what was
+        not committed."""
         now = time.monotonic()
         if self._refused is None or self._refused[0] != membership:
             self._refused = membership, now
