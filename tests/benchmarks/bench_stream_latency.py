@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=120.0, help="seconds at most until a model is live")
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--items", type=int, default=500)
-    parser.add_argument("--round-seconds", type=float, default=30.0, help="between fine-tuning rounds")
+    parser.add_argument("--round-seconds", type=float, default=120.0, help="between fine-tuning rounds")
     options = parser.parse_args()
 
     stop = threading.Event()
