@@ -409,15 +409,14 @@ def evaluate(
     png: Annotated[Path | None, typer.Option(help="Also draw NDCG@20 here.")] = None,
 ) -> None:
     """Train models on a log and compare them: recall, NDCG, coverage, Gini, novelty, speed, with paired intervals."""
-    from rich.console import Console
-
     from model.device import pick_device
     from stream.evaluate import evaluate as run
+    from stream.terminal import output
 
     try:
         run(
             file,
-            Console(),
+            output(),
             protocol=protocol,  # type: ignore[arg-type]  # refused by name below
             models=model or None,
             seeds=seeds,
@@ -439,17 +438,17 @@ def model_list(bootstrap_servers: Servers = None, prefix: Prefix = "") -> None:
     """Which model is in which slot."""
     from datetime import UTC, datetime
 
-    from rich.console import Console
     from rich.table import Table
 
     from stream.slots import read_slots
+    from stream.terminal import output
 
     table = Table("slot", "version", "parent", "items", "data until (UTC)", "metrics", "address")
     for slot, a in read_slots(_connection(bootstrap_servers), TopicPlan(prefix).models).items():
         until = f"{datetime.fromtimestamp(a.data_until / 1000, UTC):%Y-%m-%d %H:%M:%S}"
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in a.metrics.items())
         table.add_row(slot, a.version, a.parent, str(a.items), until, metrics, a.address)
-    Console().print(table)
+    output().print(table)
 
 
 @model_app.command("rollback")

@@ -60,9 +60,9 @@ def _newest(row: Row) -> str:
 def _table(study: Study) -> Table:
     """A model's mean and standard deviation over seeds, and below it what it gains, with the interval."""
     table = Table(title=f"{study.dataset}, {study.protocol} protocol; below: paired 95 % interval to {study.against}")
-    table.add_column("model")
+    table.add_column("model", overflow="fold")
     for name in (*METRICS, "coverage", "Gini", "novelty (bits)", "train (s)", "users/s"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for record in study.records():
         cells = [_metric(record, name) for name in METRICS]
         cells += [f"{record['coverage']:.3f}", f"{record['gini']:.3f}", f"{record['novelty']:.2f}"]

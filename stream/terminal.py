@@ -1,4 +1,4 @@
-"""Lines of several processes on one terminal, each behind its name."""
+"""What is written to a terminal, or to a file in its place."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from collections import deque
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["PrefixedLog"]
+__all__ = ["PrefixedLog", "output"]
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
+_FILE_COLUMNS = 200  # a file has no width; rich would take 80 and cut the figures of a table short
+
+
+def output() -> Console:
+    """Standard output, for tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
 
 
 class PrefixedLog:
-    """Prints lines as they come, or keeps the last ones for a live view when `printing` is off."""
+    """Lines of several processes, each behind its name.
+
+    Prints lines as they come, or keeps the last ones for a live view when `printing` is off.
+    """
 
     def __init__(self, console: Console, printing: bool = True, keep: int = 200) -> None:
         self._console, self.printing = console, printing
