@@ -213,6 +213,9 @@ def trainer(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a fine-tuning round.")] = 4,
     updates: Annotated[int, typer.Option(min=1, help="Least optimizer steps of it.")] = 60,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    spare_time_only: Annotated[
+        bool, typer.Option(help="Give way to whatever wants a core. On a machine that is always full, say no.")
+    ] = True,
     window_seconds: WindowSeconds = 900.0,
     many_signals: Annotated[int, typer.Option(min=1, help="So many signals drifting at once are a broken feed.")] = 4,
     user_share: Annotated[
@@ -243,6 +246,7 @@ def trainer(
         artifacts=artifacts,
         device=device,
         threads=threads,
+        spare_time_only=spare_time_only,
         round_seconds=round_seconds,
         first_users=first_users,
         first_interactions=first_interactions,
