@@ -62,7 +62,7 @@ class Histories:
 
     @classmethod
     def pack_bytes(cls, index: ItemIndex, users: Iterable[UserBytes]) -> Histories:
-        """The same from columns that are packed already, several times as fast."""
+        """The same from columns that are packed already, without a Python object for every number."""
         items: list[str] = []
         times: list[bytes] = []
         strengths: list[bytes] = []

@@ -21,7 +21,7 @@ def pick_device(preference: str | None, environment: Mapping[str, str]) -> torch
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are several times as fast as in float32: tensor cores, or AMX on a CPU."""
+    """Whether the device has units for matrix products in bfloat16: tensor cores, or AMX on a CPU."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has none

@@ -33,6 +33,7 @@ from state.store import StoreConfig
 from stream.dead_letters import dead_letter
 from stream.loading import ModelLoader
 from stream.monitor_windows import WindowSender
+from stream.process import spare_the_collector
 from stream.raw_stream import RawTopic, deliver_eagerly
 from stream.records import Rejected
 from stream.serving import Answer, Models, Request, Server, ServingConfig, coalesce
@@ -358,6 +359,7 @@ def run_scorer(
 
     async def work() -> bool:
         scorer = Scorer(config, connection, plan, metrics, device)
+        spare_the_collector()
         try:
             healthy = await scorer.run(stop)
         except BaseException:

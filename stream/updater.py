@@ -231,7 +231,6 @@ class Updater:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; then checkpoint and let go of everything. Any unexpected error propagates: the process
         ends without committing, and its successor replays."""
-        spare_the_collector()
         log.info("updater %s reads %s", self._config.worker, self._plan.interactions)
         try:
             while not stop.is_set():
@@ -530,4 +529,6 @@ def run_updater(
     config: UpdaterConfig, connection: KafkaConnection, plan: TopicPlan, metrics: UpdaterMetrics, stop: threading.Event
 ) -> None:
     """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues."""
-    Updater(config, connection, plan, metrics).run(stop)
+    updater = Updater(config, connection, plan, metrics)
+    spare_the_collector()
+    updater.run(stop)
