@@ -119,7 +119,10 @@ class Histories:
 
     def newest(self, limit: int) -> Histories:
         """Each row cut to its newest `limit` interactions."""
-        return self if not len(self) or self.lengths.max() <= limit else self.split(np.full(len(self), limit))[0]
+        if not len(self) or self.lengths.max() <= limit:
+            return self
+        rank = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
+        return self._where(rank < limit)
 
     def padded(self, device: torch.device) -> Padded:
         """Rectangles [B, L] on `device`, L the longest history."""

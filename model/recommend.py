@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from model.batch import Histories, Padded
 from model.config import ModelConfig
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, column_major
 from model.errors import ModelError, NonFiniteScores
 from model.items import ItemIndex
 from model.latent import LatentChain, LatentDenoiser
@@ -31,7 +31,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 _SCORES_PER_BLOCK = 1 << 24  # dense scores held at a time: 64 MiB
 _PLACES_PER_BLOCK = 1 << 22  # padded history places held at a time
 _ITEMS_PER_BLOCK = 1 << 17  # catalogues larger than this are scored in parts
-_DENSE_ITEMS = 4096  # catalogues up to this hold the item-item term as a matrix: 64 MiB at most
+_SMALL_CATALOGUE = 4096  # up to this the item-item term is held as a matrix: 64 MiB at most
 _RUN = 64  # neighbouring items whose best stands for them all while the K best are looked for
 _NEIGHBOURS_PER_BLOCK = 1 << 21  # neighbours of histories gathered at a time: 24 MiB with their weights
 
@@ -148,26 +148,31 @@ class Recommender:
     def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
         batch = self._newest(histories)
-        place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
+        place = torch.arange(batch.columns.shape[1], device=self.device)
         weights = self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
         state = self._chain.run(batch.columns, weights)
         share = self.config.item_item.share
         near = None if self._item_item is None else self._item_item.prepare(batch)
-        spread = self._output.spread(state.v, state.u) if near is not None else None
+        spread = None if near is None or self._in_one_block else self._output.spread(state.v, state.u)
         seen_users = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths)).to(self.device)
         seen = torch.from_numpy(histories.columns).to(self.device)
         for first in range(0, max(len(self.items), 1), _ITEMS_PER_BLOCK):
             last = min(first + _ITEMS_PER_BLOCK, len(self.items))
             # s x_0 is left out: it is zero except at seen items, which are masked.
             block = self._output.scores(state.v, state.u, first, last)
-            if near is not None and spread is not None:
-                near.mix_into(block, first, share, *spread)
+            if near is not None:
+                near.mix_into(block, first, share, *(spread or _spread(block)))
             if last - first == len(self.items):
                 block[seen_users, seen] = -torch.inf
             else:
                 inside = (seen >= first) & (seen < last)
                 block[seen_users[inside], seen[inside] - first] = -torch.inf
             yield first, block
+
+    @property
+    def _in_one_block(self) -> bool:
+        """The block is the catalogue, and small: its spread is read from it faster than computed without it."""
+        return len(self.items) <= min(_SMALL_CATALOGUE, _ITEMS_PER_BLOCK)
 
     def _newest(self, histories: Histories) -> Padded:
         """What both terms look at, at least one place wide."""
@@ -198,6 +203,13 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best.values, columns.gather(1, best.indices)
 
 
+def _spread(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, deviation) [B, 1] of scores [B, I]."""
+    mean = scores.mean(1, keepdim=True)
+    square = scores.norm(dim=1, keepdim=True).square() / scores.shape[1]
+    return mean, (square - mean.square()).clamp(min=1e-12).sqrt()
+
+
 def _one_empty_place(batch: Padded) -> Padded:
     empty = torch.zeros(len(batch.lengths), 1, dtype=torch.int64, device=batch.columns.device)
     return Padded(empty, empty, empty.float(), batch.lengths)
@@ -209,6 +221,8 @@ class _Output:
     def __init__(self, weight: Tensor, bias: Tensor, precision: Precision) -> None:
         self._precision = precision
         self._weight = weight.bfloat16() if precision == "bfloat16" else weight  # [I, H]
+        if len(weight) <= _SMALL_CATALOGUE:  # of a large one, a copy would cost more memory than it saves time
+            self._weight = column_major(self._weight)
         self._bias = bias
         items, hidden = max(len(weight), 1), weight.shape[1]
         self._mean, self._bias_mean = weight.mean(0), bias.mean()
@@ -255,7 +269,7 @@ class _ItemItem:
         self._falling = torch.exp2(-torch.arange(self.reach, device=weights.device) / half_life)  # by place
         # Whole rows of a small catalogue are added up faster than their neighbours are looked up.
         self.dense: Tensor | None = None  # [I, I]
-        if len(neighbours) <= _DENSE_ITEMS:
+        if len(neighbours) <= _SMALL_CATALOGUE:
             empty = torch.zeros(len(neighbours), len(neighbours), device=weights.device)
             self.dense = empty.scatter_add_(1, neighbours, weights)
 
@@ -270,8 +284,12 @@ class _Near:
     def __init__(self, term: _ItemItem, columns: Tensor, weights: Tensor) -> None:
         self._term, self._columns, self._weights = term, columns, weights
         items = len(term.neighbours)
-        total = torch.zeros(len(columns), 2, dtype=torch.float64, device=columns.device)
         self._whole: Tensor | None = None
+        if term.dense is not None and items <= _ITEMS_PER_BLOCK:
+            self._whole = self._sums(0, items)
+            self._mean, self._deviation = _spread(self._whole)
+            return
+        total = torch.zeros(len(columns), 2, dtype=torch.float64, device=columns.device)
         for first in range(0, items, _ITEMS_PER_BLOCK):
             block = self._sums(first, min(first + _ITEMS_PER_BLOCK, items))
             total += torch.stack([block.sum(1), block.square().sum(1)], 1)

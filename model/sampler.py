@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, column_major
 from model.schedule import NoiseSchedule
 
 __all__ = ["HiddenChain", "HiddenState", "plain_chain"]
@@ -82,9 +82,12 @@ class HiddenChain:
 
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, prediction: str = "x0") -> None:
         self._denoiser = denoiser
+        for parameter in denoiser.hidden.parameters():
+            if parameter.ndim == 2:
+                parameter.data = column_major(parameter.data)
         with torch.no_grad():
             self._encode = denoiser.encode.weight.T.contiguous()  # [I, H]: a history gathers rows
-            self._k = denoiser.encode.weight @ denoiser.decode.weight  # [H1, H2]
+            self._k = column_major(denoiser.encode.weight @ denoiser.decode.weight)  # [H1, H2]
             k_bias = denoiser.encode.weight @ denoiser.decode.bias  # [H1]
             embedded = denoiser.embed(torch.arange(schedule.steps, device=k_bias.device))  # [T, H1]
             # s and u are the same for every user, so all that a step adds to the first layer is known beforehand.

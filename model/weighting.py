@@ -46,7 +46,7 @@ class Weighting:
         return math.ceil(-math.log2(tolerance) * self.half_life)
 
     def __call__(self, rank: Tensor, lengths: Tensor, times_ms: Tensor | None = None) -> Tensor:
-        """float32 [B, L] weights for integer ranks [B, L] (negative: hidden, weight 0) of histories of `lengths` [B].
+        """float32 [B, L] weights for integer ranks [B, L] or [L] (negative: hidden, weight 0) and `lengths` [B].
 
         `times_ms` [B, L] is needed for `exponential_time`; its column 0 must be the newest visible interaction.
         """

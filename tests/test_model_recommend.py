@@ -56,7 +56,7 @@ def test_the_item_item_term_of_large_catalogues_is_that_of_small_ones(
 ) -> None:
     monkeypatch.setattr(model.recommend, "_ITEMS_PER_BLOCK", block)
     dense = learner.recommender("v").scores(world())
-    monkeypatch.setattr(model.recommend, "_DENSE_ITEMS", 0)
+    monkeypatch.setattr(model.recommend, "_SMALL_CATALOGUE", 0)
     torch.testing.assert_close(learner.recommender("v").scores(world()), dense, rtol=1e-4, atol=1e-5)
 
 
