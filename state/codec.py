@@ -12,8 +12,8 @@ Versions are refused when unknown: an older Freshet must not rewrite what a newe
 
 from __future__ import annotations
 
-import sys
-from array import array
+from functools import lru_cache
+from struct import Struct
 
 import msgspec
 
@@ -51,12 +51,17 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Columns)
 
 
+@lru_cache(maxsize=4096)
+def _numbers(count: int) -> tuple[Struct, Struct]:
+    """Layouts of the times and the strengths of so many items."""
+    return Struct(f"<{count}q"), Struct(f"<{count}f")
+
+
 def encode(history: History) -> bytes:
-    times_ms, strengths = array("q", history.times_ms), array("f", history.strengths)
-    if sys.byteorder == "big":
-        times_ms.byteswap()
-        strengths.byteswap()
-    packed = Columns(history.forgotten_ms, history.items, times_ms.tobytes(), strengths.tobytes())
+    times, strengths = _numbers(len(history.items))
+    packed = Columns(
+        history.forgotten_ms, history.items, times.pack(*history.times_ms), strengths.pack(*history.strengths)
+    )
     return _PREFIX + _encoder.encode(packed)
 
 
@@ -79,8 +84,7 @@ def read(value: bytes) -> Columns:
 def decode(value: bytes) -> History:
     """Raises as `read` does."""
     columns = read(value)
-    times_ms, strengths = array("q", columns.times_ms), array("f", columns.strengths)
-    if sys.byteorder == "big":
-        times_ms.byteswap()
-        strengths.byteswap()
-    return History(columns.items, tuple(times_ms), tuple(strengths), columns.forgotten_ms)
+    times, strengths = _numbers(len(columns.items))
+    return History(
+        columns.items, times.unpack(columns.times_ms), strengths.unpack(columns.strengths), columns.forgotten_ms
+    )
