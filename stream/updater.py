@@ -43,8 +43,8 @@ from state.history import EMPTY, History
 from state.store import Store, StoreConfig, StoreMemory
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
+from stream.fresh_poll import poll_fresh
 from stream.ingest import Arrival, Change, InputRecord, Outcomes, apply, decode_batch
-from stream.membership import poll_as_member
 from stream.monitor_windows import WindowSender, worker_name
 from stream.process import spare_the_collector
 from stream.records import Limits, Refresh, RefreshReason, Rejected
@@ -244,7 +244,8 @@ class Updater:
     def turn(self) -> None:
         """Poll once, merge, send refreshes, checkpoint when due; let records gather for the next poll."""
         restoring = bool(self._restorer)
-        polled = poll_as_member(self._consumer, 0 if restoring else self._config.poll_seconds)
+        config = self._config
+        polled = poll_fresh(self._consumer, 0 if restoring else config.poll_seconds, config.poll_records // 2)
         if self._moves.noted:
             self._follow_moves()
         if restoring or self._restorer:
