@@ -55,7 +55,7 @@ class ScorerConfig:
     state_dir: Path
     group: str = SCORER_GROUP
     batch_refreshes: int = 512  # most refreshes scored together
-    batch_seconds: float = 0.0  # wait for more of them while there are few
+    batch_seconds: float = 0.005  # wait for more of them while there are few
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
     stall_seconds: float = 60.0  # without progress the process gives up, for its supervisor to start it again
     torch_threads: int = 1
