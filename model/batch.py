@@ -49,6 +49,11 @@ class Histories:
         """int64 [B], interactions of each user."""
         return np.diff(self.offsets)
 
+    @property
+    def _places(self) -> np.ndarray:
+        """int64 [nnz], of each interaction in its row, 0 the newest."""
+        return np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
+
     @classmethod
     def pack(cls, index: ItemIndex, users: Iterable[UserColumns]) -> Histories:
         """B rows in the order of `users`. Interactions with items the index does not know are left out."""
@@ -108,8 +113,7 @@ class Histories:
 
     def split(self, counts: np.ndarray) -> tuple[Histories, Histories]:
         """(newest, rest): the newest `counts[u]` interactions of each row, and what is before them."""
-        rank = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
-        newest = rank < np.repeat(counts, self.lengths)
+        newest = self._places < np.repeat(counts, self.lengths)
         return self._where(newest), self._where(~newest)
 
     def split_at(self, time_ms: int) -> tuple[Histories, Histories]:
@@ -121,15 +125,13 @@ class Histories:
         """Each row cut to its newest `limit` interactions."""
         if not len(self) or self.lengths.max() <= limit:
             return self
-        rank = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
-        return self._where(rank < limit)
+        return self._where(self._places < limit)
 
     def padded(self, device: torch.device) -> Padded:
         """Rectangles [B, L] on `device`, L the longest history."""
         lengths = self.lengths
         width = int(lengths.max()) if len(lengths) else 0
-        place = np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], lengths)
-        flat = np.repeat(np.arange(len(self)) * width, lengths) + place
+        flat = np.repeat(np.arange(len(self)) * width, lengths) + self._places
 
         def spread(values: np.ndarray) -> Tensor:
             rectangle = np.zeros(len(self) * width, dtype=values.dtype)

@@ -1,6 +1,6 @@
 """The updater: interactions in, durable histories and refreshes out.
 
-Each batch is merged into histories in memory and every changed user's refresh leaves at once. A checkpoint makes the
+A turn's records are merged into histories in memory, then every changed user's refresh leaves. A checkpoint makes the
 rest durable, in the one order that loses nothing:
 
     1. every refresh is acknowledged
@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -115,6 +115,15 @@ class _Partition:
         return len(self.dirty) + len(self.dead) + len(self.routed)
 
 
+class _Changed(NamedTuple):
+    """A user whose refresh leaves at the end of the turn."""
+
+    partition: int
+    user: bytes
+    change: Change
+    history: bytes  # encoded
+
+
 class _Moves(ConsumerRebalanceListener):
     """Notes what changed hands, for the main loop to act on.
 
@@ -154,7 +163,6 @@ class Updater:
         self._clock_ms = lambda: int(clock() * 1000)
         self._owned: dict[int, _Partition] = {}
         self._starts: dict[int, dict[str, int]] = {}  # committed offsets by topic, of partitions being restored
-        self._changes: list[tuple[int, bytes, Change, bytes]] = []  # of this turn: partition, user, history's bytes
         self._refreshes: list = []  # futures of refreshes on their way
         self._newest_ms = 0  # event time
         self._signals = UpdaterSignals(WindowCounter(worker_name("updater"), config.windows), metrics)
@@ -254,13 +262,14 @@ class Updater:
         batches = [*polled.items(), *(self._routed.poll().items() if self._routed else ())]
         if batches:
             self._crash("polled")
+            changes: list[_Changed] = []
             for tp, records in batches:
                 partition = self._owned.get(tp.partition)
                 # A partition that is not owned (any more, or yet) starts from its committed offset when it is.
                 if partition is not None:
-                    self._merge(tp, partition, records)
+                    changes += self._merge(tp, partition, records)
             self._crash("merged")
-            self._send_refreshes()
+            self._send_refreshes(changes)
         self._rescore()
         if self._owned:
             self._metrics.progress_timestamp.set_to_current_time()
@@ -337,7 +346,7 @@ class Updater:
 
     # -- merging -------------------------------------------------------------------------------------------------------
 
-    def _merge(self, tp: TopicPartition, partition: _Partition, records: list[ConsumerRecord]) -> None:
+    def _merge(self, tp: TopicPartition, partition: _Partition, records: list[ConsumerRecord]) -> list[_Changed]:
         metrics, limit, number = self._metrics, self._config.history_items, tp.partition
         metrics.events_consumed["interactions"].inc(len(records))
         strangers = sampled_strangers(records, self._plan.partitions)
@@ -351,13 +360,14 @@ class Updater:
             self._route(number, partition, arrivals)
         before = self._histories(partition, arrivals)
         outcomes = Outcomes()
+        changes: list[_Changed] = []
         for user, events in arrivals.items():
             change = apply(before[user], events, limit, outcomes)
             if change is not None:
                 value = codec.encode(change.history)
                 partition.dirty[user] = value
                 partition.arrivals_ms.append(change.arrived_ms)
-                self._changes.append((number, user, change, value))
+                changes.append(_Changed(number, user, change, value))
                 self._note(user, 0 if change.forgotten else before[user].newest_ms, change)
                 partition.newest_ms = max(partition.newest_ms, change.history.newest_ms)
         self._newest_ms = max(self._newest_ms, partition.newest_ms)
@@ -372,6 +382,7 @@ class Updater:
             if count:
                 metrics.events_applied[outcome].inc(count)
         partition.positions[tp.topic] = records[-1].offset + 1
+        return changes
 
     def _route(self, number: int, partition: _Partition, arrivals: dict[bytes, list[Arrival]]) -> None:
         """Set aside the events of users who belong to other partitions."""
@@ -389,14 +400,13 @@ class Updater:
         times_ms = [event.time_ms for event in change.new]
         self._signals.user(user, before_ms, times_ms, len(change.history.items), change.kinds)
 
-    def _send_refreshes(self) -> None:
+    def _send_refreshes(self, changes: Iterable[_Changed]) -> None:
         """All of a turn in one go: within the producer's linger they leave in one request, not in one per partition,
         and reach the scorer by one fetch."""
-        for number, user, change, history in self._changes:
+        for number, user, change, history in changes:
             reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
             refresh = Refresh(reason, change.arrived_ms, tuple(change.new), history)
             self._send_refresh(number, user, refresh)
-        self._changes.clear()
 
     def _send_refresh(self, number: int, user: bytes, refresh: Refresh) -> None:
         sent = self._refresh_producer.send(self._plan.refreshes, refresh.encode(), key=user, partition=number)
