@@ -1,6 +1,8 @@
 """The scorer: refreshes in, ranked lists out, by a Faust stream.
 
-    take a batch -> keep the newest refresh per user -> score on one thread -> send -> shadow -> await delivery -> ack
+    take a batch -> keep the newest refresh per user -> score on one thread -> send
+                 -> let the candidate treat its users -> send
+                        -> shadow -> await delivery -> ack, while the next batch is scored
 
 An offset is committed only after the lists of all records before it were delivered; a crash repeats lists, and a list
 that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
@@ -17,11 +19,11 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import torch
@@ -82,6 +84,13 @@ class _Record:
     value: bytes | None
 
 
+class _Batch(NamedTuple):
+    answers: list[Answer]
+    treated: list[Answer]  # not ready before the candidate treated them
+    rejected: list[tuple[Any, Rejected]]
+    seen: Mapping[int, tuple[int, int]]  # of every partition, up to this batch
+
+
 class Scorer:
     """One worker of the scorer group. Make it inside the event loop that runs it."""
 
@@ -105,7 +114,8 @@ class Scorer:
         self._device = device
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.serving.list_items)
         self._executor = ThreadPoolExecutor(1, "scoring")
-        self._busy = asyncio.Lock()  # held while a batch is between its channel and its acks
+        self._sending = asyncio.Lock()  # held while a batch is between its channel and its last list's departure
+        self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
         self._failed = False
         self._joined = False
         self._progressed = time.monotonic()
@@ -128,50 +138,72 @@ class Scorer:
 
     async def _score(self, stream: Any) -> None:
         self._channel = aiter(stream.channel)  # Faust subscribes to what is iterated
-        queue, consumer = self._channel.queue, self.app.consumer
+        queue = self._channel.queue
         while not self._failed:
             try:
                 messages = [await queue.get()]
-                async with self._busy:
+                async with self._sending:
                     if self._config.batch_seconds and queue.qsize() < _ENOUGH_REFRESHES:
                         await asyncio.sleep(self._config.batch_seconds)
                     while len(messages) < self._config.batch_refreshes and not queue.empty():
                         messages.append(queue.get_nowait())
-                    await self._batch(messages)
-                    for message in messages:
-                        message.ack(consumer)
-                    self._seen_by_faust(messages)
+                    batch, delivered = await self._send_lists(messages)
+                    await self._finished()  # deliveries are noted and acked in order, and two batches are held at most
+                    self._finishing = asyncio.create_task(self._finish(messages, batch, delivered))
             except StopAsyncIteration:  # Faust closes its channels when it stops
                 return
             except Exception:
-                # Nothing of this batch is acked: let the process end, its successor reads it again.
-                log.exception("a batch failed")
-                self._failed = True
+                self._give_up()
+
+    async def _finish(self, messages: Sequence[Any], batch: _Batch, delivered: asyncio.Future[Any]) -> None:
+        """From the departure of a batch's lists to its acks. Never raises."""
+        loop, server = asyncio.get_running_loop(), self.server
+        try:
+            await loop.run_in_executor(self._executor, server.shadow, batch.answers)
+            await delivered
+            await loop.run_in_executor(self._executor, server.delivered, batch.answers + batch.treated, batch.seen)
+            if self._failed:
                 return
+            for message in messages:
+                message.ack(self.app.consumer)
+            self._seen_by_faust(messages)
             self._progress()
+        except Exception:
+            self._give_up()
+
+    async def _finished(self) -> None:
+        if self._finishing is not None:
+            await asyncio.wait([self._finishing])  # which, unlike `await`, does not pass a cancellation on
+
+    def _give_up(self) -> None:
+        """Nothing of this batch is acked, nor of a later one: let the process end, its successor reads them again."""
+        log.exception("a batch failed")
+        self._failed = True
 
     def _seen_by_faust(self, messages: Sequence[Any]) -> None:
         """Faust complains of partitions whose stream yields nothing, and a channel is not its stream."""
         now = time.monotonic()
         self.app.monitor.stream_inbound_time.update({message.tp: now for message in messages})
 
-    async def _batch(self, messages: Sequence[Any]) -> None:
+    async def _send_lists(self, messages: Sequence[Any]) -> tuple[_Batch, asyncio.Future[Any]]:
+        """Returns with all lists on their way; the future is done when the brokers have them."""
         loop = asyncio.get_running_loop()
-        answers, rejected = await loop.run_in_executor(self._executor, self._answer, messages)
+        batch = await loop.run_in_executor(self._executor, self._answer, messages)
         started = time.perf_counter()
         producer = (await self.app.maybe_start_producer())._ensure_producer()
-        deliveries = await self._send(producer, answers)
-        for message, error in rejected:
+        deliveries = await self._send(producer, batch.answers)
+        for message, error in batch.rejected:
             letter = dead_letter(_record(message), error, "scorer", self._plan.message_bytes)
             deliveries.append(await producer.send(self._plan.dead_letters, **letter))
         delivered = asyncio.gather(*deliveries)
         publish = self._metrics.scoring["publish"]
         delivered.add_done_callback(lambda _: publish.observe(time.perf_counter() - started))
-        await loop.run_in_executor(self._executor, self.server.shadow, answers)
-        await delivered
-        await loop.run_in_executor(self._executor, self.server.delivered, answers)
+        if batch.treated:
+            await loop.run_in_executor(self._executor, self.server.treat, batch.treated)
+            delivered = asyncio.gather(delivered, *await self._send(producer, batch.treated))
+        return batch, delivered
 
-    def _answer(self, messages: Sequence[Any]) -> tuple[list[Answer], list[tuple[Any, Rejected]]]:
+    def _answer(self, messages: Sequence[Any]) -> _Batch:
         """Runs on the scoring thread."""
         self._metrics.events_consumed["refreshes"].inc(len(messages))
         requests: list[Request] = []
@@ -192,7 +224,8 @@ class Scorer:
         for partition, seen in offsets.items():
             self._lists.advance(partition, min(seen), max(seen) + 1)
         wanted = coalesce(requests)
-        return (self.server.score(wanted) if wanted else []), rejected
+        answers, treated = self.server.score(wanted) if wanted else ([], [])
+        return _Batch(answers, treated, rejected, self._lists.spans())
 
     async def _send(self, producer: Any, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
         """Hand the answers over as one record batch per partition, or more where they do not fit."""
@@ -232,7 +265,9 @@ class Scorer:
                 self._progress()
 
     async def _idle(self) -> bool:
-        if not self._joined or self._channel is None or self._busy.locked() or not self._channel.queue.empty():
+        if not self._joined or self._channel is None or self._sending.locked() or not self._channel.queue.empty():
+            return False
+        if self._finishing is not None and not self._finishing.done():
             return False
         consumer = self.app.consumer
         owned = [tp for tp in consumer.assignment() if tp.topic == self._plan.refreshes]
@@ -291,7 +326,8 @@ class Scorer:
         return error is None
 
     async def _leave(self) -> None:
-        await self._busy.acquire()  # and keep it: no other batch begins
+        await self._sending.acquire()  # and keep it: no other batch begins
+        await self._finished()
         # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
         await self.app.consumer.commit()
         await self.app.consumer.commit()

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -141,7 +141,8 @@ def in_treatment(user: bytes, share: float) -> bool:
 class Server:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`; `shadow` while its answers are on their way; `delivered` once the brokers have them.
+    Every batch: `score`; `treat` what that left to the candidate, and `shadow`, while the other answers are on their
+    way; `delivered` once the brokers have all.
     """
 
     def __init__(
@@ -155,8 +156,8 @@ class Server:
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._load_popularity()
 
-    def score(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers to requests of distinct users, in their order."""
+    def score(self, requests: Sequence[Request]) -> tuple[list[Answer], list[Answer]]:
+        """Answers to requests of distinct users, and those that `treat` shall make ready."""
         metrics, models = self._metrics, self.models
         if models is not self._followed:
             self._followed = models
@@ -176,10 +177,26 @@ class Server:
         for answer in answers:
             before = shown.get(answer.request.user)
             answer.experiment = "" if before is None else before.experiment
-        self._rank([answer for answer in answers if answer.request.reason != "forget"], models)
-        self._encode(answers)
+        share = models.candidate_share if models.candidate is not None else 0.0
+        treated = [answer for answer in answers if self._is_treated(answer.request, share)]
+        others = [answer for answer in answers if not self._is_treated(answer.request, share)] if treated else answers
+        self._rank([answer for answer in others if answer.request.reason != "forget"], models, treated)
+        self._encode(others)
         self._tally.flush()
-        return answers
+        return others, treated
+
+    def treat(self, treated: Sequence[Answer]) -> None:
+        """Let the candidate of the last `score` answer its users.
+
+        A model asked of few costs nearly as much as one asked of many, and the many need not wait for it."""
+        models = self._followed
+        failed = self._rank_with(models.candidate, "candidate", "treatment", treated)
+        for answer in treated:
+            if answer.model is None:  # no list of the candidate's for live to be compared with
+                answer.shadow, answer.shadow_model = (), None
+        self._rank(failed, models)
+        self._encode(treated)
+        self._tally.flush()
 
     def shadow(self, answers: Sequence[Answer]) -> None:
         """Ask the previous model what it would have shown to some users of live.
@@ -199,8 +216,8 @@ class Server:
             return
         _cast_shadows(previous, users, known, ranked.columns.tolist())
 
-    def delivered(self, answers: Iterable[Answer]) -> None:
-        """The brokers have these: from now on they are what their users see."""
+    def delivered(self, answers: Iterable[Answer], seen: Mapping[int, tuple[int, int]]) -> None:
+        """The brokers have these: from now on they are what their users see. `seen`: `ShownLists.spans` at `score`."""
         now, watch = self._clock(), self.watch
         shown: dict[bytes, ShownList | None] = {}
         keep = self.config.watch.judged_per_second > 0 or self._followed.candidate is not None
@@ -233,7 +250,7 @@ class Server:
                     answer.experiment,
                 )
         self._tally.flush()
-        self._lists.put(shown)
+        self._lists.put(shown, seen)
 
     def _count_in(self, answer: Answer) -> None:
         """Each user once per experiment, when the first list of it is out."""
@@ -303,23 +320,28 @@ class Server:
 
     # -- ranking -------------------------------------------------------------------------------------------------------
 
-    def _rank(self, wanted: list[Answer], models: Models) -> None:
-        share = models.candidate_share if models.candidate is not None else 0.0
-        treated = [answer for answer in wanted if share and in_treatment(answer.request.user, share)]
-        others = [answer for answer in wanted if not (share and in_treatment(answer.request.user, share))]
-        failed = self._rank_with(models.candidate, "candidate", "treatment", treated)
-        # Live ranks the candidate's users too, for comparison: among the others they cost little, alone a whole call.
-        compared = [answer for answer in treated if answer.model is not None]
-        failed = self._rank_with(models.live, "live", "control", others + failed, compared)
+    @staticmethod
+    def _is_treated(request: Request, share: float) -> bool:
+        return share > 0 and request.reason != "forget" and in_treatment(request.user, share)
+
+    def _rank(self, users: Sequence[Answer], models: Models, compared: Sequence[Answer] = ()) -> None:
+        """With the first sound model there is. Live ranks those `compared` too: among the others they cost little,
+        alone a whole call."""
+        failed = self._rank_with(models.live, "live", "control", users, compared)
         failed = self._rank_with(models.previous, "previous", "control", failed)
         for answer in failed:
             self._fall_back(answer, "no_model" if models.live is None and models.previous is None else "error")
 
     def _rank_with(
-        self, model: Recommender | None, slot: str, variant: str, users: list[Answer], compared: Sequence[Answer] = ()
-    ) -> list[Answer]:
+        self,
+        model: Recommender | None,
+        slot: str,
+        variant: str,
+        users: Sequence[Answer],
+        compared: Sequence[Answer] = (),
+    ) -> Sequence[Answer]:
         """Rank with one model; returns the users it could not rank because it is missing or unsound. Those `compared`
-        have a list of another model already: this one casts a shadow on it."""
+        get another model's list: this one only casts a shadow on it."""
         if model is None or not (users or compared):
             return users
         asked = [*users, *compared]

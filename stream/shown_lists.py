@@ -29,7 +29,7 @@ _IDENTITY = {"content": "last lists"}
 class ShownLists:
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._spans: dict[int, tuple[int, int]] = {}  # by partition: offsets first..next-1 were all seen here
+        self._spans: dict[int, tuple[int, int]] = {}
 
     @classmethod
     def open(cls, path: Path, config: StoreConfig) -> ShownLists:
@@ -49,6 +49,10 @@ class ShownLists:
             span = (first, following)
         self._spans[partition] = (span[0], max(span[1], following))
 
+    def spans(self) -> Mapping[int, tuple[int, int]]:
+        """By partition, the offsets first..next-1 that were all seen here by now."""
+        return dict(self._spans)
+
     def _load_span(self, partition: int) -> tuple[int, int] | None:
         (stored,) = self.store.get_many([b"p%d" % partition])
         return None if stored is None else msgspec.msgpack.decode(stored, type=tuple[int, int])
@@ -66,12 +70,13 @@ class ShownLists:
         shown = ShownList.decode(value)
         return shown if shown.offset >= self._spans[partition][0] else None
 
-    def put(self, lists: Mapping[bytes, ShownList | None]) -> None:
-        """Store lists by user, None erases, together with how far the partitions were seen."""
+    def put(self, lists: Mapping[bytes, ShownList | None], seen: Mapping[int, tuple[int, int]]) -> None:
+        """Store lists by user, None erases, together with how far the partitions were `seen` (`spans`) for them: what
+        was seen since has no list yet, and another scorer may answer it."""
         values: dict[bytes, bytes | None] = {
             b"u" + user: None if shown is None else shown.encode() for user, shown in lists.items()
         }
-        for partition, span in self._spans.items():
+        for partition, span in seen.items():
             values[b"p%d" % partition] = msgspec.msgpack.encode(span)
         self.store.write(values)
 

@@ -46,13 +46,13 @@ class TestShownLists:
 
     def test_what_was_put_is_there_and_what_was_erased_is_not(self, lists: ShownLists) -> None:
         lists.advance(0, 5, 8)
-        lists.put({b"u": SHOWN, b"v": SHOWN})
-        lists.put({b"v": None})
+        lists.put({b"u": SHOWN, b"v": SHOWN}, lists.spans())
+        lists.put({b"v": None}, lists.spans())
         assert lists.get([(0, b"u"), (0, b"v"), (0, b"w")]) == [SHOWN, None, None]
 
     def test_a_replay_is_no_gap(self, lists: ShownLists) -> None:
         lists.advance(0, 5, 8)
-        lists.put({b"u": SHOWN})
+        lists.put({b"u": SHOWN}, lists.spans())
         lists.advance(0, 6, 9)
         lists.advance(0, 9, 12)
         assert lists.get([(0, b"u")]) == [SHOWN]
@@ -60,16 +60,25 @@ class TestShownLists:
     def test_lists_from_before_another_scorer_answered_are_not_the_last(self, lists: ShownLists) -> None:
         lists.advance(0, 5, 8)
         lists.advance(1, 5, 8)
-        lists.put({b"u": SHOWN, b"v": SHOWN})
+        lists.put({b"u": SHOWN, b"v": SHOWN}, lists.spans())
         lists.advance(0, 20, 21)  # 8..19 were answered elsewhere
         assert lists.get([(0, b"u"), (1, b"v")]) == [None, SHOWN]
 
     def test_a_restart_remembers_how_far_it_was(self, lists: ShownLists) -> None:
         lists.advance(0, 5, 8)
-        lists.put({b"u": SHOWN})
+        lists.put({b"u": SHOWN}, lists.spans())
         again = ShownLists(lists.store)
         again.advance(0, 8, 9)
         assert again.get([(0, b"u")]) == [SHOWN]
         again = ShownLists(lists.store)
         again.advance(0, 9, 10)
+        assert again.get([(0, b"u")]) == [None]
+
+    def test_what_is_still_being_answered_is_not_remembered_as_seen(self, lists: ShownLists) -> None:
+        lists.advance(0, 5, 8)
+        seen = lists.spans()
+        lists.advance(0, 8, 9)  # the next batch, whose lists are not out
+        lists.put({b"u": SHOWN}, seen)
+        again = ShownLists(lists.store)
+        again.advance(0, 9, 10)  # another scorer answered it
         assert again.get([(0, b"u")]) == [None]

@@ -73,10 +73,13 @@ class World:
     def serve(self, *requests: Request) -> list[Answer]:
         offsets = [request.offset for request in requests]
         self.lists.advance(0, min(offsets), max(offsets) + 1)
-        answers = self.server.score(coalesce(requests))
+        answers, treated = self.server.score(coalesce(requests))
+        assert all(answer.value is None and not answer.items for answer in treated)
+        self.server.treat(treated)
         self.server.shadow(answers)
+        answers += treated
         self.now_ms += 5
-        self.server.delivered(answers)
+        self.server.delivered(answers, self.lists.spans())
         self.now_ms += 5
         return answers
 

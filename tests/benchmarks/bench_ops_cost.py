@@ -207,9 +207,10 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
                 started = time.thread_time()
                 requests = [Request.decode(0, *one) for one in batch]
                 lists.advance(0, batch[0][0], batch[-1][0] + 1)
-                answers = server.score(requests)
+                answers, treated = server.score(requests)
+                server.treat(treated)
                 server.shadow(answers)
-                server.delivered(answers)
+                server.delivered([*answers, *treated], lists.spans())
                 spent += time.thread_time() - started
                 clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()
