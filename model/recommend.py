@@ -99,8 +99,8 @@ class Recommender:
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for rows in self._user_blocks(histories):
-            best, values = self._best(histories.select(rows), k)
+        for rows, block in self._user_blocks(histories):
+            best, values = self._best(block, k)
             if bool(torch.isnan(values).any()) or bool((values == torch.inf).any()):
                 raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
             width = values.shape[1]
@@ -113,8 +113,8 @@ class Recommender:
         """[B, I] with -inf at seen items: for small catalogues and few users; `rank` is what serves."""
         histories = histories.known()
         total = torch.empty(len(histories), len(self.items), device=self.device)
-        for rows in self._user_blocks(histories):
-            for first, block in self._scored(histories.select(rows)):
+        for rows, users in self._user_blocks(histories):
+            for first, block in self._scored(users):
                 total[rows, first : first + block.shape[1]] = block
         return total
 
@@ -122,15 +122,17 @@ class Recommender:
         """float32 [n, H]: what the output layer holds of these items; like items have like vectors."""
         return self._output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
 
-    def _user_blocks(self, histories: Histories) -> Iterator[np.ndarray]:
-        """Rows in blocks of like length that bound both the padded histories and the dense scores."""
+    def _user_blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Histories]]:
+        """Rows, and their histories, in blocks of like length that bound both the padded histories and the dense
+        scores."""
         lengths = histories.lengths
         order = np.argsort(-lengths, kind="stable")
         most = max(_SCORES_PER_BLOCK // max(min(len(self.items), _ITEMS_PER_BLOCK), 1), 1)
         start = 0
         while start < len(order):
             size = max(min(most, _PLACES_PER_BLOCK // max(int(lengths[order[start]]), 1)), 1)
-            yield np.sort(order[start : start + size])
+            rows = np.sort(order[start : start + size])
+            yield rows, (histories if len(rows) == len(histories) else histories.select(rows))
             start += size
 
     def _best(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:

@@ -147,7 +147,6 @@ def scorer(
     device: Device = None,
     list_items: Annotated[int, typer.Option(min=1, help="Length of a recommended list.")] = 20,
     batch_refreshes: Annotated[int, typer.Option(min=1, help="Most refreshes scored together.")] = 512,
-    batch_seconds: Annotated[float, typer.Option(help="Wait for more of them while there are few.")] = 0.005,
     popularity_days: Annotated[float, typer.Option(help="Half-life of popularity, in days of event time.")] = 7.0,
     session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 30.0,
     window_seconds: WindowSeconds = 900.0,
@@ -177,7 +176,6 @@ def scorer(
     config = ScorerConfig(
         state_dir,
         batch_refreshes=batch_refreshes,
-        batch_seconds=batch_seconds,
         session_seconds=session_seconds,
         serving=serving,
     )

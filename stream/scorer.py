@@ -46,7 +46,6 @@ __all__ = ["Scorer", "ScorerConfig", "run_scorer"]
 
 log = logging.getLogger(__name__)
 
-_ENOUGH_REFRESHES = 16  # of a batch: more make a user's list hardly cheaper, and the first have waited already
 _HOUSEKEEPING_SECONDS = 5.0
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
@@ -57,7 +56,6 @@ class ScorerConfig:
     state_dir: Path
     group: str = SCORER_GROUP
     batch_refreshes: int = 512  # most refreshes scored together
-    batch_seconds: float = 0.005  # wait for more of them while there are few
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
     stall_seconds: float = 60.0  # without progress the process gives up, for its supervisor to start it again
     torch_threads: int = 1
@@ -68,8 +66,6 @@ class ScorerConfig:
         for name in ("batch_refreshes", "session_seconds", "stall_seconds", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.batch_seconds < 0:
-            raise ValueError(f"batch_seconds must not be negative, got {self.batch_seconds}")
 
 
 @dataclass
@@ -143,8 +139,6 @@ class Scorer:
             try:
                 messages = [await queue.get()]
                 async with self._sending:
-                    if self._config.batch_seconds and queue.qsize() < _ENOUGH_REFRESHES:
-                        await asyncio.sleep(self._config.batch_seconds)
                     while len(messages) < self._config.batch_refreshes and not queue.empty():
                         messages.append(queue.get_nowait())
                     batch, delivered = await self._send_lists(messages)

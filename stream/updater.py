@@ -74,7 +74,7 @@ class UpdaterConfig:
     checkpoint_users: int = 20_000  # changed users, or refreshes on their way, in memory before one is due early
     poll_records: int = 5_000
     poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
-    turn_seconds: float = 0.02  # least time from one poll that brought something to the next
+    turn_seconds: float = 0.012  # least time from one poll that brought something to the next
     session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
     transaction_seconds: float = 15.0
     repartition: Repartition = "off"  # strict: events that lie in another partition than their user's are sent there
