@@ -2,7 +2,8 @@
 
     python fault_worker.py '{"bootstrap_servers": ..., "prefix": ..., "state_dir": ..., ...}'
 
-Prints `ready` when it owns partitions. With `point` and `nth` it kills itself the nth time it passes that point.
+Prints `ready` when it owns partitions. With `point` and `nth` it kills itself the nth time it passes that point,
+or sends itself another `signal`.
 """
 
 import json
@@ -31,7 +32,7 @@ def main() -> None:
         if point == options.get("point"):
             passed += 1
             if passed == options["nth"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), options.get("signal", signal.SIGKILL))
 
     config = UpdaterConfig(
         Path(options["state_dir"]),

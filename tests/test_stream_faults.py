@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -223,6 +224,24 @@ def test_a_paused_worker_that_wakes_after_its_session_overwrites_nothing(arena: 
     arena.send(100)
     arena.until_caught_up()
     sleeper.stop()
+    arena.until_caught_up()
+    assert other.stop() == 0
+    arena.check()
+
+
+@long
+def test_a_worker_paused_inside_its_transaction_commits_nothing_of_it(arena: Arena) -> None:
+    arena.send(100)
+    sleeper = arena.worker("sleeper", session_seconds=3, point="produced", nth=2, signal=signal.SIGSTOP)
+    while psutil.Process(sleeper.process.pid).status() != psutil.STATUS_STOPPED:
+        arena.send(20)
+        time.sleep(0.1)
+    other = arena.worker("other", session_seconds=3)
+    arena.send(200)
+    arena.until_caught_up()  # as soon as the brokers have aborted the transaction
+    sleeper.signal(signal.SIGCONT)
+    assert sleeper.process.wait(30) != 0  # fenced: it gives up, for its supervisor to start it again
+    arena.send(100)
     arena.until_caught_up()
     assert other.stop() == 0
     arena.check()
