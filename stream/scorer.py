@@ -2,7 +2,7 @@
 
     take a batch -> keep the newest refresh per user -> score on one thread -> send
                  -> let the candidate treat its users -> send
-                        -> shadow -> await delivery -> ack, while the next batch is scored
+                        -> await delivery -> shadow -> ack, while the next batch is scored
 
 An offset is committed only after the lists of all records before it were delivered; a crash repeats lists, and a list
 that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
@@ -151,11 +151,9 @@ class Scorer:
 
     async def _finish(self, messages: Sequence[Any], batch: _Batch, delivered: asyncio.Future[Any]) -> None:
         """From the departure of a batch's lists to its acks. Never raises."""
-        loop, server = asyncio.get_running_loop(), self.server
         try:
-            await loop.run_in_executor(self._executor, server.shadow, batch.answers)
             await delivered
-            await loop.run_in_executor(self._executor, server.delivered, batch.answers + batch.treated, batch.seen)
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._note_delivered, batch)
             if self._failed:
                 return
             for message in messages:
@@ -164,6 +162,11 @@ class Scorer:
             self._progress()
         except Exception:
             self._give_up()
+
+    def _note_delivered(self, batch: _Batch) -> None:
+        """Runs on the scoring thread."""
+        self.server.shadow(batch.answers)
+        self.server.delivered(batch.answers + batch.treated, batch.seen)
 
     async def _finished(self) -> None:
         if self._finishing is not None:

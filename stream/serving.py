@@ -141,8 +141,8 @@ def in_treatment(user: bytes, share: float) -> bool:
 class Server:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`; `treat` what that left to the candidate, and `shadow`, while the other answers are on their
-    way; `delivered` once the brokers have all.
+    Every batch: `score`; `treat` what that left to the candidate, while the other answers are on their way; `shadow`
+    and `delivered` once the brokers have all.
     """
 
     def __init__(

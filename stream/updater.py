@@ -7,10 +7,6 @@ rest durable, in the one order that loses nothing:
     2. one Kafka transaction: changed histories, dead letters, routed events, consumed offsets
     3. RocksDB: the same histories with the changelog offset they reach
 
-Histories enter the transaction ahead of the checkpoint, in what is left of a turn: until the commit nobody sees them,
-so only the commit needs to come after 1. A history that changes again enters again, behind the older one. When a
-partition leaves while some of its histories are in there, the transaction is aborted, and what stays enters the next.
-
 A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends everything
 again. A crash between 2 and 3 leaves the stores behind the changelog, and restoring closes the gap. RocksDB first would
 lose events: on replay the merge would find nothing new and send nothing, and the offsets would then be committed.
@@ -22,7 +18,6 @@ the broker refuses a stale one.
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import threading
 import time
@@ -66,7 +61,7 @@ _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 _GAUGES_SECONDS = 5.0
 
 # The moments between which a killed process must lose nothing; tests kill it at each.
-CRASH_POINTS = ("polled", "merged", "ahead", "refreshed", "produced", "committed", "stored")
+CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "stored")
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,6 @@ class _Partition:
     newest_ms: int = 0  # event time
     # Of merged records, not yet checkpointed:
     dirty: dict[bytes, bytes] = field(default_factory=dict)  # histories by user, encoded
-    unsent: dict[bytes, None] = field(default_factory=dict)  # those users whose newest is in no open transaction
     arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
     dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
     routed: list[tuple[InputRecord, int]] = field(default_factory=list)  # with the partition they belong to
@@ -170,7 +164,6 @@ class Updater:
         self._owned: dict[int, _Partition] = {}
         self._starts: dict[int, dict[str, int]] = {}  # committed offsets by topic, of partitions being restored
         self._refreshes: list = []  # futures of refreshes on their way
-        self._open: dict[int, Any] | None = None  # futures of the last histories in the open transaction, by partition
         self._newest_ms = 0  # event time
         self._signals = UpdaterSignals(WindowCounter(worker_name("updater"), config.windows), metrics)
         self._gauges_due = 0.0
@@ -208,7 +201,7 @@ class Updater:
         )
         self._producer = KafkaProducer(
             **sending,
-            linger_ms=min(int(config.checkpoint_seconds * 1000), transaction_ms // 4),  # a commit sends what is left
+            linger_ms=5,
             request_timeout_ms=min(10_000, transaction_ms // 2),
             delivery_timeout_ms=transaction_ms,
             transactional_id=f"{plan.prefix}{config.group}-{config.worker}",
@@ -286,7 +279,6 @@ class Updater:
             self._report()
         if batches and not self._restorer:
             # A client's round trip costs more than the few records that a brisk stream puts into it.
-            self._send_ahead(began + self._config.turn_seconds)
             time.sleep(max(began + self._config.turn_seconds - time.monotonic(), 0))
 
     def close(self) -> None:
@@ -328,8 +320,6 @@ class Updater:
         partition = self._owned.pop(number, None)
         if partition is not None:
             partition.store.close()
-        if self._open is not None and number in self._open:
-            self._abort()
 
     def _restorer_begin(self, tp: TopicPartition) -> None:
         # The committed offset first, the end of the changelog after it: the broker answers once no transaction of a
@@ -376,7 +366,6 @@ class Updater:
             if change is not None:
                 value = codec.encode(change.history)
                 partition.dirty[user] = value
-                partition.unsent[user] = None
                 partition.arrivals_ms.append(change.arrived_ms)
                 changes.append(_Changed(number, user, change, value))
                 self._note(user, 0 if change.forgotten else before[user].newest_ms, change)
@@ -460,8 +449,6 @@ class Updater:
         if group.generation_id < 0:
             # Between two generations. The broker takes offsets without a generation from anybody, so wait for ours.
             log.info("checkpoint waits for the group")
-            if self._open is not None:
-                self._abort()  # rather than outlive the brokers' patience with a transaction
             return
         last = self._commit(moved, group)
         self._metrics.checkpoints["refused" if last is None else "committed"].inc()
@@ -508,54 +495,24 @@ class Updater:
             future.get(timeout=0)
         self._refreshes.clear()
 
-    def _send_histories(self, number: int, partition: _Partition, until: float = math.inf) -> bool:
-        """Into the open transaction, or a new one, as long as there is time; False when time was short."""
-        while partition.unsent:
-            if time.monotonic() >= until:
-                return False
-            if self._open is None:
-                self._producer.begin_transaction()
-                self._open = {}
-            user, _ = partition.unsent.popitem()
-            history = partition.dirty[user]
-            self._open[number] = self._producer.send(self._plan.histories, history, key=user, partition=number)
-        return True
-
-    def _send_ahead(self, until: float) -> None:
-        if self._checkpoint_due - time.monotonic() > self._config.transaction_seconds / 2:
-            return  # the brokers would abort it before
-        try:
-            for number, partition in self._owned.items():
-                if not self._send_histories(number, partition, until):
-                    break
-        except KafkaError as error:
-            log.warning("histories were refused, trying again: %s", error)
-            self._abort()
-        if self._open:
-            self._crash("ahead")
-
-    def _abort(self) -> None:
-        """Nothing of the transaction becomes visible; what is still owned is sent again. A fenced producer raises."""
-        self._open = None
-        for partition in self._owned.values():
-            partition.unsent.update(dict.fromkeys(partition.dirty))
-        self._producer.abort_transaction()
-
     def _commit(self, moved: dict[int, _Partition], group: Any) -> dict[int, Any] | None:
-        """Commit the transaction; returns the last history's future by partition, or None when the broker refused it
-        (the group moved on, or the broker was away too long)."""
+        """One transaction; returns the last history's future by partition, or None when the broker refused it.
+
+        A refusal (the group moved on, or the broker was away too long) aborts: nothing of it is visible, what is
+        still owned afterwards is sent again by the next checkpoint. A fenced producer raises.
+        """
         producer, plan = self._producer, self._plan
+        last = {}
         offsets = {
             TopicPartition(topic, number): OffsetAndMetadata(position, "", -1)
             for number, partition in moved.items()
             for topic, position in partition.positions.items()
         }
-        if self._open is None:
-            producer.begin_transaction()
-            self._open = {}
+        producer.begin_transaction()
         try:
             for number, partition in moved.items():
-                self._send_histories(number, partition)
+                for user, history in partition.dirty.items():
+                    last[number] = producer.send(plan.histories, history, key=user, partition=number)
                 for record, error in partition.dead:
                     letter = dead_letter(record, error, "updater", plan.message_bytes)
                     producer.send(plan.dead_letters, **letter)
@@ -566,11 +523,10 @@ class Updater:
             producer.commit_transaction()
         except KafkaError as error:
             log.warning("checkpoint refused, trying again: %s", error)
-            self._abort()
+            producer.abort_transaction()
             if isinstance(error, CommitFailedError):
                 self._bear_refusal((group.member_id, group.generation_id), error)
             return None
-        last, self._open = self._open, None
         return last
 
     def _bear_refusal(self, membership: tuple[str, int], error: CommitFailedError) -> None:
