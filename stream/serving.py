@@ -138,6 +138,10 @@ def in_treatment(user: bytes, share: float) -> bool:
     return zlib.crc32(b"freshet-treatment:" + user) / 2**32 < share
 
 
+def _is_treated(request: Request, share: float) -> bool:
+    return share > 0 and request.reason != "forget" and in_treatment(request.user, share)
+
+
 class Server:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
@@ -178,8 +182,10 @@ class Server:
             before = shown.get(answer.request.user)
             answer.experiment = "" if before is None else before.experiment
         share = models.candidate_share if models.candidate is not None else 0.0
-        treated = [answer for answer in answers if self._is_treated(answer.request, share)]
-        others = [answer for answer in answers if not self._is_treated(answer.request, share)] if treated else answers
+        others: list[Answer] = []
+        treated: list[Answer] = []
+        for answer in answers:
+            (treated if _is_treated(answer.request, share) else others).append(answer)
         self._rank([answer for answer in others if answer.request.reason != "forget"], models, treated)
         self._encode(others)
         self._tally.flush()
@@ -319,10 +325,6 @@ class Server:
             self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
 
     # -- ranking -------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _is_treated(request: Request, share: float) -> bool:
-        return share > 0 and request.reason != "forget" and in_treatment(request.user, share)
 
     def _rank(self, users: Sequence[Answer], models: Models, compared: Sequence[Answer] = ()) -> None:
         """With the first sound model there is. Live ranks those `compared` too: among the others they cost little,

@@ -74,7 +74,6 @@ class World:
         offsets = [request.offset for request in requests]
         self.lists.advance(0, min(offsets), max(offsets) + 1)
         answers, treated = self.server.score(coalesce(requests))
-        assert all(answer.value is None and not answer.items for answer in treated)
         self.server.treat(treated)
         self.server.shadow(answers)
         answers += treated
@@ -158,6 +157,23 @@ def test_the_candidate_answers_its_share_of_the_users(world: World) -> None:
         (names(a), a.version) == (("dcb", "v2") if a.request.user in treated else ("abc", "v1")) for a in answers
     )
     assert not in_treatment(b"u", 0.0) and in_treatment(b"u", 1.0)
+
+
+def test_nobody_else_waits_for_the_candidate(world: World) -> None:
+    world.server.models = Models(live=Fixed("v1", "abcd"), candidate=Fixed("v2", "dcba"), candidate_share=0.3)
+    requests = [world.request(f"u{n}", "h") for n in range(100)]
+    world.lists.advance(0, 1, 101)
+    others, treated = world.server.score(requests)
+    assert others and all(answer.value is not None for answer in others)
+    assert treated and all(answer.value is None for answer in treated)
+
+
+def test_an_unsound_candidate_leaves_its_users_to_live(world: World) -> None:
+    unsound = Fixed("v2", "dcba", fails=NonFiniteScores)
+    world.server.models = Models(live=Fixed("v1", "abcd"), candidate=unsound, candidate_share=1.0)
+    (answer,) = world.serve(world.request("u", "h"))
+    assert (names(answer), answer.version, answer.variant) == ("abc", "v1", "control")
+    assert answer.shadow == () and answer.shadow_model is None
 
 
 class TestQuality:
