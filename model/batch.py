@@ -127,16 +127,15 @@ class Histories:
             return self
         return self._where(self._places < limit)
 
-    def padded(self, device: torch.device) -> Padded:
-        """Rectangles [B, L] on `device`, L the longest history."""
-        lengths = self.lengths
-        width = int(lengths.max()) if len(lengths) else 0
-        flat = np.repeat(np.arange(len(self)) * width, lengths) + self._places
+    def padded(self, device: torch.device, limit: int | None = None) -> Padded:
+        """Rectangles [B, L] on `device` of each row's newest `limit` interactions, L the longest of them."""
+        lengths = self.lengths if limit is None else np.minimum(self.lengths, limit)
+        place = np.arange(lengths.max(initial=0))
+        valid = place < lengths[:, None]
+        entries = np.where(valid, self.offsets[:-1, None] + place, 0)
 
         def spread(values: np.ndarray) -> Tensor:
-            rectangle = np.zeros(len(self) * width, dtype=values.dtype)
-            rectangle[flat] = values
-            return torch.from_numpy(rectangle).view(len(self), width).to(device)
+            return torch.from_numpy(values[entries] * valid).to(device)
 
         return Padded(
             spread(self.columns), spread(self.times_ms), spread(self.strengths), torch.from_numpy(lengths).to(device)

@@ -254,7 +254,7 @@ class Learner:
         rows = np.flatnonzero(histories.lengths > 0)[: self._batch_users(len(histories))]
         if not len(rows):
             return float("nan")
-        batch = histories.select(rows).newest(self.config.history_items).padded(self.device)
+        batch = histories.select(rows).padded(self.device, self.config.history_items)
         generator = torch.Generator(self.device).manual_seed(0)
         example = examples(batch, self.config, len(self.items), generator)
         steps = first + torch.arange(len(rows), device=self.device) % (last - first)

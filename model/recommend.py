@@ -89,6 +89,12 @@ class Recommender:
         if neighbours is not None and neighbour_weights is not None and config.item_item.share > 0:
             half_life = config.item_item.half_life
             self._item_item = _ItemItem(neighbours.to(self.device), neighbour_weights.to(self.device), half_life)
+        self._falling: Tensor | None = None  # [L], where the weight of an interaction is its place's alone
+        self._reach = config.weighting.reach()  # places that either term looks at
+        if self._reach is not None:
+            self._reach = max(self._reach, self._item_item.reach if self._item_item is not None else 0)
+            place = torch.arange(self._reach, device=self.device)
+            self._falling = config.weighting(place, torch.tensor([self._reach], device=self.device))[0]
 
     @torch.inference_mode()
     def rank(self, histories: Histories, k: int) -> Ranked:
@@ -149,10 +155,10 @@ class Recommender:
 
     def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
-        batch = self._newest(histories)
-        place = torch.arange(batch.columns.shape[1], device=self.device)
-        weights = self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
-        state = self._chain.run(batch.columns, weights)
+        batch = histories.padded(self.device, self._reach)
+        if not batch.columns.shape[1]:
+            batch = _one_empty_place(batch)
+        state = self._chain.run(batch.columns, self._weights(batch))
         share = self.config.item_item.share
         near = None if self._item_item is None else self._item_item.prepare(batch)
         spread = None if near is None or self._in_one_block else self._output.spread(state.v, state.u)
@@ -176,13 +182,13 @@ class Recommender:
         """The block is the catalogue, and small: its spread is read from it faster than computed without it."""
         return len(self.items) <= min(_SMALL_CATALOGUE, _ITEMS_PER_BLOCK)
 
-    def _newest(self, histories: Histories) -> Padded:
-        """What both terms look at, at least one place wide."""
-        reach = self.config.weighting.reach()
-        if reach is not None:
-            histories = histories.newest(max(reach, self._item_item.reach if self._item_item is not None else 0))
-        batch = histories.padded(self.device)
-        return batch if batch.columns.shape[1] else _one_empty_place(batch)
+    def _weights(self, batch: Padded) -> Tensor:
+        """float32 [B, L]"""
+        places = batch.columns.shape[1]
+        if self._falling is not None:
+            return self._falling[:places] * batch.strengths  # which are 0 where padded
+        place = torch.arange(places, device=self.device)
+        return self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
