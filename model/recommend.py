@@ -90,7 +90,7 @@ class Recommender:
             half_life = config.item_item.half_life
             self._item_item = _ItemItem(neighbours.to(self.device), neighbour_weights.to(self.device), half_life)
         self._falling: Tensor | None = None  # [L], where the weight of an interaction is its place's alone
-        self._reach = config.weighting.reach()  # places that either term looks at
+        self._reach = config.weighting.reach(2**-16)  # places that either term looks at
         if self._reach is not None:
             self._reach = max(self._reach, self._item_item.reach if self._item_item is not None else 0)
             place = torch.arange(self._reach, device=self.device)
