@@ -5,6 +5,7 @@ Legend: B users, I items, K recommended, L places of a history, H numbers per us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -273,7 +274,7 @@ class _ItemItem:
 
     def __init__(self, neighbours: Tensor, weights: Tensor, half_life: float) -> None:
         self.neighbours, self.weights = neighbours, weights  # [I, N] twice
-        self.reach = int(np.ceil(10 * half_life))  # an exponential forgets: 2^-10 of the newest is left there
+        self.reach = math.ceil(8 * half_life)  # an exponential forgets: 2^-8 of the newest is left there
         self._falling = torch.exp2(-torch.arange(self.reach, device=weights.device) / half_life)  # by place
         # Whole rows of a small catalogue are added up faster than their neighbours are looked up.
         self.dense: Tensor | None = None  # [I, I]
