@@ -107,12 +107,12 @@ class Recommender:
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for rows, block in self._user_blocks(histories):
-            best, values = self._best(block, k)
-            if bool(torch.isnan(values).any()) or bool((values == torch.inf).any()):
+            best, values = (found.cpu().numpy() for found in self._best(block, k))
+            if not (values < np.inf).all():  # which is false of NaN too
                 raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
             width = values.shape[1]
-            columns[rows, :width] = best.masked_fill(values == -torch.inf, -1).cpu().numpy()
-            scores[rows, :width] = values.cpu().numpy()
+            columns[rows, :width] = np.where(values == -np.inf, -1, best)
+            scores[rows, :width] = values
         return Ranked(columns, scores)
 
     @torch.inference_mode()
@@ -133,25 +133,31 @@ class Recommender:
         """Rows, and their histories, in blocks of like length that bound both the padded histories and the dense
         scores."""
         lengths = histories.lengths
-        order = np.argsort(-lengths, kind="stable")
         most = max(_SCORES_PER_BLOCK // max(min(len(self.items), _ITEMS_PER_BLOCK), 1), 1)
+        if 0 < len(lengths) <= min(most, _PLACES_PER_BLOCK // max(int(lengths.max()), 1)):
+            yield np.arange(len(lengths)), histories
+            return
+        order = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(order):
             size = max(min(most, _PLACES_PER_BLOCK // max(int(lengths[order[start]]), 1)), 1)
             rows = np.sort(order[start : start + size])
-            yield rows, (histories if len(rows) == len(histories) else histories.select(rows))
+            yield rows, histories.select(rows)
             start += size
 
     def _best(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:
-        columns = torch.empty(len(histories), 0, dtype=torch.int64, device=self.device)
-        values = torch.empty(len(histories), 0, device=self.device)
+        columns = values = None
         for first, block in self._scored(histories):
             best, indices = _largest(block, min(k, block.shape[1]))
+            if columns is None or values is None:
+                columns, values = indices, best
+                continue
             values = torch.cat([values, best], 1)
             columns = torch.cat([columns, indices + first], 1)
             if values.shape[1] > k:
                 values, kept = values.topk(k, dim=1)
                 columns = columns.gather(1, kept)
+        assert columns is not None and values is not None  # there is a block, if an empty one
         return columns, values
 
     def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
