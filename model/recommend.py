@@ -6,7 +6,8 @@ Legend: B users, I items, K recommended, L places of a history, H numbers per us
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +91,7 @@ class Recommender:
         if neighbours is not None and neighbour_weights is not None and config.item_item.share > 0:
             half_life = config.item_item.half_life
             self._item_item = _ItemItem(neighbours.to(self.device), neighbour_weights.to(self.device), half_life)
+        self._graphs: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {}  # by k
         self._falling: Tensor | None = None  # [L], where the weight of an interaction is its place's alone
         self._reach = config.weighting.reach(2**-16)  # places that either term looks at
         if self._reach is not None:
@@ -146,6 +148,8 @@ class Recommender:
             start += size
 
     def _best(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:
+        if self._recordable:
+            return self._best_at_once(histories, k)
         columns = values = None
         for first, block in self._scored(histories):
             best, indices = _largest(block, min(k, block.shape[1]))
@@ -160,17 +164,69 @@ class Recommender:
         assert columns is not None and values is not None  # there is a block, if an empty one
         return columns, values
 
+    def _best_at_once(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:
+        """`_best` of a small catalogue on a CPU, as one call of a recorded graph.
+
+        Each of the hundred operators lets go of the interpreter and must win it back from the threads of the Kafka
+        clients. Together that takes several times what they compute; a graph lets go once.
+        """
+        batch = self._padded(histories)
+        given = batch.columns, batch.strengths, *self._seen(histories)
+        graph = self._graphs.get(k)
+        if graph is None:
+
+            def rank_block(*given: Tensor) -> tuple[Tensor, Tensor]:  # the recorder wants a function with a name
+                return self._rank_block(k, *given)
+
+            with warnings.catch_warnings():
+                # TorchScript is no longer developed. What replaces it needs a C++ compiler where it runs.
+                warnings.simplefilter("ignore")
+                graph = self._graphs[k] = torch.jit.trace(rank_block, given, check_trace=False)
+        found: tuple[Tensor, Tensor] = graph(*given)
+        return found
+
+    def _rank_block(
+        self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Nothing in here may depend on a number of users or places: it is recorded for one and used for all."""
+        assert self._falling is not None and self._item_item is not None
+        state = self._chain.run(columns, self._falling[: columns.shape[1]] * strengths)
+        near = self._item_item.prepare(columns, strengths)
+        block = self._output.scores(state.v, state.u, 0, len(self.items))
+        near.mix_into(block, 0, self.config.item_item.share, *_spread(block))
+        block[seen_users, seen] = -torch.inf
+        values, best = _largest(block, min(k, len(self.items)))
+        return best, values
+
+    @property
+    def _recordable(self) -> bool:
+        return (
+            self.device.type == "cpu"
+            and self._in_one_block
+            and isinstance(self._chain, HiddenChain)
+            and self._falling is not None
+            and self._item_item is not None
+            and hasattr(torch.jit, "trace")
+        )
+
+    def _padded(self, histories: Histories) -> Padded:
+        """What both terms look at, at least one place wide."""
+        batch = histories.padded(self.device, self._reach)
+        return batch if batch.columns.shape[1] else _one_empty_place(batch)
+
+    def _seen(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """(row, column) of every interaction"""
+        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        return torch.from_numpy(users).to(self.device), torch.from_numpy(histories.columns).to(self.device)
+
     def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
-        batch = histories.padded(self.device, self._reach)
-        if not batch.columns.shape[1]:
-            batch = _one_empty_place(batch)
+        batch = self._padded(histories)
         state = self._chain.run(batch.columns, self._weights(batch))
         share = self.config.item_item.share
-        near = None if self._item_item is None else self._item_item.prepare(batch)
+        near = None if self._item_item is None else self._item_item.prepare(batch.columns, batch.strengths)
         spread = None if near is None or self._in_one_block else self._output.spread(state.v, state.u)
-        seen_users = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths)).to(self.device)
-        seen = torch.from_numpy(histories.columns).to(self.device)
+        seen_users, seen = self._seen(histories)
         for first in range(0, max(len(self.items), 1), _ITEMS_PER_BLOCK):
             last = min(first + _ITEMS_PER_BLOCK, len(self.items))
             # s x_0 is left out: it is zero except at seen items, which are masked.
@@ -288,8 +344,9 @@ class _ItemItem:
             empty = torch.zeros(len(neighbours), len(neighbours), device=weights.device)
             self.dense = empty.scatter_add_(1, neighbours, weights)
 
-    def prepare(self, batch: Padded) -> _Near:
-        columns, strengths = batch.columns[:, : self.reach], batch.strengths[:, : self.reach]  # 0 where padded
+    def prepare(self, columns: Tensor, strengths: Tensor) -> _Near:
+        """For places [B, L], whose strengths are 0 where padded."""
+        columns, strengths = columns[:, : self.reach], strengths[:, : self.reach]
         return _Near(self, columns.contiguous(), strengths * self._falling[: columns.shape[1]])
 
 

@@ -127,10 +127,11 @@ class ModelLoader:
         return self._reference[1]
 
     def _warm_up(self, model: Recommender) -> None:
-        """The first call pays for allocations; let it not be a user's. Raises `NonFiniteScores`."""
+        """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
         some = model.items.ids[:_WARM_UP_ITEMS]
         user = some, range(len(some), 0, -1), [1.0] * len(some)
-        model.rank(Histories.pack(model.items, [user] * _WARM_UP_USERS), self._list_items)
+        for _ in range(2):
+            model.rank(Histories.pack(model.items, [user] * _WARM_UP_USERS), self._list_items)
 
     def _report(self, serving: dict[str, tuple[Announcement, Recommender]]) -> None:
         metrics = self._metrics

@@ -104,6 +104,20 @@ def test_cuda_scores_as_the_cpu_does(learner: Learner, precision: Precision, err
     assert float((found[unseen] - exact[unseen]).abs().max()) <= error * float(exact[unseen].abs().max())
 
 
+def test_one_recording_ranks_batches_of_every_shape(learner: Learner) -> None:
+    recommender = learner.recommender("v")
+    batches = [world(users) for users in (3, 1, 50)]
+    empty = Histories(np.zeros(3, np.int64), *(np.empty(0, dtype) for dtype in (np.int64, np.int64, np.float32)))
+    for histories in [*batches, empty, batches[0]]:
+        ranked = recommender.rank(histories, 7)
+        best = recommender.scores(histories).topk(7, dim=1)  # call by call
+        np.testing.assert_allclose(ranked.scores, best.values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            np.take_along_axis(recommender.scores(histories).numpy(), ranked.columns, 1), best.values, atol=1e-6
+        )
+    assert recommender.rank(batches[0], 3).columns.shape == (3, 3)
+
+
 def test_unknown_items_are_as_if_they_were_not_there(learner: Learner) -> None:
     recommender = learner.recommender("v")
     strengths = np.ones(3, np.float32)
