@@ -180,7 +180,8 @@ class Recommender:
 
             with warnings.catch_warnings():
                 # TorchScript is no longer developed. What replaces it needs a C++ compiler where it runs.
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of branches on the number of items
                 graph = self._graphs[k] = torch.jit.trace(rank_block, given, check_trace=False)
         found: tuple[Tensor, Tensor] = graph(*given)
         return found
@@ -188,7 +189,8 @@ class Recommender:
     def _rank_block(
         self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Nothing in here may depend on a number of users or places: it is recorded for one and used for all."""
+        """Numbers of users and places are asked of `shape` in here: it is recorded for one and used for all, and `len`
+        is a constant to the recorder."""
         assert self._falling is not None and self._item_item is not None
         state = self._chain.run(columns, self._falling[: columns.shape[1]] * strengths)
         near = self._item_item.prepare(columns, strengths)
@@ -268,7 +270,7 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     chosen = whole.amax(2).topk(k, dim=1).indices[:, :, None]  # [B, k, 1]
     places = torch.arange(_RUN, device=scores.device)
     columns = (chosen * _RUN + places).flatten(1)  # [B, k RUN]
-    rest = torch.arange(runs * _RUN, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    rest = torch.arange(runs * _RUN, scores.shape[1], device=scores.device).expand(scores.shape[0], -1)
     columns = torch.cat([columns, rest], 1)
     best = scores.gather(1, columns).topk(k, dim=1)
     return best.values, columns.gather(1, best.indices)

@@ -118,6 +118,16 @@ def test_one_recording_ranks_batches_of_every_shape(learner: Learner) -> None:
     assert recommender.rank(batches[0], 3).columns.shape == (3, 3)
 
 
+def test_one_recording_finds_the_few_best_of_many_items() -> None:
+    config = replace(preset("stream"), dims=(8, 16), item_item=ItemItemConfig(neighbours=7))
+    learner = Learner.fresh(config, ItemIndex([f"i{n}" for n in range(2_000)]), seed=2, device=CPU)
+    learner.fit(world(), epochs=1)
+    recommender = learner.recommender("v")
+    for users in (60, 2):
+        best = recommender.scores(world(users)).topk(3, dim=1)
+        np.testing.assert_allclose(recommender.rank(world(users), 3).scores, best.values, rtol=1e-5, atol=1e-6)
+
+
 def test_unknown_items_are_as_if_they_were_not_there(learner: Learner) -> None:
     recommender = learner.recommender("v")
     strengths = np.ones(3, np.float32)
