@@ -337,6 +337,7 @@ class _ItemItem:
     """Scores of the item-item term: each of a user's newest items adds its weights to its neighbours."""
 
     def __init__(self, neighbours: Tensor, weights: Tensor, half_life: float) -> None:
+        self.items = len(neighbours)
         self.neighbours, self.weights = neighbours, weights  # [I, N] twice
         self.reach = math.ceil(8 * half_life)  # an exponential forgets: 2^-8 of the newest is left there
         self._falling = torch.exp2(-torch.arange(self.reach, device=weights.device) / half_life)  # by place
@@ -357,7 +358,7 @@ class _Near:
 
     def __init__(self, term: _ItemItem, columns: Tensor, weights: Tensor) -> None:
         self._term, self._columns, self._weights = term, columns, weights
-        items = len(term.neighbours)
+        items = term.items
         self._whole: Tensor | None = None
         if term.dense is not None and items <= _ITEMS_PER_BLOCK:
             self._whole = self._sums(0, items)

@@ -118,6 +118,7 @@ def test_one_recording_ranks_batches_of_every_shape(learner: Learner) -> None:
     assert recommender.rank(batches[0], 3).columns.shape == (3, 3)
 
 
+@pytest.mark.filterwarnings("error:Using len")  # of the recorder, which takes it for a constant
 def test_one_recording_finds_the_few_best_of_many_items() -> None:
     config = replace(preset("stream"), dims=(8, 16), item_item=ItemItemConfig(neighbours=7))
     learner = Learner.fresh(config, ItemIndex([f"i{n}" for n in range(2_000)]), seed=2, device=CPU)
