@@ -180,7 +180,7 @@ class Recommender:
 
             with warnings.catch_warnings():
                 # TorchScript is no longer developed. What replaces it needs a C++ compiler where it runs.
-                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.filterwarnings("ignore", "`torch.jit.trace` is deprecated")
                 warnings.filterwarnings("ignore", "Converting a tensor")  # in branches on the number of items
                 graph = self._graphs[k] = torch.jit.trace(rank_block, given, check_trace=False)
         found: tuple[Tensor, Tensor] = graph(*given)
