@@ -203,8 +203,8 @@ class DecisionLoop:
         state, config = self.state, self.config
         if trigger == "manual":
             return None
-        if self.failed_checks:
-            return "data_quality", "; ".join(f"{check}: {why}" for check, why in self.failed_checks.items())
+        if self.broken_feed:
+            return "data_quality", self.broken_feed
         if state.frozen:
             return "cooldown", "promotions are frozen after two rollbacks; acknowledge to reopen them"
         if now_ms < state.closed_until_ms:
@@ -238,6 +238,11 @@ class DecisionLoop:
         state.probation_left = config.probation_rounds if state.previous else 0
         state.coverage_before = coverage
         state.absorbing, state.drifted_windows = trigger == "drift", 0
+
+    @property
+    def broken_feed(self) -> str:
+        """Why nothing may be learnt from the events that come now, "" while they are sound."""
+        return "; ".join(f"{check}: {why}" for check, why in self.failed_checks.items())
 
     def may_promote(self, parent: str, now_ms: int) -> str | None:
         """None, or why a finished candidate must not go live."""

@@ -404,7 +404,7 @@ class Trainer:
         show_round(material, candidate, self.metrics, self._device)
         failed = {str(gate): why for gate, why in candidate.round.failed.items()}
         if candidate.announcement is not None:
-            failed |= self._shut(candidate.announcement)
+            failed |= self._shut(material, candidate.announcement)
         if failed or candidate.announcement is None:
             self._reject(material, candidate, failed)
         elif self._config.canary_share and self._live is not None and material.slot is not None:
@@ -412,10 +412,13 @@ class Trainer:
         else:
             self._conclude(material, candidate, *self._publish(material, candidate.announcement, candidate.recommender))
 
-    def _shut(self, announcement: Announcement) -> dict[str, str]:
-        """Gates that a candidate which passed its exam still meets."""
+    def _shut(self, material: Material, announcement: Announcement) -> dict[str, str]:
+        """Gates that a candidate which passed its exam, or its canary, still meets."""
         watch = self._oversight.watch
         shut = {}
+        # A window tells of a fault when it closes: a round may have begun on such events by then.
+        if material.trigger != "manual" and watch.loop.broken_feed:
+            shut["data_quality"] = watch.loop.broken_feed
         if why := watch.loop.may_promote(announcement.parent, watch.now_ms):
             shut["cooldown"] = why
         if self._skew > _SKEW:
@@ -462,8 +465,9 @@ class Trainer:
         self._trial = None
         self._oversight.watch.canary("")
         told = f"canary: {counts.first} events that only the candidate hit, {counts.second} that only live did"
-        if verdict == "reject":
-            self._reject(trial.material, trial.candidate, {"canary": told})
+        failed = {"canary": told} if verdict == "reject" else self._shut(trial.material, trial.announcement)
+        if failed:
+            self._reject(trial.material, trial.candidate, failed)
         else:
             outcome, why = self._publish(trial.material, trial.announcement, trial.candidate.recommender)
             self._conclude(trial.material, trial.candidate, outcome, why or told)

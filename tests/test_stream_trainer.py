@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -177,6 +178,23 @@ def test_a_bad_candidate_never_goes_live_and_is_no_parent(
     slots = read_slots(kafka, plan.models)
     assert slots["live"].parent == good["live"].version
     assert on_the_board(slots["live"]) > 0.9
+
+
+def test_what_was_learnt_while_the_feed_broke_does_not_go_live(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    def in_bad_times(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:
+        trainer._oversight.watch.loop.window(0, {}, {"items": "3 of 4 unknown"})
+        return learner.fit(histories, epochs=epochs, stop=stop)
+
+    write(kafka, plan, world(8))
+    with training(config(tmp_path), kafka, plan, fit=in_bad_times) as trainer:
+        turn_until(trainer, lambda: rounds(trainer, "rejected") == 1)
+        failures = partial(trainer.metrics.registry.get_sample_value, "freshet_training_gate_failures_total")
+        assert failures({"gate": "data_quality"}) >= 1
+        assert not read_slots(kafka, plan.models)
+        trainer.request("manual")  # whatever the loop thinks
+        turn_until(trainer, lambda: rounds(trainer, "promoted", "manual") == 1)
 
 
 class Killed(BaseException):
