@@ -1,7 +1,7 @@
 """The updater: interactions in, durable histories and refreshes out.
 
-A turn's records are merged into histories in memory, then every changed user's refresh leaves. A checkpoint makes the
-rest durable, in the one order that loses nothing:
+A turn's records are merged into histories in memory, then every changed user's refresh leaves. A checkpoint makes what
+was merged before it durable, step by step between the turns that follow, in the one order that loses nothing:
 
     1. every refresh is acknowledged
     2. one Kafka transaction: changed histories, dead letters, routed events, consumed offsets
@@ -10,6 +10,10 @@ rest durable, in the one order that loses nothing:
 A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends everything
 again. A crash between 2 and 3 leaves the stores behind the changelog, and restoring closes the gap. RocksDB first would
 lose events: on replay the merge would find nothing new and send nothing, and the offsets would then be committed.
+
+Events that come while a checkpoint is under way are merged on the histories that it carries, not on the older ones in
+RocksDB, and belong to the next. A checkpoint that the broker refuses goes back: the next carries both. Partitions move
+only between checkpoints.
 
 A worker that lost its partitions cannot overwrite newer histories: the transaction carries its group generation, and
 the broker refuses a stale one.
@@ -22,7 +26,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -44,14 +48,15 @@ from state.store import Store, StoreConfig, StoreMemory
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
 from stream.fresh_poll import poll_fresh
-from stream.ingest import Arrival, Change, InputRecord, Outcomes, apply, decode_batch
+from stream.ingest import Arrival, Change, Outcomes, apply, decode_batch
 from stream.monitor_windows import WindowSender, worker_name
 from stream.process import spare_the_collector
-from stream.records import Limits, Refresh, RefreshReason, Rejected
+from stream.records import Limits, Refresh, RefreshReason
 from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
 from stream.slots import Slots
 from stream.topics import UPDATER_GROUP, TopicPlan, ensure_topics
+from stream.unsaved import Unsaved
 
 __all__ = ["Updater", "UpdaterConfig", "run_updater"]
 
@@ -59,6 +64,9 @@ log = logging.getLogger(__name__)
 
 _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 _GAUGES_SECONDS = 5.0
+_STEPS = 8  # in which the histories of a checkpoint are sent: events wait for one, not for all
+_STEP_RECORDS = 50  # at least
+_STEP_SECONDS = 0.005  # longest wait for a record while a checkpoint waits for its next step
 
 # The moments between which a killed process must lose nothing; tests kill it at each.
 CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "stored")
@@ -71,7 +79,8 @@ class UpdaterConfig:
     group: str = UPDATER_GROUP
     history_items: int = 200  # newest items kept per user
     checkpoint_seconds: float = 1.0
-    checkpoint_users: int = 20_000  # changed users, or refreshes on their way, in memory before one is due early
+    # Changed users, or refreshes on their way, in memory before one is due early; as many may be in the one under way.
+    checkpoint_users: int = 20_000
     poll_records: int = 5_000
     poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
     turn_seconds: float = 0.012  # least time from one poll that brought something to the next
@@ -100,19 +109,26 @@ class _Partition:
     """What is known about one owned partition beyond its store."""
 
     store: Store
-    positions: dict[str, int]  # by topic: the offset after the last merged record
-    committed: dict[str, int]
+    committed: dict[str, int]  # by topic: the offset after the last record of a checkpoint
+    unsaved: Unsaved
+    leaving: Unsaved  # what the checkpoint under way carries
     newest_ms: int = 0  # event time
-    # Of merged records, not yet checkpointed:
-    dirty: dict[bytes, bytes] = field(default_factory=dict)  # histories by user, encoded
-    arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
-    dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
-    routed: list[tuple[InputRecord, int]] = field(default_factory=list)  # with the partition they belong to
 
-    @property
-    def held(self) -> int:
-        """How much memory waits for the next checkpoint, in records."""
-        return len(self.dirty) + len(self.dead) + len(self.routed)
+    @classmethod
+    def starting(cls, store: Store, offsets: dict[str, int]) -> _Partition:
+        return cls(store, offsets, Unsaved(offsets.copy()), Unsaved({}))
+
+    def unsaved_history(self, user: bytes) -> bytes | None:
+        """Encoded, of a user whom RocksDB may not know so well."""
+        return self.unsaved.histories.get(user) or self.leaving.histories.get(user)
+
+    def set_out(self) -> None:
+        """A checkpoint begins."""
+        self.leaving, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy())
+
+    def turn_back(self) -> None:
+        """It was refused."""
+        self.leaving, self.unsaved = Unsaved({}), self.leaving.followed_by(self.unsaved)
 
 
 class _Changed(NamedTuple):
@@ -170,6 +186,7 @@ class Updater:
         self._walk: RescoringWalk | None = None
         self._live = ""  # version of the live model
         self._slots_due = 0.0
+        self._under_way: Iterator[None] | None = None  # a checkpoint, by steps
         self._checkpoint_due = time.monotonic() + config.checkpoint_seconds
         self._refused: tuple[tuple[str, int], float] | None = None  # the membership that is, and since when
         self._memory = StoreMemory(config.store)
@@ -250,10 +267,12 @@ class Updater:
             self.close()
 
     def turn(self) -> None:
-        """Poll once, merge, send refreshes, checkpoint when due; let records gather for the next poll."""
+        """Poll once, merge, send refreshes, begin a checkpoint when due or do a step of it; let records gather for the
+        next poll."""
         restoring = bool(self._restorer)
         config = self._config
-        polled = poll_fresh(self._consumer, 0 if restoring else config.poll_seconds, config.poll_records // 2)
+        patience = config.poll_seconds if self._under_way is None else min(_STEP_SECONDS, config.poll_seconds)
+        polled = poll_fresh(self._consumer, 0 if restoring else patience, config.poll_records // 2)
         if self._moves.noted:
             self._follow_moves()
         if restoring or self._restorer:
@@ -273,13 +292,14 @@ class Updater:
         self._rescore()
         if self._owned:
             self._metrics.progress_timestamp.set_to_current_time()
-        held = sum(partition.held for partition in self._owned.values())
-        if time.monotonic() >= self._checkpoint_due or max(held, len(self._refreshes)) >= self._config.checkpoint_users:
-            self.checkpoint()
-            self._report()
+        gathered = max(sum(partition.unsaved.records for partition in self._owned.values()), len(self._refreshes))
+        if time.monotonic() >= self._checkpoint_due or gathered >= config.checkpoint_users:
+            self._finish_checkpoint()
+            self._under_way = self._checkpoint()
+        self._advance_checkpoint()
         if batches and not self._restorer:
             # A client's round trip costs more than the few records that a brisk stream puts into it.
-            time.sleep(max(began + self._config.turn_seconds - time.monotonic(), 0))
+            time.sleep(max(began + config.turn_seconds - time.monotonic(), 0))
 
     def close(self) -> None:
         for close in (
@@ -303,6 +323,7 @@ class Updater:
     # -- partitions that come and go -----------------------------------------------------------------------------------
 
     def _follow_moves(self) -> None:
+        self._finish_checkpoint()  # whose transaction the broker refuses when what moved is another's by now
         while self._moves.noted:
             kind, partitions = self._moves.noted.popleft()
             self._metrics.rebalances.inc()
@@ -342,7 +363,7 @@ class Updater:
             if self._routed:
                 committed = self._consumer.committed(TopicPartition(self._plan.routed, number))
                 starts[self._plan.routed] = self._routed.begin(number, committed)
-            self._owned[number] = _Partition(store, dict(starts), starts)
+            self._owned[number] = _Partition.starting(store, starts)
 
     # -- merging -------------------------------------------------------------------------------------------------------
 
@@ -355,7 +376,7 @@ class Updater:
         arrivals, rejected = decode_batch(records, self._config.limits)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
-            partition.dead.append((record, error))
+            partition.unsaved.dead.append((record, error))
         if self._routed:
             self._route(number, partition, arrivals)
         before = self._histories(partition, arrivals)
@@ -365,8 +386,8 @@ class Updater:
             change = apply(before[user], events, limit, outcomes)
             if change is not None:
                 value = codec.encode(change.history)
-                partition.dirty[user] = value
-                partition.arrivals_ms.append(change.arrived_ms)
+                partition.unsaved.histories[user] = value
+                partition.unsaved.arrivals_ms.append(change.arrived_ms)
                 changes.append(_Changed(number, user, change, value))
                 self._note(user, 0 if change.forgotten else before[user].newest_ms, change)
                 partition.newest_ms = max(partition.newest_ms, change.history.newest_ms)
@@ -381,17 +402,17 @@ class Updater:
         for outcome, count in asdict(outcomes).items():
             if count:
                 metrics.events_applied[outcome].inc(count)
-        partition.positions[tp.topic] = records[-1].offset + 1
+        partition.unsaved.positions[tp.topic] = records[-1].offset + 1
         return changes
 
     def _route(self, number: int, partition: _Partition, arrivals: dict[bytes, list[Arrival]]) -> None:
         """Set aside the events of users who belong to other partitions."""
         homes = {user: home_of(user, self._plan.partitions) for user in arrivals}
         for user in [user for user, home in homes.items() if home != number]:
-            partition.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
+            partition.unsaved.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
 
     def _histories(self, partition: _Partition, users: Iterable[bytes]) -> dict[bytes, History]:
-        values: dict[bytes, bytes | None] = {user: partition.dirty.get(user) for user in users}
+        values: dict[bytes, bytes | None] = {user: partition.unsaved_history(user) for user in users}
         stored = [user for user, value in values.items() if value is None]
         values.update(zip(stored, partition.store.get_many(stored), strict=True))
         return {user: EMPTY if value is None else codec.decode(value) for user, value in values.items()}
@@ -427,7 +448,7 @@ class Updater:
             return
         owned = self._owned
         for number, user, stored in self._walk.due({n: partition.store for n, partition in owned.items()}):
-            history = owned[number].dirty.get(user, stored)
+            history = owned[number].unsaved_history(user) or stored
             if history is not stored and not codec.decode(history).items:
                 continue  # forgotten since the last checkpoint: no list may follow the tombstone
             self._send_refresh(number, user, Refresh("model", self._clock_ms(), (), history))
@@ -438,36 +459,57 @@ class Updater:
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Make everything merged so far durable, in the order argued at the top of this file."""
+        """Make everything merged so far durable, now."""
+        self._finish_checkpoint()
+        self._under_way = self._checkpoint()
+        self._finish_checkpoint()
+
+    def _finish_checkpoint(self) -> None:
+        while self._under_way is not None:
+            self._advance_checkpoint()
+
+    def _advance_checkpoint(self) -> None:
+        if self._under_way is not None and next(self._under_way, "done") == "done":
+            self._under_way = None
+            self._report()
+
+    def _checkpoint(self) -> Generator[None]:
+        """One checkpoint in the order argued at the top of this file, by steps."""
         self._checkpoint_due = time.monotonic() + self._config.checkpoint_seconds
-        moved = {n: p for n, p in self._owned.items() if p.positions != p.committed}
-        self._await_refreshes()
+        # The generation that these events were merged in: the broker refuses it once there is another.
+        group = self._consumer.group_metadata()
+        moved = {n: p for n, p in self._owned.items() if p.unsaved.positions != p.committed}
+        if moved and (group.generation_id < 0 or self._moves.noted):
+            # Between two generations. The broker takes offsets without a generation from anybody, so wait for ours; and
+            # under a new one nothing may be committed of partitions that moved with it.
+            log.info("checkpoint waits for the group")
+            moved = {}
+        for partition in moved.values():
+            partition.set_out()
+        refreshes, self._refreshes = self._refreshes, []
+        yield  # they are acknowledged meanwhile
+        for refresh in refreshes:
+            refresh.get(timeout=30)
         if not moved:
             return
         self._crash("refreshed")
-        group = self._consumer.group_metadata()
-        if group.generation_id < 0:
-            # Between two generations. The broker takes offsets without a generation from anybody, so wait for ours.
-            log.info("checkpoint waits for the group")
-            return
-        last = self._commit(moved, group)
+        last = yield from self._commit(moved, group)
         self._metrics.checkpoints["refused" if last is None else "committed"].inc()
         if last is None:
+            for partition in moved.values():
+                partition.turn_back()
             return
         self._crash("committed")
+        yield
         for number, partition in moved.items():
             sent = last.get(number)
             next_offset = None if sent is None else sent.get(timeout=0).offset + 1
-            now_ms = self._clock_ms()
+            now_ms, saved = self._clock_ms(), partition.leaving
             with self._metrics.history_write.time():
-                partition.store.write(partition.dirty, next_offset, now_ms)
-            for arrived_ms in partition.arrivals_ms:
+                partition.store.write(saved.histories, next_offset, now_ms)
+            for arrived_ms in saved.arrivals_ms:
                 self._metrics.event_to_history.observe(max(now_ms - arrived_ms, 0) / 1000)
-            partition.dirty.clear()
-            partition.arrivals_ms.clear()
-            partition.dead.clear()
-            partition.routed.clear()
-            partition.committed = dict(partition.positions)
+            partition.committed, partition.leaving = saved.positions, Unsaved({})
         self._crash("stored")
 
     def _report(self, last: bool = False) -> None:
@@ -487,15 +529,7 @@ class Updater:
             pending = sum(store.pending_compaction_bytes() for store in stores)
             metrics.state_pending_compaction_bytes["histories"].set(pending)
 
-    def _await_refreshes(self) -> None:
-        if not self._refreshes:
-            return
-        self._refresh_producer.flush(timeout=30)
-        for future in self._refreshes:  # flush does not raise for records that failed
-            future.get(timeout=0)
-        self._refreshes.clear()
-
-    def _commit(self, moved: dict[int, _Partition], group: Any) -> dict[int, Any] | None:
+    def _commit(self, moved: dict[int, _Partition], group: Any) -> Generator[None, None, dict[int, Any] | None]:
         """One transaction; returns the last history's future by partition, or None when the broker refused it.
 
         A refusal (the group moved on, or the broker was away too long) aborts: nothing of it is visible, what is
@@ -503,20 +537,24 @@ class Updater:
         """
         producer, plan = self._producer, self._plan
         last = {}
+        histories = [(n, user, value) for n, p in moved.items() for user, value in p.leaving.histories.items()]
+        step = max(len(histories) // _STEPS, _STEP_RECORDS)
         offsets = {
             TopicPartition(topic, number): OffsetAndMetadata(position, "", -1)
             for number, partition in moved.items()
-            for topic, position in partition.positions.items()
+            for topic, position in partition.leaving.positions.items()
         }
         producer.begin_transaction()
         try:
-            for number, partition in moved.items():
-                for user, history in partition.dirty.items():
+            for start in range(0, len(histories), step):
+                for number, user, history in histories[start : start + step]:
                     last[number] = producer.send(plan.histories, history, key=user, partition=number)
-                for record, error in partition.dead:
+                yield
+            for partition in moved.values():
+                for record, error in partition.leaving.dead:
                     letter = dead_letter(record, error, "updater", plan.message_bytes)
                     producer.send(plan.dead_letters, **letter)
-                for record, home in partition.routed:
+                for record, home in partition.leaving.routed:
                     producer.send(plan.routed, **routed_record(record, home))
             producer.send_offsets_to_transaction(offsets, group)
             self._crash("produced")

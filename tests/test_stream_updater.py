@@ -146,6 +146,55 @@ def test_one_busy_user_cannot_fill_the_memory_between_checkpoints(
         until(lambda: "u" in changelog_histories(kafka, plan.histories), "a checkpoint long before its time")
 
 
+def test_what_comes_while_a_checkpoint_is_under_way_is_merged_on_what_it_carries(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    events = [(f"u{n // 20}", Entry(NOW + (n * 37) % 101, f"i{n}", 1.0)) for n in range(60)]
+    # A turn takes one event and begins a checkpoint, which the next turn finds under way.
+    config = UpdaterConfig(tmp_path, poll_records=1, checkpoint_users=1, checkpoint_seconds=3600)
+    with running(config, kafka, plan) as metrics:
+        produce(kafka, plan, [interaction(user, e.item, e.time_ms) for user, e in events])
+        until(lambda: applied(metrics) == len(events), "taking all events in")
+    expected = reference_merge(events, limit=200)
+    assert differences(changelog_histories(kafka, plan.histories), expected) == []
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    assert differences(stored_histories(admin, plan.histories, [tmp_path / "histories"]), expected) == []
+    admin.close()
+
+
+def test_what_a_refused_checkpoint_carried_goes_with_the_next(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    refusals = [CommitFailedError("as when the group moved on")]
+
+    def refuse(point: str) -> None:
+        if point == "produced" and refusals:
+            raise refusals.pop()
+
+    metrics = UpdaterMetrics(CollectorRegistry())
+    updater = Updater(UpdaterConfig(tmp_path, checkpoint_seconds=3600), kafka, plan, metrics, crash=refuse)
+
+    def take_in(records: list[tuple[bytes | None, bytes | None]], total: int) -> None:
+        produce(kafka, plan, records)
+        while applied(metrics) + rejected(metrics) < total:
+            updater.turn()
+
+    try:
+        take_in([interaction("u", "a", NOW), interaction("v", "a", NOW), (b"u", b"broken")], 3)
+        updater.checkpoint()
+        assert changelog_histories(kafka, plan.histories) == {}
+        take_in([interaction("u", "b", NOW + 1)], 4)
+        updater.checkpoint()
+    finally:
+        updater.close()
+    histories = changelog_histories(kafka, plan.histories)
+    assert {user: history.items for user, history in histories.items()} == {"u": ("b", "a"), "v": ("a",)}
+    assert len(read_all(kafka, plan.dead_letters)) == 1
+    with running(UpdaterConfig(tmp_path, checkpoint_seconds=0.2), kafka, plan) as metrics:
+        produce(kafka, plan, [interaction("w", "a", NOW)])
+        until(lambda: applied(metrics) == 1, "going on where the second one ended")
+
+
 def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
