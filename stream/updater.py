@@ -69,7 +69,7 @@ _STEP_RECORDS = 50  # at least
 _STEP_SECONDS = 0.005  # longest wait for a record while a checkpoint waits for its next step
 
 # The moments between which a killed process must lose nothing; tests kill it at each.
-CRASH_POINTS = ("polled", "merged", "refreshed", "produced", "committed", "stored")
+CRASH_POINTS = ("polled", "merged", "refreshed", "sending", "produced", "committed", "stored")
 
 
 @dataclass(frozen=True)
@@ -549,6 +549,7 @@ class Updater:
             for start in range(0, len(histories), step):
                 for number, user, history in histories[start : start + step]:
                     last[number] = producer.send(plan.histories, history, key=user, partition=number)
+                self._crash("sending")
                 yield
             for partition in moved.values():
                 for record, error in partition.leaving.dead:
