@@ -3,10 +3,11 @@
 The job: interactions in, merged histories durable in RocksDB and on a changelog, a refresh out for every change. All
 three decode, merge and encode with the same functions and commit every second, on one broker, in turn, several times.
 
-    python tests/benchmarks/bench_stream_updater.py [--events 40000] [--rounds 3]
+    python tests/benchmarks/bench_stream_updater.py [--events 100000] [--users 5000] [--rounds 3]
 
-A backlog is read; the rate counts from the first committed offset to the last. `per core` divides by the CPU time the
-process took meanwhile, so it holds on a busy machine too. Quix Streams needs other versions of shared dependencies:
+Each has started, and is paused while its backlog is written: the clock runs from its waking to the last committed
+offset, so that all work for all events is within. `per core` divides by the CPU time the process took meanwhile, so it
+holds on a busy machine too. Quix Streams needs other versions of shared dependencies:
 it gets an environment of its own, made once in the cache folder.
 """
 
@@ -22,9 +23,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-USERS, ITEMS, PARTITIONS, LIMIT = 5_000, 2_810, 2, 200
+ITEMS, PARTITIONS, LIMIT = 2_810, 2, 200
 QUIX = ("quixstreams==3.28.1", "msgspec")
 NOW = 1_700_000_000_000
+WARM_UP = 200  # events
 
 
 def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tuple[bytes, bytes] | None:
@@ -125,21 +127,15 @@ def commands(servers: str, prefix: str, folder: str) -> dict[str, tuple[str, lis
     }
 
 
-def fill(connection, plan, count: int) -> None:
+def fill(connection, plan, count: int, users: int) -> None:
     import numpy as np
     from kafka import KafkaProducer
-    from kafka.admin import KafkaAdminClient
 
-    from stream.topics import ensure_topics
-
-    admin = KafkaAdminClient(**connection.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
     rng = np.random.default_rng(0)
-    users = (USERS * rng.random(count) ** 2).astype(int).tolist()
+    who = (users * rng.random(count) ** 2).astype(int).tolist()
     items = rng.integers(0, ITEMS, count).tolist()
     producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
-    for n, (user, item) in enumerate(zip(users, items, strict=True)):
+    for n, (user, item) in enumerate(zip(who, items, strict=True)):
         value = {"user": f"u{user}", "item": f"i{item}", "timestamp": NOW + n}
         producer.send(
             plan.interactions, json.dumps(value).encode(), key=b"u%d" % user, partition=user % plan.partitions
@@ -148,38 +144,43 @@ def fill(connection, plan, count: int) -> None:
     producer.close()
 
 
-def measure(connection, name: str, prefix: str, count: int) -> tuple[float, float, float]:
+def measure(connection, name: str, prefix: str, count: int, users: int) -> tuple[float, float, float]:
     """Events per second, events per second of CPU, and resident MiB at the end."""
     import psutil
     from kafka.admin import KafkaAdminClient
 
     from stream.audit import records_taken
-    from stream.topics import TopicPlan
+    from stream.topics import TopicPlan, ensure_topics
 
     plan = TopicPlan(prefix, PARTITIONS)
-    fill(connection, plan, count)
     admin = KafkaAdminClient(**connection.kafka_python())
+    ensure_topics(admin, plan)
     with tempfile.TemporaryDirectory() as folder:
         group, command = commands(connection.bootstrap_servers, prefix, folder)[name]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         watched = psutil.Process(process.pid)
-        try:
-            first = None
+
+        def until_taken(total: int) -> None:
             while True:
                 if process.poll() is not None:
                     raise SystemExit(f"{name} ended with {process.returncode}")
                 try:
-                    taken = records_taken(admin, group, plan.interactions)
+                    if records_taken(admin, group, plan.interactions) >= total:
+                        return
                 except Exception:  # the group is not there yet
-                    taken = 0
-                now, cpu = time.perf_counter(), sum(watched.cpu_times()[:2])
-                if taken and first is None:
-                    first = (taken, now, cpu)
-                if taken >= count and first is not None:
-                    done = count - first[0]
-                    resident = watched.memory_info().rss / 2**20
-                    return done / (now - first[1]), done / max(cpu - first[2], 1e-9), resident
+                    pass
                 time.sleep(0.05)
+
+        try:
+            fill(connection, plan, WARM_UP, users)
+            until_taken(WARM_UP)
+            watched.suspend()
+            fill(connection, plan, count, users)
+            before, began = sum(watched.cpu_times()[:2]), time.perf_counter()
+            watched.resume()
+            until_taken(WARM_UP + count)
+            seconds, spent = time.perf_counter() - began, sum(watched.cpu_times()[:2]) - before
+            return count / seconds, count / spent, watched.memory_info().rss / 2**20
         finally:
             process.kill()
             process.wait()
@@ -188,7 +189,8 @@ def measure(connection, name: str, prefix: str, count: int) -> tuple[float, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=["freshet", "quix", "faust"])
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -202,13 +204,13 @@ def main() -> None:
     from ops.connection import KafkaConnection
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version[:7]}")
-    print(f"{options.events:,} events of {USERS:,} users, {ITEMS:,} items, {PARTITIONS} partitions; medians")
+    print(f"{options.events:,} events of {options.users:,} users, {ITEMS:,} items, {PARTITIONS} partitions; medians")
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in options.only}
     with LocalBroker() as broker:
         connection = KafkaConnection(broker.bootstrap_servers)
         for number in range(options.rounds):
             for name in options.only:
-                figures[name].append(measure(connection, name, f"{name}-{number}-", options.events))
+                figures[name].append(measure(connection, name, f"{name}-{number}-", options.events, options.users))
                 rate, per_core, _ = figures[name][-1]
                 print(f"  round {number + 1}: {name} {rate:,.0f}/s, {per_core:,.0f}/s per core", flush=True)
     medians = {
