@@ -28,10 +28,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -45,6 +47,7 @@ from ops.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY, History
 from state.store import Store, StoreConfig, StoreMemory
+from stream.bulk_producer import BulkProducer
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
 from stream.fresh_poll import poll_fresh
@@ -140,6 +143,11 @@ class _Changed(NamedTuple):
     history: bytes  # encoded
 
 
+def _refresh(change: Change, history: bytes) -> Refresh:
+    reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
+    return Refresh(reason, change.arrived_ms, tuple(change.new), history)
+
+
 class _Moves(ConsumerRebalanceListener):
     """Notes what changed hands, for the main loop to act on.
 
@@ -213,10 +221,10 @@ class Updater:
             "max_request_size": plan.message_bytes + 2 * 1024 * 1024,
         }
         transaction_ms = int(config.transaction_seconds * 1000)
-        self._refresh_producer = KafkaProducer(
+        self._refresh_producer = BulkProducer(
             **sending, linger_ms=2, request_timeout_ms=10_000, delivery_timeout_ms=30_000
         )
-        self._producer = KafkaProducer(
+        self._producer = BulkProducer(
             **sending,
             linger_ms=5,
             request_timeout_ms=min(10_000, transaction_ms // 2),
@@ -424,14 +432,12 @@ class Updater:
     def _send_refreshes(self, changes: Iterable[_Changed]) -> None:
         """All of a turn in one go: within the producer's linger they leave in one request, not in one per partition,
         and reach the scorer by one fetch."""
-        for number, user, change, history in changes:
-            reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
-            refresh = Refresh(reason, change.arrived_ms, tuple(change.new), history)
-            self._send_refresh(number, user, refresh)
+        for number, changed in groupby(changes, attrgetter("partition")):
+            self._send(number, ((user, _refresh(change, history)) for _, user, change, history in changed))
 
-    def _send_refresh(self, number: int, user: bytes, refresh: Refresh) -> None:
-        sent = self._refresh_producer.send(self._plan.refreshes, refresh.encode(), key=user, partition=number)
-        self._refreshes.append(sent)
+    def _send(self, number: int, refreshes: Iterable[tuple[bytes, Refresh]]) -> None:
+        encoded = [(user, refresh.encode()) for user, refresh in refreshes]
+        self._refreshes += self._refresh_producer.send_all(self._plan.refreshes, number, encoded)
 
     def _rescore(self) -> None:
         """When another model went live, send stored histories again, at a bounded rate and after the turn's events."""
@@ -451,7 +457,7 @@ class Updater:
             history = owned[number].unsaved_history(user) or stored
             if history is not stored and not codec.decode(history).items:
                 continue  # forgotten since the last checkpoint: no list may follow the tombstone
-            self._send_refresh(number, user, Refresh("model", self._clock_ms(), (), history))
+            self._send(number, [(user, Refresh("model", self._clock_ms(), (), history))])
         if self._walk.finished:
             log.info("model %s: %d active users are scored again", self._walk.version, self._walk.users)
             self._walk = None
@@ -537,7 +543,7 @@ class Updater:
         """
         producer, plan = self._producer, self._plan
         last = {}
-        histories = [(n, user, value) for n, p in moved.items() for user, value in p.leaving.histories.items()]
+        histories = [(n, record) for n, p in moved.items() for record in p.leaving.histories.items()]
         step = max(len(histories) // _STEPS, _STEP_RECORDS)
         offsets = {
             TopicPartition(topic, number): OffsetAndMetadata(position, "", -1)
@@ -547,8 +553,8 @@ class Updater:
         producer.begin_transaction()
         try:
             for start in range(0, len(histories), step):
-                for number, user, history in histories[start : start + step]:
-                    last[number] = producer.send(plan.histories, history, key=user, partition=number)
+                for number, part in groupby(histories[start : start + step], itemgetter(0)):
+                    last[number] = producer.send_all(plan.histories, number, (record for _, record in part))[-1]
                 self._crash("sending")
                 yield
             for partition in moved.values():

@@ -1,0 +1,64 @@
+"""Many records handed over at once arrive as if each had been sent."""
+
+import pytest
+from kafka.admin import KafkaAdminClient
+from kafka.errors import MessageSizeTooLargeError
+
+from ops.connection import KafkaConnection
+from stream.bulk_producer import BulkProducer
+from stream.topics import TopicPlan, ensure_topics
+from tests.updating import read_all
+
+pytestmark = pytest.mark.kafka
+BATCH = 16 * 1024
+
+
+@pytest.fixture
+def topics(kafka: KafkaConnection, plan: TopicPlan) -> TopicPlan:
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    ensure_topics(admin, plan)
+    admin.close()
+    return plan
+
+
+def records(count: int) -> list[tuple[bytes, bytes]]:
+    """Of all sizes up to twice a batch's."""
+    return [(b"u%d" % n, b"%d:" % n + b"x" * (n * 7919 % (2 * BATCH if n % 10 == 0 else 200))) for n in range(count)]
+
+
+def test_all_arrive_in_order_and_each_future_names_its_offset(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    sent = records(2000)
+    with BulkProducer(**kafka.kafka_python(), linger_ms=5, batch_size=BATCH) as producer:
+        futures = producer.send_all(topics.refreshes, 1, sent[:700])
+        futures.append(producer.send(topics.refreshes, sent[700][1], key=sent[700][0], partition=1))
+        futures += producer.send_all(topics.refreshes, 1, iter(sent[701:]))
+        assert producer.send_all(topics.refreshes, 1, []) == []
+        assert [future.get(timeout=10).offset for future in futures] == list(range(2000))
+    found = read_all(kafka, topics.refreshes)
+    assert [(record.key, record.value) for record in found] == sent
+    assert {record.partition for record in found} == {1}
+
+
+def test_a_transaction_holds_all_of_them_or_none(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    options = {"batch_size": BATCH, "transactional_id": topics.prefix + "bulk"}
+    with BulkProducer(**kafka.kafka_python(), **options) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send_all(topics.histories, 0, records(300))
+        producer.abort_transaction()
+        producer.begin_transaction()
+        producer.send_all(topics.histories, 0, records(500))
+        producer.send_all(topics.histories, 1, records(100))
+        producer.commit_transaction()
+    found = read_all(kafka, topics.histories)
+    for partition, count in ((0, 500), (1, 100)):
+        of_it = [(record.key, record.value) for record in found if record.partition == partition]
+        assert of_it == records(count)
+
+
+def test_what_send_refuses_is_refused(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    with (
+        BulkProducer(**kafka.kafka_python(), batch_size=BATCH, max_request_size=100_000) as producer,
+        pytest.raises(MessageSizeTooLargeError),
+    ):
+        producer.send_all(topics.refreshes, 0, [(b"u", b"small"), (b"v", b"x" * 200_000)])
