@@ -1,8 +1,10 @@
-"""Many records handed over at once arrive as if each had been sent."""
+"""Many records handed over at once arrive as if each had been sent, and an aborted transaction leaves nothing."""
 
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import MessageSizeTooLargeError
+from kafka.errors import CommitFailedError, MessageSizeTooLargeError
+from kafka.structs import OffsetAndMetadata
 
 from ops.connection import KafkaConnection
 from stream.bulk_producer import BulkProducer
@@ -62,3 +64,25 @@ def test_what_send_refuses_is_refused(kafka: KafkaConnection, topics: TopicPlan)
         pytest.raises(MessageSizeTooLargeError),
     ):
         producer.send_all(topics.refreshes, 0, [(b"u", b"small"), (b"v", b"x" * 200_000)])
+
+
+def test_offsets_that_were_refused_do_not_ride_in_the_next_transaction(
+    kafka: KafkaConnection, topics: TopicPlan
+) -> None:
+    consumer = KafkaConsumer(topics.interactions, **kafka.kafka_python(), group_id=topics.prefix + "g")
+    lost, kept = (TopicPartition(topics.interactions, number) for number in (0, 1))
+    with BulkProducer(**kafka.kafka_python(), transactional_id=topics.prefix + "offsets") as producer:
+        producer.init_transactions()
+        while not consumer.assignment():
+            consumer.poll(timeout_ms=100)
+        group = consumer.group_metadata()
+        producer.begin_transaction()
+        with pytest.raises(CommitFailedError):
+            stale = group._replace(generation_id=group.generation_id + 1)
+            producer.send_offsets_to_transaction({lost: OffsetAndMetadata(7, "", -1)}, stale)
+        producer.abort_transaction()
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction({kept: OffsetAndMetadata(9, "", -1)}, group)
+        producer.commit_transaction()
+    assert (consumer.committed(lost), consumer.committed(kept)) == (None, 9)
+    consumer.close()
