@@ -46,20 +46,20 @@ from ops.signals import UpdaterSignals
 from ops.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY, History
-from state.store import Store, StoreConfig, StoreMemory
+from state.store import StoreConfig, StoreMemory
 from stream.bulk_producer import BulkProducer
 from stream.changelog import Restorer
 from stream.dead_letters import dead_letter
 from stream.fresh_poll import poll_fresh
 from stream.ingest import Arrival, Change, Outcomes, apply, decode_batch
 from stream.monitor_windows import WindowSender, worker_name
+from stream.owned_partition import OwnedPartition
 from stream.process import spare_the_collector
 from stream.records import Limits, Refresh, RefreshReason
 from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.routing import Repartition, RoutedReader, home_of, routed_record, sampled_strangers
 from stream.slots import Slots
 from stream.topics import UPDATER_GROUP, TopicPlan, ensure_topics
-from stream.unsaved import Unsaved
 
 __all__ = ["Updater", "UpdaterConfig", "run_updater"]
 
@@ -105,33 +105,6 @@ class UpdaterConfig:
             raise ValueError(f"turn_seconds must not be negative, got {self.turn_seconds}")
         if self.transaction_seconds < 1:
             raise ValueError(f"transaction_seconds must be at least 1, got {self.transaction_seconds}")
-
-
-@dataclass
-class _Partition:
-    """What is known about one owned partition beyond its store."""
-
-    store: Store
-    committed: dict[str, int]  # by topic: the offset after the last record of a checkpoint
-    unsaved: Unsaved
-    leaving: Unsaved  # what the checkpoint under way carries
-    newest_ms: int = 0  # event time
-
-    @classmethod
-    def starting(cls, store: Store, offsets: dict[str, int]) -> _Partition:
-        return cls(store, offsets, Unsaved(offsets.copy()), Unsaved({}))
-
-    def unsaved_history(self, user: bytes) -> bytes | None:
-        """Encoded, of a user whom RocksDB may not know so well."""
-        return self.unsaved.histories.get(user) or self.leaving.histories.get(user)
-
-    def set_out(self) -> None:
-        """A checkpoint begins."""
-        self.leaving, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy())
-
-    def turn_back(self) -> None:
-        """It was refused."""
-        self.leaving, self.unsaved = Unsaved({}), self.leaving.followed_by(self.unsaved)
 
 
 class _Changed(NamedTuple):
@@ -185,7 +158,7 @@ class Updater:
     ) -> None:
         self._config, self._plan, self._metrics, self._crash = config, plan, metrics, crash
         self._clock_ms = lambda: int(clock() * 1000)
-        self._owned: dict[int, _Partition] = {}
+        self._owned: dict[int, OwnedPartition] = {}
         self._starts: dict[int, dict[str, int]] = {}  # committed offsets by topic, of partitions being restored
         self._refreshes: list = []  # futures of refreshes on their way
         self._newest_ms = 0  # event time
@@ -281,8 +254,9 @@ class Updater:
         config = self._config
         patience = config.poll_seconds if self._under_way is None else min(_STEP_SECONDS, config.poll_seconds)
         polled = poll_fresh(self._consumer, 0 if restoring else patience, config.poll_records // 2)
-        if self._moves.noted:
-            self._follow_moves()
+        for tp in self._follow_moves() if self._moves.noted else ():
+            # Read before it moved. Who gets it, be it this worker again, starts from the committed offset.
+            polled.pop(tp, None)
         if restoring or self._restorer:
             self._finish_restores()
         began = time.monotonic()
@@ -292,8 +266,7 @@ class Updater:
             changes: list[_Changed] = []
             for tp, records in batches:
                 partition = self._owned.get(tp.partition)
-                # A partition that is not owned (any more, or yet) starts from its committed offset when it is.
-                if partition is not None:
+                if partition is not None:  # else it is not ours any more, or not yet
                     changes += self._merge(tp, partition, records)
             self._crash("merged")
             self._send_refreshes(changes)
@@ -330,16 +303,20 @@ class Updater:
 
     # -- partitions that come and go -----------------------------------------------------------------------------------
 
-    def _follow_moves(self) -> None:
+    def _follow_moves(self) -> set[TopicPartition]:
+        """What came or went."""
         self._finish_checkpoint()  # whose transaction the broker refuses when what moved is another's by now
+        moved: set[TopicPartition] = set()
         while self._moves.noted:
             kind, partitions = self._moves.noted.popleft()
             self._metrics.rebalances.inc()
             log.info("partitions %s: %s", kind, sorted(tp.partition for tp in partitions))
+            moved |= partitions
             for tp in partitions:
                 self._release(tp.partition)
                 if kind == "assigned":
                     self._restorer_begin(tp)
+        return moved
 
     def _release(self, number: int) -> None:
         """Let a partition go. What was not checkpointed is dropped: its next owner replays it."""
@@ -371,11 +348,11 @@ class Updater:
             if self._routed:
                 committed = self._consumer.committed(TopicPartition(self._plan.routed, number))
                 starts[self._plan.routed] = self._routed.begin(number, committed)
-            self._owned[number] = _Partition.starting(store, starts)
+            self._owned[number] = OwnedPartition.starting(store, starts)
 
     # -- merging -------------------------------------------------------------------------------------------------------
 
-    def _merge(self, tp: TopicPartition, partition: _Partition, records: list[ConsumerRecord]) -> list[_Changed]:
+    def _merge(self, tp: TopicPartition, partition: OwnedPartition, records: list[ConsumerRecord]) -> list[_Changed]:
         metrics, limit, number = self._metrics, self._config.history_items, tp.partition
         metrics.events_consumed["interactions"].inc(len(records))
         strangers = sampled_strangers(records, self._plan.partitions)
@@ -413,13 +390,13 @@ class Updater:
         partition.unsaved.positions[tp.topic] = records[-1].offset + 1
         return changes
 
-    def _route(self, number: int, partition: _Partition, arrivals: dict[bytes, list[Arrival]]) -> None:
+    def _route(self, number: int, partition: OwnedPartition, arrivals: dict[bytes, list[Arrival]]) -> None:
         """Set aside the events of users who belong to other partitions."""
         homes = {user: home_of(user, self._plan.partitions) for user in arrivals}
         for user in [user for user, home in homes.items() if home != number]:
             partition.unsaved.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
 
-    def _histories(self, partition: _Partition, users: Iterable[bytes]) -> dict[bytes, History]:
+    def _histories(self, partition: OwnedPartition, users: Iterable[bytes]) -> dict[bytes, History]:
         values: dict[bytes, bytes | None] = {user: partition.unsaved_history(user) for user in users}
         stored = [user for user, value in values.items() if value is None]
         values.update(zip(stored, partition.store.get_many(stored), strict=True))
@@ -484,7 +461,7 @@ class Updater:
         self._checkpoint_due = time.monotonic() + self._config.checkpoint_seconds
         # The generation that these events were merged in: the broker refuses it once there is another.
         group = self._consumer.group_metadata()
-        moved = {n: p for n, p in self._owned.items() if p.unsaved.positions != p.committed}
+        moved = {n: p for n, p in self._owned.items() if p.moved}
         if moved and (group.generation_id < 0 or self._moves.noted):
             # Between two generations. The broker takes offsets without a generation from anybody, so wait for ours; and
             # under a new one nothing may be committed of partitions that moved with it.
@@ -510,12 +487,12 @@ class Updater:
         for number, partition in moved.items():
             sent = last.get(number)
             next_offset = None if sent is None else sent.get(timeout=0).offset + 1
-            now_ms, saved = self._clock_ms(), partition.leaving
+            now_ms = self._clock_ms()
             with self._metrics.history_write.time():
-                partition.store.write(saved.histories, next_offset, now_ms)
-            for arrived_ms in saved.arrivals_ms:
+                partition.store.write(partition.leaving.histories, next_offset, now_ms)
+            for arrived_ms in partition.leaving.arrivals_ms:
                 self._metrics.event_to_history.observe(max(now_ms - arrived_ms, 0) / 1000)
-            partition.committed, partition.leaving = saved.positions, Unsaved({})
+            partition.arrive()
         self._crash("stored")
 
     def _report(self, last: bool = False) -> None:
@@ -535,7 +512,7 @@ class Updater:
             pending = sum(store.pending_compaction_bytes() for store in stores)
             metrics.state_pending_compaction_bytes["histories"].set(pending)
 
-    def _commit(self, moved: dict[int, _Partition], group: Any) -> Generator[None, None, dict[int, Any] | None]:
+    def _commit(self, moved: dict[int, OwnedPartition], group: Any) -> Generator[None, None, dict[int, Any] | None]:
         """One transaction; returns the last history's future by partition, or None when the broker refused it.
 
         A refusal (the group moved on, or the broker was away too long) aborts: nothing of it is visible, what is

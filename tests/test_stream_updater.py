@@ -3,8 +3,10 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import CommitFailedError
 from prometheus_client import CollectorRegistry
@@ -14,6 +16,7 @@ from ops.metrics import UpdaterMetrics
 from state import codec
 from state.history import Entry
 from stream.audit import changelog_histories, differences, reference_merge, stored_histories
+from stream.fresh_poll import poll_fresh
 from stream.records import Refresh
 from stream.topics import TopicPlan
 from stream.updater import Updater, UpdaterConfig
@@ -193,6 +196,37 @@ def test_what_a_refused_checkpoint_carried_goes_with_the_next(
     with running(UpdaterConfig(tmp_path, checkpoint_seconds=0.2), kafka, plan) as metrics:
         produce(kafka, plan, [interaction("w", "a", NOW)])
         until(lambda: applied(metrics) == 1, "going on where the second one ended")
+
+
+def test_records_that_were_read_before_their_partition_moved_are_read_again(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = UpdaterMetrics(CollectorRegistry())
+    updater = Updater(UpdaterConfig(tmp_path / "one", checkpoint_seconds=3600), kafka, plan, metrics)
+    read: list[TopicPartition] = []
+
+    def poll_while_moving(*arguments: Any) -> Any:
+        polled = poll_fresh(*arguments)
+        read.extend(polled)
+        updater._moves.on_partitions_revoked(polled)
+        updater._moves.on_partitions_assigned(polled)
+        return polled
+
+    try:
+        produce(kafka, plan, [interaction("u", "a", NOW)])
+        while applied(metrics) < 1:  # and no checkpoint
+            updater.turn()
+        produce(kafka, plan, [interaction("u", "b", NOW + 1)])
+        with monkeypatch.context() as patch:
+            patch.setattr("stream.updater.poll_fresh", poll_while_moving)
+            while not read:
+                updater.turn()
+        updater.checkpoint()
+    finally:
+        updater.close()
+    with running(UpdaterConfig(tmp_path / "two", checkpoint_seconds=0.2), kafka, plan):
+        until(lambda: "u" in changelog_histories(kafka, plan.histories), "the successor's checkpoint")
+    assert changelog_histories(kafka, plan.histories)["u"].items == ("b", "a")
 
 
 def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
