@@ -7,6 +7,7 @@ RocksDB, the histories a restore would read from the topic, and the merge comput
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -431,6 +432,45 @@ def test_workers_join_and_leave_under_load(arena: Arena) -> None:
         sender.join()
     arena.until_caught_up()
     assert three.stop() == 0
+    arena.check()
+
+
+@long
+@pytest.mark.parametrize("seed", range(2))
+def test_a_storm_of_joins_leaves_kills_and_pauses(arena: Arena, seed: int) -> None:
+    rng, stop = random.Random(seed), threading.Event()
+
+    def load() -> None:
+        while not stop.wait(0.05):
+            arena.send(20)
+
+    crew = {"one": arena.worker("one", session_seconds=6).wait_ready()}
+    crew |= {name: arena.worker(name, session_seconds=6) for name in ("two", "three")}
+    sender = background(load)
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            name = rng.choice(list(crew))
+            what = rng.choice(["leave", "leave", "kill", "pause briefly", "pause past the session"])
+            if what == "leave":
+                crew[name].signal(signal.SIGTERM)
+            elif what == "kill":
+                crew[name].signal(signal.SIGKILL)
+            else:
+                crew[name].signal(signal.SIGSTOP)
+                time.sleep(1 if what == "pause briefly" else 8)
+                crew[name].signal(signal.SIGCONT)
+            time.sleep(rng.uniform(0, 2))
+            for name, worker in crew.items():  # as their supervisor would
+                if worker.process.poll() is not None:
+                    crew[name] = arena.worker(name, session_seconds=6)
+    finally:
+        stop.set()
+        sender.join()
+    arena.until_caught_up(revive=True)
+    for worker in crew.values():
+        if worker.process.poll() is None:
+            worker.stop()
     arena.check()
 
 
