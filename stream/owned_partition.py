@@ -8,7 +8,7 @@ from state.store import Store
 from stream.ingest import InputRecord
 from stream.records import Rejected
 
-__all__ = ["OwnedPartition", "Unsaved"]
+__all__ = ["OwnedPartition"]
 
 
 @dataclass

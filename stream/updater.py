@@ -254,7 +254,7 @@ class Updater:
         config = self._config
         patience = config.poll_seconds if self._under_way is None else min(_STEP_SECONDS, config.poll_seconds)
         polled = poll_fresh(self._consumer, 0 if restoring else patience, config.poll_records // 2)
-        for tp in self._follow_moves() if self._moves.noted else ():
+        for tp in self._follow_moves():
             # Read before it moved. Who gets it, be it this worker again, starts from the committed offset.
             polled.pop(tp, None)
         if restoring or self._restorer:
@@ -304,7 +304,9 @@ class Updater:
     # -- partitions that come and go -----------------------------------------------------------------------------------
 
     def _follow_moves(self) -> set[TopicPartition]:
-        """What came or went."""
+        """Returns what came or went."""
+        if not self._moves.noted:
+            return set()
         self._finish_checkpoint()  # whose transaction the broker refuses when what moved is another's by now
         moved: set[TopicPartition] = set()
         while self._moves.noted:

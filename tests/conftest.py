@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from kafka.admin import KafkaAdminClient
 
 from ops.broker import LocalBroker
 from ops.connection import KafkaConnection
-from stream.topics import TopicPlan
+from stream.topics import TopicPlan, ensure_topics
 
 settings.register_profile("freshet", deadline=None, derandomize=True)
 settings.load_profile("freshet")
@@ -36,6 +37,15 @@ def prefix() -> str:
 def plan(prefix: str) -> TopicPlan:
     """Topics nobody else uses."""
     return TopicPlan(prefix=prefix, partitions=2)
+
+
+@pytest.fixture
+def topics(kafka: KafkaConnection, plan: TopicPlan) -> TopicPlan:
+    """The same, made already."""
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    ensure_topics(admin, plan)
+    admin.close()
+    return plan
 
 
 @pytest.fixture(scope="session")

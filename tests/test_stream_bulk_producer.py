@@ -2,25 +2,16 @@
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.errors import CommitFailedError, MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
 from ops.connection import KafkaConnection
 from stream.bulk_producer import BulkProducer
-from stream.topics import TopicPlan, ensure_topics
+from stream.topics import TopicPlan
 from tests.updating import read_all
 
 pytestmark = pytest.mark.kafka
 BATCH = 16 * 1024
-
-
-@pytest.fixture
-def topics(kafka: KafkaConnection, plan: TopicPlan) -> TopicPlan:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
-    return plan
 
 
 def records(count: int) -> list[tuple[bytes, bytes]]:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,23 @@ def background(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
+
+
+@contextmanager
+def under_load(arena: Arena) -> Iterator[None]:
+    """Events all the while."""
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.wait(0.05):
+            arena.send(20)
+
+    sender = background(send)
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
 
 
 @pytest.mark.parametrize(
@@ -411,15 +429,8 @@ def test_a_full_disk_is_named_and_costs_nothing_but_time(
 
 @long
 def test_workers_join_and_leave_under_load(arena: Arena) -> None:
-    stop = threading.Event()
-
-    def load() -> None:
-        while not stop.wait(0.05):
-            arena.send(20)
-
     one = arena.worker("one").wait_ready()
-    sender = background(load)
-    try:
+    with under_load(arena):
         two = arena.worker("two").wait_ready()
         time.sleep(2)
         assert one.stop() == 0
@@ -427,9 +438,6 @@ def test_workers_join_and_leave_under_load(arena: Arena) -> None:
         time.sleep(2)
         two.signal(signal.SIGKILL)
         time.sleep(1)
-    finally:
-        stop.set()
-        sender.join()
     arena.until_caught_up()
     assert three.stop() == 0
     arena.check()
@@ -438,16 +446,10 @@ def test_workers_join_and_leave_under_load(arena: Arena) -> None:
 @long
 @pytest.mark.parametrize("seed", range(2))
 def test_a_storm_of_joins_leaves_kills_and_pauses(arena: Arena, seed: int) -> None:
-    rng, stop = random.Random(seed), threading.Event()
-
-    def load() -> None:
-        while not stop.wait(0.05):
-            arena.send(20)
-
+    rng = random.Random(seed)
     crew = {"one": arena.worker("one", session_seconds=6).wait_ready()}
     crew |= {name: arena.worker(name, session_seconds=6) for name in ("two", "three")}
-    sender = background(load)
-    try:
+    with under_load(arena):
         until = time.monotonic() + 60
         while time.monotonic() < until:
             name = rng.choice(list(crew))
@@ -464,9 +466,6 @@ def test_a_storm_of_joins_leaves_kills_and_pauses(arena: Arena, seed: int) -> No
             for name, worker in crew.items():  # as their supervisor would
                 if worker.process.poll() is not None:
                     crew[name] = arena.worker(name, session_seconds=6)
-    finally:
-        stop.set()
-        sender.join()
     arena.until_caught_up(revive=True)
     for worker in crew.values():
         if worker.process.poll() is None:
@@ -497,17 +496,10 @@ def test_two_updaters_and_two_scorers_share_eight_partitions_and_survive_each_ot
     kafka: KafkaConnection, prefix: str, tmp_path: Path
 ) -> None:
     arena = Arena(kafka, TopicPlan(prefix, partitions=8), tmp_path)
-    stop = threading.Event()
-
-    def load() -> None:
-        while not stop.wait(0.05):
-            arena.send(20)
-
     scorers = [scorer(arena, "scorer-0"), scorer(arena, "scorer-1")]
     try:
         one, two = arena.worker("one").wait_ready(), arena.worker("two").wait_ready()
-        sender = background(load)
-        try:
+        with under_load(arena):
             time.sleep(3)
             one.signal(signal.SIGKILL)
             scorers[0].kill()
@@ -515,9 +507,6 @@ def test_two_updaters_and_two_scorers_share_eight_partitions_and_survive_each_ot
             scorers.append(scorer(arena, "scorer-0"))
             again = arena.worker("one").wait_ready()
             time.sleep(2)
-        finally:
-            stop.set()
-            sender.join()
         arena.until_caught_up()
         expected = {user: history.newest_ms for user, history in arena.expected().items()}
         deadline = time.monotonic() + 90

@@ -26,7 +26,7 @@ from stream.pipeline import free_port
 from stream.records import Announcement, NewInteraction, Recommendation, Refresh
 from stream.scrape import Scrape, scrape
 from stream.slots import Slots
-from stream.topics import TopicPlan, ensure_topics
+from stream.topics import TopicPlan
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -81,14 +81,6 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(20)
         return code, time.monotonic() - began
-
-
-@pytest.fixture
-def topics(kafka: KafkaConnection, plan: TopicPlan) -> TopicPlan:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
-    return plan
 
 
 def place(user: str, plan: TopicPlan) -> int:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ops.connection import KafkaConnection
 from ops.metrics import UpdaterMetrics
 from state import codec
-from state.history import Entry
+from state.history import Entry, History
 from stream.audit import changelog_histories, differences, reference_merge, stored_histories
 from stream.fresh_poll import poll_fresh
 from stream.records import Refresh
@@ -26,6 +26,14 @@ pytestmark = pytest.mark.kafka
 NOW = 1_700_000_000_000
 
 
+def assert_histories(kafka: KafkaConnection, plan: TopicPlan, folder: Path, expected: dict[str, History]) -> None:
+    """In Kafka and in RocksDB."""
+    assert differences(changelog_histories(kafka, plan.histories), expected) == []
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    assert differences(stored_histories(admin, plan.histories, [folder / "histories"]), expected) == []
+    admin.close()
+
+
 def test_histories_are_the_merge_of_all_events_and_every_change_is_refreshed(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
@@ -35,10 +43,7 @@ def test_histories_are_the_merge_of_all_events_and_every_change_is_refreshed(
         produce(kafka, plan, [interaction(user, e.item, e.time_ms) for user, e in events])
         until(lambda: applied(metrics) == len(events), "taking all events in")
     expected = reference_merge(events, limit=10)
-    assert differences(changelog_histories(kafka, plan.histories), expected) == []
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    assert differences(stored_histories(admin, plan.histories, [tmp_path / "histories"]), expected) == []
-    admin.close()
+    assert_histories(kafka, plan, tmp_path, expected)
     refreshed = {}
     for record in read_all(kafka, plan.refreshes):
         refresh = Refresh.decode(record.value)
@@ -119,10 +124,7 @@ def test_a_lost_store_is_rebuilt_from_the_changelog(
     events = [(f"u{n}", Entry(NOW + n, "a", 1.0)) for n in range(20)]
     events += [(f"u{n}", Entry(NOW + 100 + n, "b", 1.0)) for n in range(20)]
     expected = reference_merge(events, 200)
-    assert differences(changelog_histories(kafka, plan.histories), expected) == []
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    assert differences(stored_histories(admin, plan.histories, [tmp_path / "histories"]), expected) == []
-    admin.close()
+    assert_histories(kafka, plan, tmp_path, expected)
 
 
 def test_a_null_value_forgets_the_user_also_when_old_events_are_replayed(
@@ -159,10 +161,7 @@ def test_what_comes_while_a_checkpoint_is_under_way_is_merged_on_what_it_carries
         produce(kafka, plan, [interaction(user, e.item, e.time_ms) for user, e in events])
         until(lambda: applied(metrics) == len(events), "taking all events in")
     expected = reference_merge(events, limit=200)
-    assert differences(changelog_histories(kafka, plan.histories), expected) == []
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    assert differences(stored_histories(admin, plan.histories, [tmp_path / "histories"]), expected) == []
-    admin.close()
+    assert_histories(kafka, plan, tmp_path, expected)
 
 
 def test_what_a_refused_checkpoint_carried_goes_with_the_next(

@@ -7,8 +7,8 @@ three decode, merge and encode with the same functions and commit every second, 
 
 Each has started, and is paused while its backlog is written: the clock runs from its waking to the last committed
 offset, so that all work for all events is within. `per core` divides by the CPU time the process took meanwhile, so it
-holds on a busy machine too. Quix Streams needs other versions of shared dependencies:
-it gets an environment of its own, made once in the cache folder.
+holds on a busy machine too. Quix Streams needs other versions of shared dependencies: it gets an environment of its
+own, made once in the cache folder.
 """
 
 import argparse
