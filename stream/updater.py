@@ -421,7 +421,8 @@ class Updater:
     def _rescore(self) -> None:
         """When another model went live, send stored histories again, at a bounded rate and after the turn's events."""
         now = time.monotonic()
-        if now >= self._slots_due:
+        # A model that goes live while partitions are on their way waits for them, or their users would be left out.
+        if now >= self._slots_due and self._owned and not self._restorer:
             self._slots_due = now + _SLOTS_SECONDS
             self._slots.poll()
             live = self._slots.live

@@ -1,5 +1,6 @@
 """When another model goes live, stored histories are sent to the scorer again."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from stream.rescoring import RescoringConfig, RescoringWalk
 from stream.slots import Slots
 from stream.topics import TopicPlan
 from stream.updater import Updater, UpdaterConfig
-from tests.updating import interaction, produce, read_all
+from tests.updating import applied, interaction, produce, read_all, running, until
 
 DAY_MS = 86_400_000
 NOW = 1_700_000_000_000
@@ -77,6 +78,29 @@ def test_a_new_live_model_sends_everybody_again_but_who_was_forgotten(
             updater.turn()
             updater._refresh_producer.flush()
         assert reasons(kafka, plan) == {f"u{n}": "forget" if n == 3 else "model" for n in range(10)}
+    finally:
+        slots.close()
+        updater.close()
+
+
+@pytest.mark.kafka
+def test_a_model_that_goes_live_before_an_updater_has_its_partitions_reaches_their_users(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path
+) -> None:
+    with running(UpdaterConfig(tmp_path), kafka, topics) as metrics:
+        produce(kafka, topics, [interaction(f"u{n}", "i", NOW + n) for n in range(10)])
+        until(lambda: applied(metrics) == 10, "taking all events in")
+    updater = Updater(UpdaterConfig(tmp_path), kafka, topics, UpdaterMetrics(CollectorRegistry()))
+    slots = Slots(kafka, topics.models)
+    try:
+        slots.put("live", Announcement("live", "v2", "nowhere", "sha", "v1", NOW, NOW, 1))
+        while updater._slots.live is None:
+            updater._slots.poll()
+        updater._rescore()  # as in a turn that ends before the group has answered
+        deadline = time.monotonic() + 30
+        while list(reasons(kafka, topics).values()).count("model") < 10:
+            assert time.monotonic() < deadline, reasons(kafka, topics)
+            updater.turn()
     finally:
         slots.close()
         updater.close()
