@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -11,14 +12,14 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from stream.supervisor import die_with_parent
-
-__all__ = ["end_process", "give_way", "prepare_process", "spare_the_collector"]
+__all__ = ["PARENT_PID", "die_with_parent", "end_process", "give_way", "prepare_process", "spare_the_collector"]
 
 # Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
 # passwords included.
 _QUIET = ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec")
 
+PARENT_PID = "FRESHET_PARENT_PID"  # environment variable that names the supervisor
+_PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.0001
 _YOUNG_OBJECTS = 20_000  # made since the last collection and still there; Python's own limit is 700
 
@@ -27,7 +28,7 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
     """Set up logging and return the event that SIGINT and SIGTERM set.
 
     A process that is still there `grace_seconds` after the first signal ends at once with exit code 1: a client library
-    that waits for a broker which is gone must not keep it. Nothing is lost by that, see `stream.updater`.
+    that waits for a broker which is gone must not keep it. Nothing is lost by that, see `stream.updater.worker`.
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
@@ -86,3 +87,13 @@ def end_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def die_with_parent() -> None:
+    """Called by a child: end when the supervisor ends, however it ends (Linux; elsewhere it does nothing)."""
+    parent = os.environ.get(PARENT_PID)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before the request
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 from kafka.admin import KafkaAdminClient
 
-from ops.broker import LocalBroker
-from ops.connection import KafkaConnection
-from stream.topics import TopicPlan, ensure_topics
+from ops.local.broker import LocalBroker
+from stream.clients.connection import KafkaConnection
+from stream.wire.topics import TopicPlan, ensure_topics
 
 settings.register_profile("freshet", deadline=None, derandomize=True)
 settings.load_profile("freshet")

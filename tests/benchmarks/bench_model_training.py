@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 
 from model.batch import Histories
 from model.config import preset
-from model.dataset import load_dataset
 from model.denoiser import Denoiser
 from model.fit import Learner
 from model.schedule import NoiseSchedule
+from model.study.dataset import load_dataset
 
 CONFIG = replace(preset("diffrec-ml1m"), ema=0.0)
 

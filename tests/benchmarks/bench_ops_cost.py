@@ -27,24 +27,24 @@ from prometheus_client import CollectorRegistry
 from model.config import preset
 from model.fit import Learner
 from model.items import ItemIndex
-from ops.beyond_accuracy import ItemPopularity, ListWindow
-from ops.bins import ItemBins
-from ops.broker import LocalBroker
-from ops.connection import KafkaConnection
+from ops.local.broker import LocalBroker
 from ops.metrics import ScorerMetrics, UpdaterMetrics
-from ops.quality import OutcomeWatch, QualityConfig
-from ops.signals import ScoreBins, ScorerSignals, UpdaterSignals
-from ops.windows import WindowConfig, WindowCounter
+from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow
+from ops.monitor.bins import ItemBins
+from ops.monitor.quality import OutcomeWatch, QualityConfig
+from ops.monitor.signals import ScoreBins, ScorerSignals, UpdaterSignals
+from ops.monitor.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY
 from state.store import Store
-from stream.ingest import Outcomes, apply, decode_batch
-from stream.records import Limits, NewInteraction, Refresh
-from stream.reference import Reference
-from stream.scorer_watch import ScorerWatchConfig
-from stream.serving import Models, Request, Server, ServingConfig
-from stream.shown_lists import ShownLists
-from stream.topics import TopicPlan
+from stream.clients.connection import KafkaConnection
+from stream.registry.reference import Reference
+from stream.scorer.list_signals import ScorerWatchConfig
+from stream.scorer.serving import Models, Request, Server, ServingConfig
+from stream.scorer.shown_lists import ShownLists
+from stream.updater.merging import Outcomes, apply, decode_batch
+from stream.wire.records import Limits, NewInteraction, Refresh
+from stream.wire.topics import TopicPlan
 
 EVENTS, BATCH, REFRESHES = 50_000, 500, 256
 NOW = 1_700_000_000_000

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from river.drift import ADWIN, PageHinkley
 
-from ops.monitor import DriftConfig, DriftMonitor
-from ops.quality import PairedCounts, QualityConfig, QualityWatch
-from tests.drift_world import NAMED, DriftWorld, Shift, count, observations
+from ops.monitor.drift_monitor import DriftConfig, DriftMonitor
+from ops.monitor.quality import PairedCounts, QualityConfig, QualityWatch
+from tests.support.drift_world import NAMED, DriftWorld, Shift, count, observations
 
 SHIFTS: tuple[Shift, ...] = ("none", "popularity", "unknown_items", "history_length")
 COLUMN = {"popularity": "item", "unknown_items": "item", "history_length": "length"}

@@ -14,13 +14,13 @@ from pathlib import Path
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from ops.broker import LocalBroker
-from ops.connection import KafkaConnection
+from ops.local.broker import LocalBroker
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
 from state.store import StoreMemory
-from stream.changelog import Restorer
-from stream.topics import TopicPlan, ensure_topics
+from stream.clients.connection import KafkaConnection
+from stream.wire.changelog import Restorer
+from stream.wire.topics import TopicPlan, ensure_topics
 
 ITEMS, NOW = 20, 1_700_000_000_000
 

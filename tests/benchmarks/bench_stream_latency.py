@@ -23,14 +23,14 @@ import psutil
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from ops.broker import BrokerConfig, LocalBroker
-from ops.connection import KafkaConnection
-from stream.pipeline import Pipeline, PipelineConfig
-from stream.records import Refresh
-from stream.scrape import scrape
-from stream.simulate import World, WorldConfig, as_interaction
-from stream.sources import as_record
-from stream.topics import TopicPlan, ensure_topics
+from ops.local.broker import BrokerConfig, LocalBroker
+from stream.clients.connection import KafkaConnection
+from stream.demo.scrape import scrape
+from stream.local.pipeline import Pipeline, PipelineConfig
+from stream.sources.outbox import as_record
+from stream.sources.simulate import World, WorldConfig, as_interaction
+from stream.wire.records import Refresh
+from stream.wire.topics import TopicPlan, ensure_topics
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 EDGES_MS = (5, 10, 20, 30, 40, 50, 75, 100, 150, 250, 500, 1000, 5000)

@@ -28,17 +28,17 @@ from model.batch import Histories
 from model.config import preset
 from model.fit import Learner
 from model.items import ItemIndex
-from ops.broker import LocalBroker
-from ops.connection import KafkaConnection
+from ops.local.broker import LocalBroker
 from state import codec
 from state.history import History
-from stream.observer import Observer
-from stream.pipeline import free_port
-from stream.records import Announcement, NewInteraction, Refresh
-from stream.scrape import Scrape, scrape
-from stream.slots import Slots
-from stream.supervisor import Child, Supervisor
-from stream.topics import TopicPlan, ensure_topics
+from stream.clients.connection import KafkaConnection
+from stream.demo.latency_probe import Observer
+from stream.demo.scrape import Scrape, scrape
+from stream.local.pipeline import free_port
+from stream.local.supervisor import Child, Supervisor
+from stream.registry.slots import Slots
+from stream.wire.records import Announcement, NewInteraction, Refresh
+from stream.wire.topics import TopicPlan, ensure_topics
 
 ITEMS, USERS, PLACES = 2_810, 6_000, 50
 

@@ -33,7 +33,7 @@ def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tupl
     """The history and the refresh that follow from one record; None when nothing changed."""
     from state import codec
     from state.history import EMPTY, Entry, merge_entries
-    from stream.records import Limits, NewInteraction, Refresh, decode_interaction
+    from stream.wire.records import Limits, NewInteraction, Refresh, decode_interaction
 
     event = decode_interaction(key, value, arrived_ms, Limits())
     before = EMPTY if stored is None else codec.decode(stored)
@@ -149,8 +149,8 @@ def measure(connection, name: str, prefix: str, count: int, users: int) -> tuple
     import psutil
     from kafka.admin import KafkaAdminClient
 
-    from stream.audit import records_taken
-    from stream.topics import TopicPlan, ensure_topics
+    from stream.demo.audit import records_taken
+    from stream.wire.topics import TopicPlan, ensure_topics
 
     plan = TopicPlan(prefix, PARTITIONS)
     admin = KafkaAdminClient(**connection.kafka_python())
@@ -200,8 +200,8 @@ def main() -> None:
         sys.argv = [sys.argv[0], *rest]
         return {"faust": faust_worker, "quix": quix_worker}[options.kind](*json.loads(options.worker))
 
-    from ops.broker import LocalBroker
-    from ops.connection import KafkaConnection
+    from ops.local.broker import LocalBroker
+    from stream.clients.connection import KafkaConnection
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version[:7]}")
     print(f"{options.events:,} events of {options.users:,} users, {ITEMS:,} items, {PARTITIONS} partitions; medians")

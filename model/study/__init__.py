@@ -1,0 +1,1 @@
+"""Offline comparison of models on an interaction log. Nothing that serves imports it."""

@@ -1,0 +1,1 @@
+"""The Grafana dashboards, written as small values and rendered to JSON."""

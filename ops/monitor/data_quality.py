@@ -1,0 +1,100 @@
+"""Is the feed sound enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
+
+The checks read what the updaters count per window: `events` valid ones, of them `duplicates` and `new_items` (an item
+nobody has met before); `dead_letters`, of them `misdated` (ahead of the clock, or of another age); `backward`, events
+far behind the newest; and the events of the busiest user.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+from ops.monitor.windows import MergedWindow
+
+__all__ = ["CHECKS", "DataQuality", "DataQualityConfig"]
+
+CHECKS = ("rate", "dead_letters", "duplicates", "user_share", "clock", "items")
+
+_HOUR_MS = 3_600_000
+_WEEK_HOURS = 168
+
+
+@dataclass(frozen=True)
+class DataQualityConfig:
+    rate: float = 3.0  # factor up or down from what is usual
+    dead_letters: float = 0.01
+    duplicates: float = 0.05
+    user_share: float = 0.05  # of the busiest user
+    misdated: float = 0.001
+    backward: float = 0.05
+    new_items: float = 0.10  # of events, on items nobody has met before; real launches are few items with many events
+    least_events: int = 500  # in a window, or usual in one, to judge anything
+    usual_windows: int = 8  # windows that make a usual rate; half of them that of an hour of the week
+    kept_windows: int = 96
+
+    def __post_init__(self) -> None:
+        if self.rate <= 1:
+            raise ValueError(f"rate is a factor above 1, got {self.rate}")
+        for name in ("dead_letters", "duplicates", "user_share", "misdated", "backward", "new_items"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+
+
+class DataQuality:
+    """Judges every closed window; knows what rate is usual.
+
+    The rate may be usual for the last day or for this hour of the week. Failing windows count for what is usual too: a
+    feed that has really grown is normal again within half a day, while a burst does not move a median.
+
+    >>> from ops.monitor.windows import MergedWindow
+    >>> quality = DataQuality(DataQualityConfig())
+    >>> sound, flood = {"events": 1000, "duplicates": 3}, {"events": 6000, "duplicates": 4000}
+    >>> for number in range(10):
+    ...     failed = quality.update(MergedWindow(number * 900_000, {}, sound, {"user_events": 20}))
+    >>> sorted(failed), sorted(quality.update(MergedWindow(9_000_000, {}, flood, {"user_events": 4500})))
+    ([], ['duplicates', 'rate', 'user_share'])
+    """
+
+    def __init__(self, config: DataQualityConfig) -> None:
+        self.config = config
+        self.failed: dict[str, str] = {}
+        self._recent: deque[int] = deque(maxlen=config.kept_windows)
+        self._hourly: dict[int, tuple[float, int]] = {}  # hour of the week -> rate, windows behind it
+
+    def update(self, window: MergedWindow) -> dict[str, str]:
+        """The checks that this window fails, each with the figures; also kept in `failed`."""
+        config, totals = self.config, window.totals
+        events, dead = totals.get("events", 0), totals.get("dead_letters", 0)
+        self.failed = {}
+        self._judge_rate(window.start_ms, events)
+        if events + dead < config.least_events:
+            return self.failed
+        limits = {
+            "dead_letters": (dead, events + dead, config.dead_letters),
+            "duplicates": (totals.get("duplicates", 0), events, config.duplicates),
+            "user_share": (window.peaks.get("user_events", 0), events, config.user_share),
+            "items": (totals.get("new_items", 0), events, config.new_items),
+        }
+        for check, (part, whole, limit) in limits.items():
+            self._judge(check, check.replace("_", " "), part, whole, limit)
+        self._judge("clock", "events of impossible times", totals.get("misdated", 0), events + dead, config.misdated)
+        self._judge("clock", "events far behind the newest", totals.get("backward", 0), events, config.backward)
+        return self.failed
+
+    def _judge(self, check: str, what: str, part: int, whole: int, limit: float) -> None:
+        if part > limit * whole:
+            self.failed[check] = f"{what}: {part} of {whole}, at most {limit:.1%} are sound"
+
+    def _judge_rate(self, start_ms: int, events: int) -> None:
+        factor, hour = self.config.rate, start_ms // _HOUR_MS % _WEEK_HOURS
+        before, known = self._hourly.get(hour, (float(events), 0))
+        usual = [before] if known >= self.config.usual_windows // 2 else []
+        if len(self._recent) >= self.config.usual_windows:
+            usual.append(float(median(self._recent)))
+        busy = max([events, *usual]) >= self.config.least_events  # else a burst of one user would be a change of rate
+        if usual and busy and not any(rate / factor <= events <= rate * factor for rate in usual):
+            self.failed["rate"] = f"{events} events, usual are about {usual[-1]:.0f}"
+        self._recent.append(events)
+        self._hourly[hour] = 0.75 * before + 0.25 * events, known + 1

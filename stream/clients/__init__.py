@@ -1,0 +1,1 @@
+"""One edge to Kafka: every use of a private attribute of a client library lives here."""

@@ -1,0 +1,1 @@
+"""`freshet demo`: the pipeline watched from outside, with an account at the end."""

@@ -1,0 +1,126 @@
+"""Proof that nothing was lost: histories as stored, against the merge of all events computed the plain way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.consumer.fetcher import ConsumerRecord
+
+from state import codec
+from state.history import EMPTY, Entry, History, merge_entries
+from state.store import Store
+from stream.clients.connection import KafkaConnection
+from stream.updater.merging import decode_batch
+from stream.wire.changelog import topic_identity
+from stream.wire.records import Forget, Interaction, Limits
+
+__all__ = [
+    "changelog_histories",
+    "differences",
+    "last_values",
+    "records_taken",
+    "records_written",
+    "reference_merge",
+    "reference_of_topic",
+    "rejected_records",
+    "stored_histories",
+]
+
+
+def reference_merge(events: Iterable[tuple[str, Entry]], limit: int) -> dict[str, History]:
+    """What every history must be after these (user, entry) events, whatever happened on the way."""
+    by_user: dict[str, list[Entry]] = {}
+    for user, entry in events:
+        by_user.setdefault(user, []).append(entry)
+    return {user: merge_entries(EMPTY, entries, limit) for user, entries in by_user.items()}
+
+
+def reference_of_topic(connection: KafkaConnection, topic: str, limit: int) -> dict[str, History]:
+    """The same of every valid record that `interactions` holds, whoever wrote it."""
+    merged = {}
+    for user, arrivals in decode_batch(_records(connection, topic), Limits())[0].items():
+        records = [arrival.record for arrival in arrivals]
+        entries = [Entry(r.timestamp, r.item, r.weight) for r in records if isinstance(r, Interaction)]
+        forgotten_ms = max((r.timestamp for r in records if isinstance(r, Forget)), default=0)
+        merged[user.decode()] = merge_entries(EMPTY, entries, limit, forgotten_ms)
+    return merged
+
+
+def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path]) -> dict[str, History]:
+    """Histories in the RocksDB stores of stopped updaters; `folders` hold one store per partition, by number."""
+    identity = topic_identity(admin, topic)
+    found: dict[str, History] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            store = Store(path, identity | {"partition": path.name})
+            found.update((user.decode(), codec.decode(value)) for user, value in store.items())
+            store.close()
+    return found
+
+
+def changelog_histories(connection: KafkaConnection, topic: str) -> dict[str, History]:
+    """Histories as a restoring worker would read them: committed, the last per user, tombstones applied."""
+    return {user.decode(): codec.decode(value) for user, value in last_values(connection, topic).items()}
+
+
+def last_values(connection: KafkaConnection, topic: str) -> dict[bytes, bytes]:
+    """What a compacted topic holds: the last committed value per key, tombstones applied."""
+    last = {record.key: record.value for record in _records(connection, topic)}
+    return {key: value for key, value in last.items() if value is not None}
+
+
+def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:
+    """How many records of `interactions` lie in the dead-letter topic, by reason."""
+    headers = (dict(record.headers) for record in _records(connection, topic))
+    return Counter(header["reason"].decode() for header in headers if header["by"] == b"updater")
+
+
+def records_written(admin: KafkaAdminClient, topic: str) -> int:
+    """How many records a topic got, by the ends of its partitions; of topics without transactions."""
+    (description,) = admin.describe_topics([topic])
+    partitions = [TopicPartition(topic, number) for number in range(len(description["partitions"]))]
+    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    return sum(end.offset for end in ends.values())
+
+
+def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:
+    """How many records of a topic a group has behind it, by its committed offsets: a count that no restart resets."""
+    offsets = admin.list_group_offsets(group)[group]
+    return sum(max(found.offset, 0) for tp, found in offsets.items() if tp.topic == topic)
+
+
+def _records(connection: KafkaConnection, topic: str) -> Iterator[ConsumerRecord]:
+    """Every committed record of a topic up to its end as it is now."""
+    consumer = KafkaConsumer(
+        **connection.kafka_python(),
+        group_id=None,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        max_poll_records=10_000,
+    )
+    try:
+        partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(tp) < end for tp, end in ends.items()):
+            for records in consumer.poll(timeout_ms=200).values():
+                yield from records
+    finally:
+        consumer.close(timeout_ms=2000)
+
+
+def differences(found: dict[str, History], expected: dict[str, History]) -> list[str]:
+    """One line per user whose history is missing, unexpected or different; empty when all agree."""
+    lines = []
+    for user in sorted(found.keys() | expected.keys()):
+        have, want = found.get(user, EMPTY), expected.get(user, EMPTY)
+        if have != want:
+            expected_newest = f"expected {len(want.items)}, {want.newest_ms}"
+            lines.append(f"{user}: {len(have.items)} items, newest {have.newest_ms}; {expected_newest}")
+    return lines

@@ -1,0 +1,414 @@
+"""`freshet demo`: everything at once on this machine, watched from outside, with an account at the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kafka.admin import KafkaAdminClient
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ops.local.broker import LocalBroker
+from state.history import Entry
+from stream.clients.connection import KafkaConnection
+from stream.demo.audit import (
+    changelog_histories,
+    differences,
+    records_taken,
+    records_written,
+    reference_merge,
+    reference_of_topic,
+    rejected_records,
+    stored_histories,
+)
+from stream.demo.latency_probe import Observer
+from stream.demo.scrape import Scrape, scrape
+from stream.local.dashboard import lookout
+from stream.local.pipeline import Pipeline, PipelineConfig
+from stream.local.terminal import PrefixedLog
+from stream.sources.interaction_log import InteractionLog, read_log
+from stream.sources.outbox import InteractionSink, Outbox, Pacer, as_record
+from stream.sources.simulate import World, WorldConfig, broken_record
+from stream.wire.records import Interaction
+from stream.wire.topics import UPDATER_GROUP, TopicPlan, ensure_topics
+
+__all__ = ["Demo", "DemoConfig", "DemoReport"]
+
+log = logging.getLogger(__name__)
+
+_HISTORY_ITEMS = 200
+_SETTLE_SECONDS = 30.0  # longest wait for the last events' lists
+_START_SECONDS = 90.0
+_WINDOW_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    log: Path | None = None  # a real log to replay; the simulator when None
+    min_rating: float | None = 4.0  # of a log that has ratings
+    seconds: float = 150.0  # how long events flow
+    events_per_second: float = 200.0  # of the simulator; a log is spread over `seconds`
+    broken_share: float = 0.002  # of broken records among the simulated ones
+    round_seconds: float = 15.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "events_per_second", "round_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.broken_share < 1:
+            raise ValueError(f"broken_share must be in [0, 1), got {self.broken_share}")
+
+
+@dataclass
+class DemoReport:
+    """What happened, for people and for the exit code."""
+
+    sent: int = 0
+    elsewhere: int = 0  # records that somebody else wrote to the same topic
+    accepted: int = 0
+    dead_letters: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # dead letters by reason
+    lists: int = 0
+    unanswered: int = 0
+    p50: float = math.nan
+    p99: float = math.nan
+    models: list[str] = field(default_factory=list)
+    scored: int = 0  # events that a model's list was asked about
+    model_hits: int = 0
+    popularity_hits: int = 0
+    users: int = 0
+    differences: list[str] = field(default_factory=list)
+    restarts: int = 0
+    clean: bool = False
+
+    @property
+    def sent_in_words(self) -> str:
+        return f"{self.sent:,} sent" + (f" + {self.elsewhere:,} from elsewhere" if self.elsewhere else "")
+
+    def problems(self) -> list[str]:
+        """Why the demo failed; empty when every stage did its work."""
+        found = []
+        if self.accepted + self.dead_letters != self.sent + self.elsewhere:
+            found.append(f"{self.sent_in_words}, but {self.accepted:,} accepted + {self.dead_letters:,} dead letters")
+        if not self.lists:
+            found.append("no list was published")
+        if len(self.models) < 2:
+            found.append(f"{len(self.models)} model versions were taken live, at least 2 were expected")
+        if not self.scored:
+            found.append("no event could be compared with a model's list")
+        if self.differences:
+            found.append(f"{len(self.differences)} histories differ from the reference merge: {self.differences[0]}")
+        if not self.clean:
+            found.append("a process had to be killed at the end")
+        return found
+
+
+class Demo:
+    """One run: `run` returns the report; `stop` ends it early but in order."""
+
+    def __init__(self, config: DemoConfig, console: Console, log_level: str = "info") -> None:
+        self._config, self._console, self._log_level = config, console, log_level
+        self._report = DemoReport()
+        self._events: list[tuple[str, Entry]] = []  # what was sent and must be in the histories
+        self._total = 0  # events the source will send
+        self._scrape = Scrape()
+        self._history: list[tuple[float, float, float]] = []  # (clock, events, lists) once a second
+        self._source_error: Exception | None = None
+
+    def run(self, stop: threading.Event) -> DemoReport:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-")))
+            connection = self._broker(stack)
+            plan = TopicPlan(prefix=f"demo-{os.getpid()}-" if "FRESHET_BOOTSTRAP_SERVERS" in os.environ else "")
+            admin = KafkaAdminClient(**connection.kafka_python())
+            stack.callback(admin.close)
+            ensure_topics(admin, plan)
+            emit = PrefixedLog(self._console, printing=not self._console.is_terminal)
+            pipeline = self._pipeline(folder, connection, plan, emit)
+            ended = threading.Event()
+            runner = threading.Thread(target=self._supervise, args=(pipeline, ended), name="pipeline")
+            runner.start()
+            say = self._console.print
+            stack.enter_context(lookout(pipeline.metrics_urls, connection, plan, folder, say))
+            observer = Observer(connection, plan.recommendations)
+            stack.callback(observer.close)
+            try:
+                self._watch(connection, admin, plan, pipeline, observer, emit, stop)
+            finally:
+                ended.set()
+                runner.join()
+            self._audit(connection, admin, plan, folder)
+            self._report.restarts = sum(child.restarts for child in pipeline.supervisor.children.values())
+        return self._report
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _broker(self, stack: ExitStack) -> KafkaConnection:
+        if os.environ.get("FRESHET_BOOTSTRAP_SERVERS") or os.environ.get("FRESHET_KAFKA_CONFIG"):
+            return KafkaConnection.from_environment(os.environ)
+        with self._console.status("starting Apache Kafka (the first time its jars are downloaded)"):
+            broker = stack.enter_context(LocalBroker())
+        return KafkaConnection(broker.bootstrap_servers)
+
+    def _pipeline(self, folder: Path, connection: KafkaConnection, plan: TopicPlan, emit: PrefixedLog) -> Pipeline:
+        config = PipelineConfig(
+            folder,
+            connection.bootstrap_servers,
+            plan,
+            log_level=self._log_level,
+            usual_ports=False,
+            window_seconds=self._window_seconds(),
+            trainer_options=(
+                # Everything drifts in a world that begins with nothing, and a trial takes longer than the demo.
+                *("--many-signals", "9", "--canary-share", "0"),
+                # Whoever fills in old ratings in one sitting has a large part of ten seconds for himself.
+                *("--user-share", "0.5"),
+                *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
+                *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
+                *("--first-updates", "200"),
+            ),
+        )
+        return Pipeline(config, emit)
+
+    @cached_property
+    def _log(self) -> InteractionLog:
+        assert self._config.log is not None
+        return read_log(self._config.log, min_rating=self._config.min_rating)
+
+    def _window_seconds(self) -> float:
+        """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""
+        if self._config.log is None:
+            return _WINDOW_SECONDS
+        times_ms = self._log.timestamps
+        span = float(times_ms[-1] - times_ms[0]) / 1000 if len(times_ms) else 0.0
+        return max(_WINDOW_SECONDS, span * _WINDOW_SECONDS / self._config.seconds)
+
+    def _supervise(self, pipeline: Pipeline, ended: threading.Event) -> None:
+        self._report.clean = pipeline.run(ended)
+
+    def _watch(
+        self,
+        connection: KafkaConnection,
+        admin: KafkaAdminClient,
+        plan: TopicPlan,
+        pipeline: Pipeline,
+        observer: Observer,
+        emit: PrefixedLog,
+        stop: threading.Event,
+    ) -> None:
+        began = time.monotonic()
+        self._wait_until_up(pipeline, stop)
+        source = threading.Thread(target=self._send, args=(connection, plan, observer, stop), name="source")
+        source.start()
+        settle_until = math.inf
+        live = Live(console=self._console, refresh_per_second=4, transient=True)
+        with live if self._console.is_terminal else _NoLive():
+            said = began
+            while True:
+                time.sleep(0.5)
+                self._look(pipeline, observer)
+                now = time.monotonic()
+                if self._console.is_terminal:
+                    live.update(self._view(observer, emit))
+                elif now - said >= 10:
+                    said = now
+                    emit("demo", self._line(observer))
+                if source.is_alive():
+                    continue
+                settle_until = min(settle_until, now + _SETTLE_SECONDS)
+                done = not observer.unanswered and self._taken(admin, plan) >= self._report.sent
+                if done or now > settle_until:
+                    break
+        self._look(pipeline, observer)
+        if self._source_error is not None:
+            raise self._source_error
+
+    def _wait_until_up(self, pipeline: Pipeline, stop: threading.Event) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        with self._console.status("starting updater, scorer and trainer"):
+            while time.monotonic() < deadline and not stop.is_set():
+                seen = scrape(pipeline.metrics_urls)
+                if not seen.down and not seen.waiting():
+                    return
+                time.sleep(0.3)
+
+    # -- the source ----------------------------------------------------------------------------------------------------
+
+    def _send(self, connection: KafkaConnection, plan: TopicPlan, observer: Observer, stop: threading.Event) -> None:
+        try:
+            with InteractionSink(connection, plan.interactions) as sink:
+                outbox = Outbox(sink)
+                for interaction, broken in self._paced(stop):
+                    if interaction is not None:
+                        entry = Entry(interaction.timestamp, interaction.item, interaction.weight)
+                        self._events.append((interaction.user, entry))
+                        observer.sent(interaction.user, interaction.timestamp)
+                        outbox.send(*as_record(interaction))
+                    elif broken is not None:
+                        outbox.send(*broken)
+                    self._report.sent += 1
+                outbox.drain()
+        except Exception as error:  # shown once the processes are down
+            self._source_error = error
+
+    def _paced(self, stop: threading.Event) -> Iterator[tuple[Interaction | None, Any]]:
+        config = self._config
+        if config.log is not None:
+            interactions = self._log
+            rate = len(interactions) / config.seconds
+            events: Iterator[Any] = ((interaction, None) for interaction in interactions.interactions())
+            self._total = len(interactions)
+        else:
+            rate = config.events_per_second
+            self._total = int(rate * config.seconds)
+            events = self._simulated(self._total)
+        pacer = Pacer(stop)
+        for number, event in enumerate(events):
+            if not pacer.wait(number / rate, lambda: None):
+                return
+            yield event
+
+    def _simulated(self, count: int) -> Iterator[tuple[Interaction | None, Any]]:
+        rng = np.random.default_rng(self._config.seed)
+        world = World(WorldConfig(launch_events=count // 2, shifts=(count // 2,)), rng)
+        for _ in range(count):
+            now_ms = int(time.time() * 1000)
+            if rng.random() < self._config.broken_share:
+                yield None, broken_record(rng, now_ms)
+            else:
+                event = world.event()
+                yield Interaction(f"u{event.user}", f"i{event.item}", now_ms, 1.0, "view"), None
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def _look(self, pipeline: Pipeline, observer: Observer) -> None:
+        seen = scrape(pipeline.metrics_urls)
+        # A restarted process counts from zero and meets some events again: the account at the end counts in Kafka.
+        self._scrape, report = seen, self._report
+        report.accepted = int(seen.total("freshet_events_applied_total"))
+        report.dead_letters = int(seen.total("freshet_dead_letters_total"))
+        report.lists, report.unanswered = observer.lists, observer.unanswered
+        report.models = list(observer.models)
+        report.p50, report.p99 = observer.quantiles((0.5, 0.99))
+        name = "freshet_prequential_rank"
+        hits, scored = seen.share_at_most(name, "10.0", variant="control", slot="live")
+        popular, _ = seen.share_at_most(name, "10.0", variant="popularity", slot="live")
+        report.model_hits, report.scored, report.popularity_hits = int(hits), int(scored), int(popular)
+        self._history.append((time.monotonic(), report.accepted, report.lists))
+
+    def _rates(self, seconds: float = 5.0) -> tuple[float, float]:
+        if len(self._history) < 2:
+            return 0.0, 0.0
+        now = self._history[-1]
+        then = next((h for h in self._history if now[0] - h[0] <= seconds), self._history[0])
+        span = max(now[0] - then[0], 1e-9)
+        return max(now[1] - then[1], 0) / span, max(now[2] - then[2], 0) / span
+
+    def _line(self, observer: Observer) -> str:
+        report, (events, lists) = self._report, self._rates()
+        recent = observer.quantiles((0.5, 0.99), last=1000)
+        model = report.models[-1] if report.models else "popularity"
+        return (
+            f"{report.sent}/{self._total} events, {events:.0f}/s in, {lists:.0f}/s lists, "
+            f"p50 {_ms(recent[0])}, p99 {_ms(recent[1])}, model {model}, hit rate@10 {_hits(report)}"
+        )
+
+    def _view(self, observer: Observer, emit: PrefixedLog) -> RenderableType:
+        report, (events, lists) = self._report, self._rates()
+        recent = observer.quantiles((0.5, 0.9, 0.99), last=1000)
+        numbers = Table.grid(padding=(0, 3))
+        numbers.add_row("events", f"{report.sent:,} of {self._total:,}", f"{events:,.0f}/s in")
+        numbers.add_row("lists", f"{report.lists:,}", f"{lists:,.0f}/s out")
+        numbers.add_row("event to list", f"p50 {_ms(recent[0])}", f"p90 {_ms(recent[1])}   p99 {_ms(recent[2])}")
+        model = report.models[-1] if report.models else "none yet: popularity"
+        numbers.add_row("model", model, f"{len(report.models)} taken live")
+        numbers.add_row("hit rate@10", _hits(report), f"on {report.scored:,} events")
+        numbers.add_row("dead letters", f"{report.dead_letters:,}", "")
+        users = Table(box=None, show_header=False, padding=(0, 1))
+        for user, shown in list(observer.watched.items()):
+            before = {scored.item for scored in shown[0].items} if len(shown) > 1 else set()
+            line = Text()
+            for scored in shown[-1].items[:10]:
+                line.append(f"{scored.item} ", style="" if scored.item in before or not before else "bold green")
+            users.add_row(user, shown[-1].variant, line)
+        recent_lines = list(emit.recent)[-8:]
+        return Group(
+            Panel(numbers, title="freshet", title_align="left"),
+            Panel(users, title="last lists of a few users (new in green)", title_align="left"),
+            Panel(Group(*(emit.styled(*line) for line in recent_lines)), title="processes", title_align="left"),
+        )
+
+    # -- the account ---------------------------------------------------------------------------------------------------
+
+    def _taken(self, admin: KafkaAdminClient, plan: TopicPlan) -> int:
+        return records_taken(admin, f"{plan.prefix}{UPDATER_GROUP}", plan.interactions)
+
+    def _audit(self, connection: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan, folder: Path) -> None:
+        report = self._report
+        report.rejected = dict(rejected_records(connection, plan.dead_letters))
+        report.dead_letters = sum(report.rejected.values())
+        report.accepted = self._taken(admin, plan) - report.dead_letters
+        report.elsewhere = records_written(admin, plan.interactions) - report.sent
+        expected = (
+            reference_of_topic(connection, plan.interactions, _HISTORY_ITEMS)
+            if report.elsewhere
+            else reference_merge(self._events, _HISTORY_ITEMS)
+        )
+        stored = stored_histories(admin, plan.histories, [folder / "updater" / "histories"])
+        report.users = len(expected)
+        report.differences = differences(stored, expected)
+        report.differences += differences(changelog_histories(connection, plan.histories), expected)
+
+
+class _NoLive:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _ms(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else f"{1000 * seconds:.0f} ms"
+
+
+def _hits(report: DemoReport) -> str:
+    if not report.scored:
+        return "not yet"
+    model, popular = report.model_hits / report.scored, report.popularity_hits / report.scored
+    return f"model {model:.3f}, popularity {popular:.3f}"
+
+
+def print_report(report: DemoReport, config: DemoConfig, write: Callable[[str], None]) -> None:
+    """The summary at the end."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.rejected.items()))
+    rows = [
+        ("events in", f"{report.sent_in_words} = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),
+        ("dead letters", reasons or "none"),
+        ("lists out", f"{report.lists:,}"),
+        ("event to list", f"p50 {_ms(report.p50)}, p99 {_ms(report.p99)}"),
+        ("models taken live", f"{len(report.models)}: {', '.join(report.models)}"),
+        ("hit rate@10", f"{_hits(report)} (the same {report.scored:,} events)"),
+        ("histories", f"{report.users:,} users, {len(report.differences)} differ from the reference merge"),
+    ]
+    if report.restarts:
+        rows.append(("restarts", str(report.restarts)))
+    write("")
+    for name, value in rows:
+        write(f"{name:>18}  {value}")
+    for problem in report.problems():
+        write(f"{'FAILED':>18}  {problem}")

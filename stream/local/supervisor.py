@@ -1,0 +1,126 @@
+"""Child processes kept alive: their logs prefixed, their deaths answered with a restart, their end bounded in time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stream.process import PARENT_PID
+
+__all__ = ["Child", "RestartPolicy", "Supervisor"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """Waits double from `first_seconds` to `longest_seconds`; a child that lived `healthy_seconds` starts over."""
+
+    first_seconds: float = 0.5
+    longest_seconds: float = 30.0
+    healthy_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_seconds <= self.longest_seconds:
+            raise ValueError(f"need 0 < first <= longest, got {self.first_seconds} and {self.longest_seconds}")
+
+    def wait_seconds(self, previous: float | None, lived: float) -> float:
+        """How long to wait before the next start, after a wait of `previous` and a life of `lived` seconds."""
+        if previous is None or lived >= self.healthy_seconds:
+            return self.first_seconds
+        return min(2 * previous, self.longest_seconds)
+
+
+@dataclass
+class Child:
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    restarts: int = 0
+    _started: float = 0.0
+    _wait: float | None = None
+    _due: float = 0.0
+
+
+class Supervisor:
+    """Starts children, restarts those that end by themselves, and ends all of them within `grace_seconds`.
+
+    `emit(child name, line)` receives every line they write. Call `watch` a few times a second.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        emit: Callable[[str, str], None],
+        *,
+        policy: RestartPolicy | None = None,
+        grace_seconds: float = 8.0,
+    ) -> None:
+        self.children = {child.name: child for child in children}
+        self._emit, self._policy, self._grace = emit, policy or RestartPolicy(), grace_seconds
+
+    def start(self) -> None:
+        for child in self.children.values():
+            self._spawn(child)
+
+    def _spawn(self, child: Child) -> None:
+        child.process = subprocess.Popen(
+            list(child.command),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **child.environment, PARENT_PID: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which ends the children in order
+        )
+        child._started = time.monotonic()
+        threading.Thread(target=self._drain, args=(child.name, child.process), daemon=True).start()
+
+    def _drain(self, name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._emit(name, line.rstrip("\n"))
+
+    def watch(self) -> None:
+        """Notice deaths and start what is due."""
+        now = time.monotonic()
+        for child in self.children.values():
+            if child.process is not None and child.process.poll() is not None:
+                status = child.process.returncode
+                child._wait = self._policy.wait_seconds(child._wait, now - child._started)
+                child._due, child.process = now + child._wait, None
+                self._emit(child.name, f"ended with {_describe(status)}, restarting in {child._wait:.1f} s")
+            elif child.process is None and now >= child._due:
+                child.restarts += 1
+                self._spawn(child)
+
+    def stop(self) -> bool:
+        """SIGTERM to all, SIGKILL to whoever is left after the grace; True when all ended by themselves."""
+        running = [child for child in self.children.values() if child.process is not None]
+        for child in running:
+            assert child.process is not None
+            child.process.terminate()
+        deadline = time.monotonic() + self._grace
+        clean = True
+        for child in running:
+            assert child.process is not None
+            try:
+                child.process.wait(max(deadline - time.monotonic(), 0.01))
+            except subprocess.TimeoutExpired:
+                self._emit(child.name, f"still running after {self._grace:.0f} s, killing it")
+                child.process.kill()
+                child.process.wait()
+                clean = False
+        return clean
+
+
+def _describe(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"

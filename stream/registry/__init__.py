@@ -1,0 +1,1 @@
+"""Where models live: the announced slots, the stored artifacts, the statistics stored beside them."""

@@ -1,0 +1,113 @@
+"""Where a trainer keeps its models: one fsspec folder, one artifact per version, old ones removed."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+import msgspec
+import torch
+
+from model.artifact import Manifest, delete_artifact, load_learner, read_beside, read_manifest, save_artifact
+from model.errors import ArtifactError
+from model.fit import Learner
+from stream.registry.reference import Reference
+from stream.wire.records import Announcement
+
+__all__ = ["Artifacts", "Provenance", "load_reference", "next_version"]
+
+log = logging.getLogger(__name__)
+
+_VERSION = re.compile(r"v(\d+)-(\d{8}T\d{6})")
+
+
+def next_version(known: Collection[str], now_ms: int) -> str:
+    """One more than the highest of the `known` versions, and the time, which keeps two of one number apart.
+
+    >>> next_version(["v2-20260101T000000", "v9-20260102T000000"], 1_800_000_000_000)
+    'v10-20270115T080000'
+    """
+    numbers = [int(match[1]) for version in known if (match := _VERSION.fullmatch(version))]
+    return f"v{max(numbers, default=0) + 1}-{datetime.fromtimestamp(now_ms / 1000, UTC):%Y%m%dT%H%M%S}"
+
+
+class Provenance(NamedTuple):
+    """Which records of `histories` a model learnt: all below these offsets of the topic with this id."""
+
+    topic_id: str
+    next_offsets: Mapping[int, int]
+
+
+_REFERENCE = "reference.msgpack"
+
+
+def load_reference(announcement: Announcement) -> Reference | None:
+    """What was stored with a model; None when nothing was. Raises `ArtifactError`."""
+    manifest = read_manifest(announcement.address, announcement.sha256)
+    content = read_beside(announcement.address, _REFERENCE, manifest)
+    try:
+        return None if content is None else Reference.decode(content, manifest.items)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ArtifactError(f"{_REFERENCE} at {announcement.address} is unreadable: {error}") from error
+
+
+class Artifacts:
+    """`prefix` keeps several Freshets in one folder apart."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        # Announced to processes with another working directory.
+        self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
+        self._prefix = prefix
+
+    def save(self, learner: Learner, manifest: Manifest, provenance: Provenance, reference: Reference) -> Announcement:
+        """Store one version and describe it for the live slot. Raises `ArtifactError`."""
+        address = f"{self.url}/{self._prefix}{manifest.version}"
+        origin = {"topic_id": provenance.topic_id}
+        origin |= {f"next_offset/{number}": str(offset) for number, offset in provenance.next_offsets.items()}
+        manifest = msgspec.structs.replace(manifest, origin=origin)
+        sha256 = save_artifact(address, learner, manifest, {_REFERENCE: reference.encode(learner.items.ids)})
+        return Announcement(
+            slot="live",
+            version=manifest.version,
+            address=address,
+            sha256=sha256,
+            parent=manifest.parent,
+            created=manifest.created,
+            data_until=manifest.data_until,
+            items=len(learner.items),
+            metrics=manifest.metrics,
+        )
+
+    def load(self, announcement: Announcement, device: torch.device) -> tuple[Learner, Provenance]:
+        """What `save` stored. Raises `ArtifactError` when it is not the announced one, whole and unaltered."""
+        learner, manifest = load_learner(announcement.address, announcement.sha256, device)
+        offsets = {
+            int(name.removeprefix("next_offset/")): int(offset)
+            for name, offset in manifest.origin.items()
+            if name.startswith("next_offset/")
+        }
+        return learner, Provenance(manifest.origin.get("topic_id", ""), offsets)
+
+    def retain(self, keep: int, needed: Collection[str]) -> None:
+        """Remove all but the newest `keep` versions, those at the addresses `needed`, and what half-written saves left.
+
+        Not to be called while `save` runs. A folder that cannot be listed or cleaned is logged: it costs room only.
+        """
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.url)
+            names = [posixpath.basename(entry.rstrip("/")) for entry in filesystem.ls(path, detail=False)]
+            own = re.compile(re.escape(self._prefix) + _VERSION.pattern + r"(\.\w+\.partial)?")
+            matches = sorted((m for name in names if (m := own.fullmatch(name))), key=lambda m: m[2], reverse=True)
+            whole = [match[0] for match in matches if not match[3]]
+            addresses = {posixpath.basename(address) for address in needed}
+            for name in [m[0] for m in matches if m[3]] + [n for n in whole[keep:] if n not in addresses]:
+                delete_artifact(f"{self.url}/{name}")
+                log.info("removed the artifact %s", name)
+        except OSError as error:
+            log.warning("old artifacts in %s stay: %s", self.url, error)

@@ -1,0 +1,1 @@
+"""The scorer process: refreshes in, ranked lists out."""

@@ -1,0 +1,160 @@
+"""Models taken over as they are announced: loaded, verified and warmed up beside the traffic, then swapped in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from model.artifact import load_recommender
+from model.batch import Histories
+from model.errors import ModelError
+from model.recommend import Recommender
+from ops.metrics import ScorerMetrics
+from stream.clients.connection import KafkaConnection
+from stream.registry.artifacts import load_reference
+from stream.registry.reference import Reference
+from stream.registry.slots import Slots
+from stream.scorer.serving import Models
+from stream.wire.records import Announcement
+
+__all__ = ["ModelLoader"]
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 200
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
+_WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
+_SLOTS = ("live", "candidate", "previous")
+
+Load = Callable[[str, str | None, torch.device], Recommender]
+
+
+class ModelLoader:
+    """A thread that follows `models` and calls `swap` with a complete new set.
+
+    A live model that does not load leaves the old one in its place and is tried again with growing waits: the
+    announcement may be ahead of the storage behind it. Every scorer must see every announcement: it reads without a
+    group.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        topic: str,
+        device: torch.device,
+        metrics: ScorerMetrics,
+        swap: Callable[[Models], None],
+        list_items: int,
+        load: Load = load_recommender,
+    ) -> None:
+        self._slots = Slots(connection, topic)
+        self._device, self._metrics, self._swap, self._list_items = device, metrics, swap, list_items
+        self._load_recommender = load
+        self._serving: dict[str, tuple[Announcement, Recommender]] = {}  # by slot
+        self._reference: tuple[str, Reference | None] = "", None  # of the live model, by its artifact's sha256
+        self._retry_at: float | None = None
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._stop = threading.Event()
+        self.looked = threading.Event()  # what was announced at the start is loaded, or did not load
+        self._thread = threading.Thread(target=self._follow, name="model-loader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _follow(self) -> None:
+        moved = True
+        while not self._stop.is_set():
+            try:
+                if moved:
+                    self._retry_seconds = _FIRST_RETRY_SECONDS
+                if moved or (self._retry_at is not None and time.monotonic() >= self._retry_at):
+                    self._take_over()
+                self.looked.set()
+                moved = self._slots.poll(_POLL_MS)
+            except Exception:  # the traffic goes on with the models it has
+                log.exception("following the models topic failed, trying again")
+                self._stop.wait(self._retry_seconds)
+
+    def _take_over(self) -> None:
+        announced = {slot: self._slots.current[slot] for slot in _SLOTS if slot in self._slots.current}
+        loaded = {announcement.sha256: model for announcement, model in self._serving.values()}
+        serving: dict[str, tuple[Announcement, Recommender]] = {}
+        complete = True
+        for slot, announcement in announced.items():
+            model = loaded.get(announcement.sha256) or self._load(slot, announcement)
+            if model is not None:
+                serving[slot] = announcement, model
+                loaded[announcement.sha256] = model
+                continue
+            complete = False
+            if slot == "live" and slot in self._serving:
+                serving[slot] = self._serving[slot]  # what is live stays until its successor loads
+        candidate = announced.get("candidate")
+        share = candidate.metrics.get("canary_share", 0.0) if candidate else 0.0
+        models = {slot: model for slot, (_, model) in serving.items()}
+        reference = self._reference_of(serving["live"][0]) if "live" in serving else None
+        self._swap(Models(models.get("live"), models.get("previous"), models.get("candidate"), share, reference))
+        self._report(serving)
+        self._retry_at = None
+        if not complete:
+            self._retry_at = time.monotonic() + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+
+    def _load(self, slot: str, announcement: Announcement) -> Recommender | None:
+        try:
+            model = self._load_recommender(announcement.address, announcement.sha256, self._device)
+            if model.version != announcement.version:
+                raise ModelError(f"its artifact says it is {model.version}")
+            self._warm_up(model)
+        except Exception as error:  # storage and its drivers raise anything
+            wait = f"trying again in {self._retry_seconds:.0f} s"
+            log.error("%s model %s is not taken over, %s: %s", slot, announcement.version, wait, error)
+            self._metrics.scoring_failures["model"].inc()
+            return None
+        return model
+
+    def _reference_of(self, announcement: Announcement) -> Reference | None:
+        if self._reference[0] != announcement.sha256:
+            try:
+                self._reference = announcement.sha256, load_reference(announcement)
+            except Exception as error:  # it is watched less, and serves as well
+                log.error("model %s is not watched for drift: %s", announcement.version, error)
+                return None
+        return self._reference[1]
+
+    def _warm_up(self, model: Recommender) -> None:
+        """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
+        some = model.items.ids[:_WARM_UP_ITEMS]
+        user = some, range(len(some), 0, -1), [1.0] * len(some)
+        for _ in range(2):
+            model.rank(Histories.pack(model.items, [user] * _WARM_UP_USERS), self._list_items)
+
+    def _report(self, serving: dict[str, tuple[Announcement, Recommender]]) -> None:
+        metrics = self._metrics
+        for slot in _SLOTS:
+            before, now = self._serving.get(slot), serving.get(slot)
+            if (before and before[0]) == (now and now[0]):
+                continue
+            if before is not None:
+                metrics.model_info.made.remove(slot, before[0].version, before[0].parent)
+            announcement = now[0] if now is not None else None
+            if announcement is not None:
+                log.info("%s model is %s, %d items", slot, announcement.version, announcement.items)
+                metrics.model_info.made.labels(slot, announcement.version, announcement.parent).set(1)
+                metrics.model_loaded_timestamp[slot].set_to_current_time()
+            else:
+                log.info("no %s model any more", slot)
+                metrics.model_loaded_timestamp[slot].set(0)
+            metrics.model_data_timestamp[slot].set(announcement.data_until / 1000 if announcement else 0)
+            metrics.model_vocabulary_items[slot].set(announcement.items if announcement else 0)
+        self._serving = serving
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+        self._slots.close()

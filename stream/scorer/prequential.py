@@ -1,0 +1,82 @@
+"""Test, then train: every event is first asked of the list its user saw, then allowed to change anything.
+
+The served list and the popularity list of the same moment answer the same event with the same items masked, so their
+difference is the model's doing: when both fall, demand moved; when only the model falls, the model broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from stream.wire.records import NewInteraction
+
+__all__ = ["Judgement", "Outcome", "ShownList", "judge_event", "rank_of"]
+
+Outcome = Literal["hit", "miss", "repeat", "out_of_vocabulary", "no_list", "stale_list"]
+
+
+class ShownList(msgspec.Struct, array_like=True, frozen=True):
+    """What a user saw last, as stored by the scorer."""
+
+    published_ms: int  # when the brokers had it
+    offset: int  # of the refresh it answered
+    variant: str
+    version: str  # of the model, "" for popularity
+    items: tuple[str, ...]
+    # What another model would have shown, for a pair of answers to the same event; of some users.
+    shadow_version: str = ""
+    shadow: tuple[str, ...] = ()
+    experiment: str = ""  # version of the candidate in whose experiment the user was counted
+
+    def encode(self) -> bytes:
+        return _encoder.encode(self)
+
+    @staticmethod
+    def decode(value: bytes) -> ShownList:
+        """Raises `msgspec.DecodeError`."""
+        return _decoder.decode(value)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ShownList)
+
+
+class Judgement(NamedTuple):
+    outcome: Outcome
+    rank: int  # 1-based; one past the list for a miss, 0 when the event says nothing about the list
+
+
+def rank_of(item: str, items: Sequence[str]) -> int:
+    """1-based rank of `item` among `items`; one past the list when it is not there.
+
+    >>> rank_of("b", ["a", "b"]), rank_of("x", ["a", "b"])
+    (2, 3)
+    """
+    return items.index(item) + 1 if item in items else len(items) + 1
+
+
+def judge_event(
+    event: NewInteraction,
+    shown: ShownList | None,
+    arrived_ms: int,
+    vocabulary: Container[str] | None,
+    oldest_ms: int,
+) -> Judgement:
+    """What an event says of the list shown before it.
+
+    A list published after the event arrived never counts, nor one older than `oldest_ms`; an item seen before is masked
+    from lists, and one outside the model's `vocabulary` (None: any item) cannot be ranked.
+    """
+    if event.repeat:
+        return Judgement("repeat", 0)
+    if shown is None or shown.published_ms > arrived_ms:
+        return Judgement("no_list", 0)
+    if shown.published_ms < oldest_ms:
+        return Judgement("stale_list", 0)
+    if vocabulary is not None and event.item not in vocabulary:
+        return Judgement("out_of_vocabulary", 0)
+    rank = rank_of(event.item, shown.items)
+    return Judgement("hit" if rank <= len(shown.items) else "miss", rank)

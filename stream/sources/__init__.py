@@ -1,0 +1,1 @@
+"""Where events come from: a log that is replayed, or a simulated world."""

@@ -1,0 +1,1 @@
+"""The trainer process: histories in, judged and announced models out."""

@@ -1,0 +1,177 @@
+"""A round of learning: from what the view held when it began to a candidate that is stored, or a reason why not.
+
+It fits in a thread of its own and touches neither the view nor Kafka.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import torch
+
+from model.artifact import Manifest
+from model.recommend import Recommender
+from ops.metrics import TrainerMetrics
+from state.history import History
+from stream.registry.artifacts import Artifacts, Provenance, load_reference
+from stream.registry.reference import Reference
+from stream.trainer.exam import CUTOFF, pack
+from stream.trainer.fine_tune import FineTuneConfig, Fit, Round, fine_tune
+from stream.trainer.history_view import Changed
+from stream.wire.records import Announcement
+
+__all__ = ["Candidate", "Material", "RoundWorker", "show_round", "story"]
+
+_REFERENCE_USERS = 1_000  # whose scores say how scores lie
+
+
+class Material(NamedTuple):
+    """What a round works on, taken from the view in one go."""
+
+    trigger: str
+    version: str
+    slot: Announcement | None  # what was live then
+    live: Recommender | None  # the same, loaded; None when there is none or it cannot be used
+    changed: dict[bytes, tuple[History, Changed]]
+    replay: dict[bytes, History]
+    provenance: Provenance
+    seed: int
+    snapshot_seconds: float
+    new_interactions: int
+    refit: bool
+    cancel: threading.Event
+    began: float  # monotonic seconds
+
+    @property
+    def parent(self) -> Announcement | None:
+        """None: a model from nothing."""
+        return self.slot if self.live is not None and not self.refit else None
+
+
+class Candidate(NamedTuple):
+    """What a round brings back: an announcement when the candidate passed and is stored."""
+
+    round: Round
+    announcement: Announcement | None
+    recommender: Recommender | None
+    export_seconds: float
+
+
+class RoundWorker:
+    """Makes candidates. `crash` is called with "fitted" and "stored" as they are passed; `fit` teaches a learner."""
+
+    def __init__(
+        self,
+        config: FineTuneConfig,
+        artifacts: Artifacts,
+        device: torch.device,
+        threads: int,
+        *,
+        clock: Callable[[], float],
+        crash: Callable[[str], None],
+        fit: Fit,
+    ) -> None:
+        self._config, self._artifacts, self._device, self._threads = config, artifacts, device, threads
+        self._clock, self._crash, self._fit = clock, crash, fit
+
+    def start(self, material: Material) -> Future[Candidate]:
+        future: Future[Candidate] = Future()
+        # A daemon: leaving never waits for a step of torch that does not ask whether to stop.
+        threading.Thread(target=self._work, args=(material, future), name="round", daemon=True).start()
+        return future
+
+    def _work(self, material: Material, future: Future[Candidate]) -> None:
+        try:
+            future.set_result(self._round(material))
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _round(self, material: Material) -> Candidate:
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        parent = material.parent
+        # Always from the artifact: what a refused candidate left in memory is never a parent.
+        learner = None if parent is None else self._artifacts.load(parent, self._device)[0]
+        outcome = fine_tune(
+            learner,
+            material.live,
+            material.changed,
+            material.replay,
+            self._config,
+            version=material.version,
+            seed=material.seed,
+            device=self._device,
+            stop=material.cancel.is_set,
+            fit=self._fit,
+        )
+        self._crash("fitted")
+        if outcome.failed:
+            return Candidate(outcome, None, None, 0.0)
+        start = time.perf_counter()
+        manifest = Manifest(
+            version=material.version,
+            parent="" if parent is None else parent.version,
+            created=int(self._clock() * 1000),
+            data_until=outcome.data_until_ms,
+            metrics=outcome.figures(),
+        )
+        recommender = outcome.learner.recommender(material.version)
+        reference = _reference(material, recommender)
+        announcement = self._artifacts.save(outcome.learner, manifest, material.provenance, reference)
+        self._crash("stored")
+        return Candidate(outcome, announcement, recommender, time.perf_counter() - start)
+
+
+def _reference(material: Material, recommender: Recommender) -> Reference:
+    histories = [history for history, _ in material.changed.values()]
+    asked = [*histories, *material.replay.values()][:_REFERENCE_USERS]
+    scores = recommender.rank(pack(recommender.items, asked), CUTOFF).scores
+    parent = None if material.parent is None else load_reference(material.parent)
+    return Reference.fit(material.version, [*histories, *material.replay.values()], scores, parent)
+
+
+def show_round(material: Material, candidate: Candidate, metrics: TrainerMetrics, device: torch.device) -> None:
+    """Put a round on the trainer's metrics."""
+    round_ = candidate.round
+    seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
+    for stage, value in seconds.items():
+        metrics.training_round[stage].observe(value)
+    metrics.training_examples.set(round_.users)
+    metrics.training_loss_ratio["first"].set(round_.first_loss)
+    metrics.training_loss_ratio["last"].set(round_.last_loss)
+    metrics.training_loss_ratio["holdout"].set(round_.holdout_loss)
+    for noise, loss in round_.noise_losses.items():
+        metrics.training_timestep_loss_ratio[noise].set(loss)
+    metrics.training_gradient_norm.set(round_.gradient_norm)
+    metrics.training_nonfinite_batches.inc(round_.dropped_batches)
+    for name, value in round_.figures().items():
+        slot, _, metric = name.partition(".")
+        metrics.candidate_metric[slot, metric].set(value)
+    if device.type == "cuda":
+        metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(device))
+
+
+def story(material: Material, candidate: Candidate, outcome: str, why: str) -> str:
+    """What became of a round, for one line of a log."""
+    round_, evidence = candidate.round, candidate.round.evidence
+    parts = [
+        f"{material.version} from {material.parent.version if material.parent else 'nothing'}",
+        f"{round_.users} users ({len(material.changed)} changed)",
+        f"{len(round_.learner.items)} items (+{round_.new_items})",
+        f"loss {round_.first_loss:.3f} -> {round_.last_loss:.3f}",
+    ]
+    if evidence is not None:
+        live = "none" if evidence.live_ndcg is None else f"{evidence.live_ndcg:.4f}"
+        bound = "" if evidence.lower is None else f", difference {evidence.difference:+.4f} from {evidence.lower:+.4f}"
+        parts.append(
+            f"NDCG@20 {evidence.ndcg:.4f}, live {live}, popularity {evidence.popularity_ndcg:.4f}"
+            f" on {evidence.users} users{bound}"
+        )
+    parts.append(f"{outcome}{': ' if why else ''}{why}")
+    seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
+    parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
+    return "; ".join(parts)

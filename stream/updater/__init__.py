@@ -1,0 +1,1 @@
+"""The updater process: interactions in, durable histories and refreshes out."""

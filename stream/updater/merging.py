@@ -1,0 +1,82 @@
+"""One batch of `interactions` turned into changed histories: the updater's work without Kafka or RocksDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from state.history import Entry, History, merge_entries
+from stream.wire.records import Forget, InputRecord, Interaction, Limits, NewInteraction, Rejected, decode_interaction
+
+__all__ = ["Arrival", "Change", "Outcomes", "apply", "decode_batch"]
+
+
+class Arrival(NamedTuple):
+    record: Interaction | Forget
+    arrived_ms: int
+    source: InputRecord
+
+
+@dataclass
+class Outcomes:
+    """What became of valid events; every one is counted in exactly one field."""
+
+    applied: int = 0
+    duplicate: int = 0  # the history holds this interaction, or a later one with the same item
+    late: int = 0  # older than everything a full history keeps, or forgotten
+
+
+@dataclass
+class Change:
+    """A user's history after a batch that changed it."""
+
+    history: History
+    new: list[NewInteraction] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # of the events in `new`, as their producers name them
+    arrived_ms: int = 0
+    forgotten: bool = False
+
+
+def decode_batch(
+    records: Iterable[InputRecord], limits: Limits
+) -> tuple[dict[bytes, list[Arrival]], list[tuple[InputRecord, Rejected]]]:
+    """Valid records by user in order of offset, and the rejected ones with their reason."""
+    arrivals: dict[bytes, list[Arrival]] = {}
+    rejected: list[tuple[InputRecord, Rejected]] = []
+    for record in records:
+        try:
+            decoded = decode_interaction(record.key, record.value, record.timestamp, limits)
+        except Rejected as error:
+            rejected.append((record, error))
+            continue
+        assert record.key is not None  # a null key is rejected
+        arrivals.setdefault(record.key, []).append(Arrival(decoded, record.timestamp, record))
+    return arrivals, rejected
+
+
+def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: Outcomes) -> Change | None:
+    """The history after these arrivals; None when they changed nothing."""
+    change = Change(history)
+    for record, arrived_ms, _ in arrivals:
+        before = change.history
+        if isinstance(record, Forget):
+            after = merge_entries(before, (), limit, record.timestamp)
+            if after is not before:
+                change.history, change.forgotten, change.arrived_ms = after, True, arrived_ms
+                change.new.clear()
+                change.kinds.clear()
+            outcomes.applied += after is not before
+            outcomes.duplicate += after is before
+            continue
+        after = merge_entries(before, (Entry(record.timestamp, record.item, record.weight),), limit)
+        if after is not before:
+            change.history, change.arrived_ms = after, arrived_ms
+            change.new.append(NewInteraction(record.item, record.timestamp, record.item in before.items))
+            change.kinds.append(record.event)
+            outcomes.applied += 1
+        elif record.item in before.items:
+            outcomes.duplicate += 1
+        else:
+            outcomes.late += 1
+    return None if change.history is history else change

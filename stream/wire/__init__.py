@@ -1,0 +1,1 @@
+"""What travels on each topic, and the topics themselves."""

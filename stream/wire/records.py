@@ -1,0 +1,205 @@
+"""What travels on each topic: typed, decoded strictly, and refused with a reason.
+
+`interactions` and `recommendations` are JSON because the world reads and writes them; `models` is JSON because people
+read it; `refreshes` is MessagePack because only Freshet's own updater and scorer speak it, thousands of times a second.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+__all__ = [
+    "Announcement",
+    "Forget",
+    "InputRecord",
+    "Interaction",
+    "Limits",
+    "NewInteraction",
+    "Recommendation",
+    "Refresh",
+    "Rejected",
+    "ScoredItem",
+    "decode_interaction",
+]
+
+RejectionReason = Literal["decode", "schema", "timestamp", "oversize", "handler"]
+RefreshReason = Literal["event", "model", "forget"]
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+class InputRecord(Protocol):
+    """What is read of a consumed record."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Rejected(ValueError):
+    """A record that goes to `dead-letters`: `reason` is a closed set (it labels a counter), `detail` is for people."""
+
+    def __init__(self, reason: RejectionReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: RejectionReason = reason
+        self.detail = detail
+
+
+class Interaction(msgspec.Struct, frozen=True, gc=False):
+    """`interactions`: one user met one item. Unknown fields are ignored, so producers may carry their own."""
+
+    user: Id
+    item: Id
+    timestamp: int  # event time, milliseconds since 1970 UTC
+    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # strength of the interaction
+    event: Annotated[str, msgspec.Meta(max_length=64)] = ""  # its kind: click, purchase, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """A null value on `interactions`: erase this user's history up to `timestamp`."""
+
+    user: str
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the updater accepts as an interaction."""
+
+    earliest_ms: int = 788_918_400_000  # 1995-01-01: older clocks are wrong, not early
+    ahead_ms: int = 5 * 60 * 1000  # how far an event may run ahead of the broker's clock
+    record_bytes: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("earliest_ms", "ahead_ms", "record_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+_interaction = msgspec.json.Decoder(Interaction)
+_float32 = struct.Struct("<f")
+
+
+def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, limits: Limits) -> Interaction | Forget:
+    """The record of `interactions` that arrived at the broker at `arrived_ms`; raises `Rejected`.
+
+    An event inside the tolerated clock skew is dated back to its arrival: nothing happens after it was logged, and a
+    user's wish to be forgotten then covers everything that arrived before it.
+    """
+    if key is None:
+        raise Rejected("schema", "the key is null; it must be the user's id, so that one user stays in one partition")
+    try:
+        user = key.decode()
+    except UnicodeDecodeError as error:
+        raise Rejected("decode", f"the key is not UTF-8: {error}") from None
+    if value is None:
+        if not user:
+            raise Rejected("schema", "an empty key names no user to forget")
+        return Forget(user, arrived_ms)
+    if len(value) > limits.record_bytes:
+        raise Rejected("oversize", f"{len(value)} bytes, at most {limits.record_bytes} are accepted")
+    try:
+        interaction = _interaction.decode(value)
+    except msgspec.ValidationError as error:
+        raise Rejected("schema", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("decode", str(error)) from None
+    if interaction.user != user:
+        raise Rejected("schema", f"the key {user[:80]!r} is not the user {interaction.user[:80]!r}")
+    if interaction.timestamp < limits.earliest_ms:
+        raise Rejected("timestamp", f"{interaction.timestamp} ms is before {limits.earliest_ms} ms; is it in seconds?")
+    if interaction.timestamp > arrived_ms + limits.ahead_ms:
+        ahead = interaction.timestamp - arrived_ms
+        raise Rejected("timestamp", f"{interaction.timestamp} ms is {ahead} ms ahead of its arrival")
+    weight = interaction.weight
+    if weight != 1.0:
+        try:
+            weight = _float32.unpack(_float32.pack(weight))[0]  # what the store keeps, so that ties stay ties
+        except OverflowError:
+            raise Rejected("schema", f"weight {weight} does not fit a 32-bit float") from None
+    if interaction.timestamp > arrived_ms or weight is not interaction.weight:
+        return msgspec.structs.replace(interaction, timestamp=min(interaction.timestamp, arrived_ms), weight=weight)
+    return interaction
+
+
+class NewInteraction(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an event changed: `repeat` says the item was already in the history."""
+
+    item: str
+    time_ms: int
+    repeat: bool
+
+
+class Refresh(msgspec.Struct, array_like=True, frozen=True):
+    """`refreshes`, keyed by user: score this history and publish the list."""
+
+    reason: RefreshReason
+    arrived_ms: int  # broker's clock of the newest event behind it; the moment of sending for reason `model`
+    new: tuple[NewInteraction, ...]
+    history: bytes  # `state.codec`
+
+    def encode(self) -> bytes:
+        return _refresh_encoder.encode(self)
+
+    @staticmethod
+    def decode(value: bytes) -> Refresh:
+        """Raises `Rejected`."""
+        try:
+            return _refresh_decoder.decode(value)
+        except msgspec.ValidationError as error:
+            raise Rejected("schema", str(error)) from None
+        except msgspec.DecodeError as error:
+            raise Rejected("decode", str(error)) from None
+
+
+_refresh_encoder = msgspec.msgpack.Encoder()
+_refresh_decoder = msgspec.msgpack.Decoder(Refresh)
+
+
+class ScoredItem(msgspec.Struct, frozen=True, gc=False):
+    item: str
+    score: float
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """`recommendations`, keyed by user: the ranked list to show now. A null value means: the user was forgotten."""
+
+    user: str
+    items: tuple[ScoredItem, ...]  # best first; scores compare inside one list only
+    model: str  # version that ranked it, "" for popularity
+    variant: str  # control, treatment or popularity
+    as_of: int  # event time of the newest interaction it knows, milliseconds; 0 for none
+    reason: str  # event or model
+    published: int  # milliseconds since 1970 UTC
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """`models`, keyed by slot: which artifact is `live` (or `candidate`, `previous`) from now on."""
+
+    slot: str
+    version: str
+    address: str  # an fsspec URL
+    sha256: str
+    parent: str  # version it was fine-tuned from, "" for a first fit
+    created: int  # milliseconds since 1970 UTC
+    data_until: int  # event time of the newest interaction it was fitted on, milliseconds
+    items: int  # size of its catalogue
+    metrics: dict[str, float] = {}
+
+    @staticmethod
+    def decode(value: bytes) -> Announcement:
+        """Raises `Rejected`."""
+        try:
+            return msgspec.json.decode(value, type=Announcement)
+        except msgspec.ValidationError as error:
+            raise Rejected("schema", str(error)) from None
+        except msgspec.DecodeError as error:
+            raise Rejected("decode", str(error)) from None

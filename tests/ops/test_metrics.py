@@ -1,0 +1,79 @@
+"""The catalogue holds: closed labels, every combination there from the start, and few series."""
+
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ops.metrics import CATALOGUE, SIGNALS, BatchHistogram, ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
+from ops.monitor.data_quality import CHECKS
+from ops.monitor.drift_monitor import SIGNALS as WATCHED
+
+PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics)
+OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_series_of_a_closed_metric_is_there_before_anything_happens(process: type) -> None:
+    registry = CollectorRegistry()
+    process(registry)
+    families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
+    for metric in CATALOGUE:
+        if process.letter not in metric.processes or metric.name in OPEN:
+            continue
+        family = families[metric.exported.removesuffix("_total")]
+        series = {tuple(sorted((k, v) for k, v in s.labels.items() if k != "le")) for s in family.samples}
+        expected = 1
+        for values in metric.labels.values():
+            expected *= len(values or ())
+        assert len(series) == expected, metric.name
+        assert family.documentation and family.type == metric.kind
+        assert not any(sample.name.endswith("_created") for sample in family.samples)
+
+
+def test_only_the_info_metric_and_lag_have_open_labels() -> None:
+    assert {metric.name for metric in CATALOGUE if None in metric.labels.values()} == OPEN
+    assert {"user", "item", "version"} & {n for m in CATALOGUE if m.name != "model_info" for n in m.labels} == set()
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_has_fewer_than_500_series_at_12_partitions(process: type) -> None:
+    registry = CollectorRegistry()
+    metrics = process(registry)
+    if process is TrainerMetrics:
+        for group, topic in (("updater", "interactions"), ("scorer", "refreshes")):
+            for partition in range(12):
+                metrics.consumer_lag_records.made.labels(group, topic, str(partition)).set(0)
+                metrics.consumer_committed_offset.made.labels(group, topic, str(partition)).set(0)
+    lines = generate_latest(registry).decode().splitlines()
+    assert sum(not line.startswith("#") for line in lines) < 500
+
+
+def test_a_batch_is_observed_as_its_values_are() -> None:
+    values = [0.0, 0.5, 1.0, 1.5, 2.0, 7.0]
+    registries = [CollectorRegistry() for _ in range(2)]
+    one, many = (BatchHistogram("seconds", "help", ("stage",), buckets=(1, 2, 5), registry=r) for r in registries)
+    for value in values:
+        one.labels("a").observe(value)
+    many.labels("a").observe_many(values)
+    many.labels("a").observe_many([])
+    assert generate_latest(registries[0]) == generate_latest(registries[1])
+
+
+def test_a_served_page_has_the_process_itself_and_closes() -> None:
+    registry = CollectorRegistry()
+    UpdaterMetrics(registry)
+    server = serve(registry)
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as page:
+        text = page.read().decode()
+    assert "process_resident_memory_bytes" in text and "freshet_events_applied_total" in text
+    server.close()
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=1)
+
+
+def test_what_is_watched_has_its_labels() -> None:
+    assert {signal.name for signal in WATCHED} == set(SIGNALS)
+    states = next(metric for metric in CATALOGUE if metric.name == "data_quality_state")
+    assert set(CHECKS) < set(states.labels["check"] or ())

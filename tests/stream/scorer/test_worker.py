@@ -1,0 +1,255 @@
+"""The scoring process on a real Kafka: what it answers, what it survives, how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+from model.artifact import Manifest, save_artifact
+from model.config import preset
+from model.fit import Learner
+from model.items import ItemIndex
+from ops.local.broker import LocalBroker
+from state import codec
+from state.history import EMPTY, Entry, merge_entries
+from stream.clients.connection import KafkaConnection
+from stream.demo.scrape import Scrape, scrape
+from stream.local.pipeline import free_port
+from stream.registry.slots import Slots
+from stream.wire.records import Announcement, NewInteraction, Recommendation, Refresh
+from stream.wire.topics import TopicPlan
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+NOW = 1_700_000_000_000
+CATALOGUE = [f"i{n}" for n in range(30)]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.05)
+
+
+class Process:
+    """`freshet scorer` in a process of its own."""
+
+    def __init__(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path) -> None:
+        port = free_port()
+        self._url = {"scorer": f"http://127.0.0.1:{port}/metrics"}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "log"
+        command = [
+            *(sys.executable, "-m", "stream.cli", "scorer", "--prefix", plan.prefix, "--device", "cpu"),
+            *("--partitions", str(plan.partitions), "--state-dir", str(folder), "--metrics-port", str(port)),
+            *("--session-seconds", "6"),
+        ]
+        environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def look(self) -> Scrape:
+        return scrape(self._url)
+
+    def total(self, name: str, **labels: str) -> float:
+        return self.look().total(f"freshet_{name}", **labels)
+
+    def started(self) -> None:
+        until(lambda: self.total("progress_timestamp_seconds"), f"progress, see {self.log}")
+
+    def end(self) -> tuple[int, float]:
+        """Exit code and seconds after SIGTERM."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(20)
+        return code, time.monotonic() - began
+
+
+def place(user: str, plan: TopicPlan) -> int:
+    """Not where the key's hash would put it: the scorer must keep to the partition of the input."""
+    return int(user[1:]) % plan.partitions
+
+
+def send(kafka: KafkaConnection, plan: TopicPlan, values: list[tuple[str, bytes]]) -> None:
+    producer = KafkaProducer(**kafka.kafka_python(), linger_ms=5)
+    futures = [
+        producer.send(plan.refreshes, value, key=user.encode(), partition=place(user, plan)) for user, value in values
+    ]
+    producer.flush()
+    for future in futures:
+        future.get(timeout=10)
+    producer.close()
+
+
+def refresh(items: str, step: int = 0, reason: str = "event") -> bytes:
+    """A history of `items`, newest first, of which the newest came now."""
+    names = items.split()
+    history = merge_entries(EMPTY, [Entry(NOW + step - n, item, 1.0) for n, item in enumerate(names)], 200)
+    new = tuple(NewInteraction(item, NOW + step, False) for item in names[:1])
+    return Refresh(reason, int(time.time() * 1000), new, codec.encode(history)).encode()
+
+
+class Lists:
+    """Follows `recommendations`."""
+
+    def __init__(self, kafka: KafkaConnection, plan: TopicPlan) -> None:
+        self._plan = plan
+        self._consumer = KafkaConsumer(**kafka.kafka_python(), auto_offset_reset="earliest", fetch_max_wait_ms=50)
+        self._consumer.assign([TopicPartition(plan.recommendations, p) for p in range(plan.partitions)])
+        self.last: dict[str, Recommendation | None] = {}
+        self.count = 0
+
+    def poll(self) -> dict[str, Recommendation | None]:
+        for records in self._consumer.poll(timeout_ms=100).values():
+            for record in records:
+                user = record.key.decode()
+                assert record.partition == place(user, self._plan)
+                self.count += 1
+                self.last[user] = record.value and msgspec.json.decode(record.value, type=Recommendation)
+        return self.last
+
+    def close(self) -> None:
+        self._consumer.close(timeout_ms=1000)
+
+
+@pytest.fixture
+def lists(kafka: KafkaConnection, topics: TopicPlan):
+    lists = Lists(kafka, topics)
+    yield lists
+    lists.close()
+
+
+def announce(kafka: KafkaConnection, plan: TopicPlan, folder: Path, version: str, sha256: str | None = None) -> None:
+    """A model of random weights over `CATALOGUE`, live."""
+    config = preset("stream")
+    learner = Learner.fresh(config, ItemIndex(CATALOGUE), seed=0, device=torch.device("cpu"))
+    stored = save_artifact(str(folder / version), learner, Manifest(version=version, created=NOW, data_until=NOW))
+    slots = Slots(kafka, plan.models)
+    address = str(folder / version)
+    slots.put("live", Announcement("live", version, address, sha256 or stored, "", NOW, NOW, len(CATALOGUE)))
+    slots.close()
+
+
+def committed(kafka: KafkaConnection, plan: TopicPlan) -> int:
+    """Offsets committed by the scorers, over all partitions."""
+    consumer = KafkaConsumer(**kafka.kafka_python(), group_id=f"{plan.prefix}freshet-scorer", enable_auto_commit=False)
+    total = sum(consumer.committed(TopicPartition(plan.refreshes, p)) or 0 for p in range(plan.partitions))
+    consumer.close(timeout_ms=1000)
+    return total
+
+
+def test_popularity_then_a_model_taken_over_live(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    with Process(kafka, topics, tmp_path) as scorer:
+        scorer.started()
+        send(kafka, topics, [("u0", refresh("i1")), ("u1", refresh("i2"))])
+        until(lambda: len(lists.poll()) == 2, "the first lists")
+        send(kafka, topics, [("u2", refresh("i2"))])
+        until(lambda: "u2" in lists.poll(), "a list of what others like")
+        assert [scored.item for scored in lists.last["u2"].items] == ["i1"]
+        assert (lists.last["u2"].variant, lists.last["u2"].model) == ("popularity", "")
+
+        announce(kafka, topics, tmp_path, "v1")
+        until(lambda: scorer.total("model_vocabulary_items", slot="live") == len(CATALOGUE), "taking v1 over")
+        send(kafka, topics, [("u0", refresh("i3 i1", 1)), ("u3", refresh("unknown"))])
+        until(lambda: lists.poll()["u0"].model == "v1" and "u3" in lists.last, "a list of v1")
+        assert len(lists.last["u0"].items) == 20 and not {"i1", "i3"} & {s.item for s in lists.last["u0"].items}
+        assert lists.last["u3"].variant == "popularity"
+
+        announce(kafka, topics, tmp_path, "v2", sha256="0" * 64)
+        until(lambda: scorer.total("scoring_failures_total", reason="model"), "refusing an altered v2")
+        send(kafka, topics, [("u1", refresh("i4 i2", 2))])
+        until(lambda: lists.poll()["u1"].as_of == NOW + 2, "a list after that")
+        assert lists.last["u1"].model == "v1"
+        assert scorer.total("prequential_events_total", outcome="hit") + scorer.total(
+            "prequential_events_total", outcome="miss"
+        )
+
+        send(kafka, topics, [("u0", b"\xff"), ("u0", refresh("", reason="forget"))])
+        until(lambda: lists.poll()["u0"] is None, "forgetting")
+        code, seconds = scorer.end()
+        assert code == 0 and seconds < 10
+    assert committed(kafka, topics) == 8
+
+    consumer = KafkaConsumer(topics.dead_letters, **kafka.kafka_python(), auto_offset_reset="earliest")
+    (letter,) = next(iter(consumer.poll(timeout_ms=10_000).values()))
+    consumer.close(timeout_ms=1000)
+    headers = {name: value.decode() for name, value in letter.headers}
+    assert (letter.key, letter.value) == (b"u0", b"\xff")
+    assert (headers["reason"], headers["topic"], headers["partition"]) == ("schema", topics.refreshes, "0")
+    assert headers["offset"].isdigit() and headers["detail"] and headers["by"] == "scorer"
+
+    with Process(kafka, topics, tmp_path) as scorer:
+        scorer.started()
+        send(kafka, topics, [("u4", refresh("unknown"))])
+        until(lambda: lists.poll().get("u4"), "a list after the restart")
+        assert {scored.item for scored in lists.last["u4"].items} >= {"i1", "i2", "i3", "i4"}
+        assert scorer.total("events_consumed_total") == 1, "a clean end leaves nothing to repeat"
+
+
+def test_a_list_that_was_not_delivered_is_not_committed(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    admin = KafkaAdminClient(**kafka.kafka_python())
+
+    def take_at_most(size: int) -> None:
+        configs = {"cleanup.policy": "compact", "max.message.bytes": str(size)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics.recommendations, configs=configs)])
+
+    take_at_most(10)
+    send(kafka, topics, [("u0", refresh("i1"))])
+    with Process(kafka, topics, tmp_path) as scorer:
+        assert scorer.process.wait(60) == 1
+    assert committed(kafka, topics) == 0
+    take_at_most(1024 * 1024)
+    admin.close()
+    with Process(kafka, topics, tmp_path):
+        until(lambda: "u0" in lists.poll(), "the list by its successor")
+
+
+def test_no_list_is_lost_when_one_of_two_scorers_is_killed(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    users = [f"u{n}" for n in range(50)]
+    with Process(kafka, topics, tmp_path / "0") as first, Process(kafka, topics, tmp_path / "1") as second:
+        first.started()
+        second.started()
+        for step in range(20):
+            send(kafka, topics, [(user, refresh("i1", step)) for user in users])
+            if step == 10:
+                assert first.total("events_consumed_total") and second.total("events_consumed_total")
+                first.process.kill()
+        until(lambda: len(lists.poll()) == 50 and all(r.as_of == NOW + 19 for r in lists.last.values()), "every list")
+        assert lists.count <= 2 * 50 * 20, "only what was not committed is repeated"
+
+
+def test_it_ends_in_time_also_when_kafka_is_gone(tmp_path: Path) -> None:
+    plan = TopicPlan(partitions=1)
+    with LocalBroker() as broker:
+        kafka = KafkaConnection(broker.bootstrap_servers)
+        with Process(kafka, plan, tmp_path) as scorer:
+            scorer.started()
+            send(kafka, plan, [("u0", refresh("i1"))])
+            until(lambda: scorer.total("recommendations_published_total"), "a list")
+            broker.kill()
+            code, seconds = scorer.end()
+            assert code == 0 and seconds < 10

@@ -1,0 +1,262 @@
+"""The trainer's view holds what `histories` holds, and knows exactly who has something new to teach."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+
+from state.codec import UnknownVersion, encode
+from state.history import EMPTY, Entry, History, merge_entries
+from state.store import Store, StoreConfig, StoreMemory
+from stream.clients.connection import KafkaConnection
+from stream.trainer.history_view import Changed, HistoryView, PartitionView
+from stream.wire.topics import TopicPlan, ensure_topics
+
+DAY_MS = 24 * 3600 * 1000
+IDENTITY = {"topic_id": "t"}
+MEMORY = StoreMemory(StoreConfig(write_buffer_bytes=256 * 1024, cache_bytes=4 * 1024 * 1024))
+
+
+def history(*entries: tuple[str, int]) -> History:
+    return merge_entries(EMPTY, [Entry(time_ms, item, 1.0) for item, time_ms in entries], limit=200)
+
+
+@contextmanager
+def partition(path: Path, fitted_until_ms: int = 0, rebuild_until: int = 0) -> Iterator[PartitionView]:
+    store = Store(path, IDENTITY, MEMORY)
+    try:
+        yield PartitionView(store, fitted_until_ms, rebuild_until)
+    finally:
+        store.close()
+
+
+def put(view: PartitionView, offset: int, user: str, value: History | None) -> None:
+    view.apply([(offset, user.encode(), None if value is None else encode(value))], offset + 1, now_ms=offset)
+
+
+def test_a_user_changes_until_a_round_that_knows_the_last_record_settles(tmp_path: Path) -> None:
+    with partition(tmp_path) as view:
+        put(view, 0, "ann", history(("a", 10), ("b", 20)))
+        put(view, 1, "bob", history(("a", 30)))
+        assert view.changed == {b"ann": Changed(0, 0, 2), b"bob": Changed(1, 0, 1)}
+        put(view, 2, "bob", history(("a", 30), ("c", 40)))  # while a round that saw offsets 0 and 1 is fitting
+        view.settle(next_offset=2, fitted_until_ms=30)
+        assert view.changed == {b"bob": Changed(2, 30, 1)}
+        put(view, 3, "ann", history(("a", 10), ("b", 20), ("c", 15)))  # late: nothing to hold out, still to be learnt
+        assert view.changed[b"ann"] == Changed(3, 20, 0)
+        assert view.new_interactions == 1
+
+
+def test_changes_survive_a_restart(tmp_path: Path) -> None:
+    with partition(tmp_path) as view:
+        put(view, 0, "ann", history(("a", 10)))
+        put(view, 1, "bob", history(("a", 10)))
+        view.settle(1, fitted_until_ms=10)
+    with partition(tmp_path) as view:
+        assert view.changed == {b"bob": Changed(1, 10, 0)}
+        assert view.store.next_offset == 2
+
+
+@pytest.mark.parametrize("gone", [None, EMPTY._replace(forgotten_ms=99)], ids=["tombstone", "empty history"])
+def test_a_forgotten_user_is_gone_from_histories_changes_and_samples(tmp_path: Path, gone: History | None) -> None:
+    with partition(tmp_path) as view:
+        put(view, 0, "ann", history(("a", 10)))
+        put(view, 1, "bob", history(("a", 10)))
+        put(view, 2, "ann", gone)
+        assert view.changed.keys() == {b"bob"}
+        assert view.histories([b"ann", b"bob"]).keys() == {b"bob"}
+        assert view.sample(9, b"\x00" * 8).keys() == {b"bob"}
+        assert view.new_interactions == 1
+
+
+def test_a_rebuild_under_a_fitted_model_marks_only_what_that_model_cannot_know(tmp_path: Path) -> None:
+    with partition(tmp_path, fitted_until_ms=100, rebuild_until=3) as view:
+        put(view, 0, "ann", history(("a", 10)))
+        put(view, 1, "ann", history(("a", 10), ("b", 90)))
+        put(view, 2, "bob", history(("a", 10), ("b", 110)))
+        assert view.changed == {b"bob": Changed(2, 100, 1)}
+        put(view, 3, "cem", history(("a", 50)))  # came after the rebuild: a new user, however old the event
+        assert view.changed[b"cem"] == Changed(3, 0, 1)
+
+
+def test_bytes_that_are_no_history_are_no_user_but_a_newer_format_stops_the_trainer(tmp_path: Path) -> None:
+    with partition(tmp_path) as view:
+        view.apply([(0, b"ann", b"\x01garbage")], 1, now_ms=0)
+        assert not view.changed
+        assert view.store.next_offset == 1
+        with pytest.raises(UnknownVersion, match="upgrade"):
+            view.apply([(1, b"ann", b"\x63")], 2, now_ms=0)
+
+
+def test_samples_of_every_start_reach_everybody_equally_and_leave_out_whom_they_must(tmp_path: Path) -> None:
+    users = [f"user{number}" for number in range(200)]
+    with partition(tmp_path) as view:
+        for offset, user in enumerate(users):
+            put(view, offset, user, history(("a", 10)))
+        counts = dict.fromkeys(users, 0)
+        for step in range(256):
+            start = bytes([step]) + b"\x00" * 7
+            for user in view.sample(50, start, leave_out={b"user7"}):
+                counts[user.decode()] += 1
+        assert counts.pop("user7") == 0
+        assert all(counts.values())  # a run starts everywhere, so nobody is out of reach
+        assert len(view.sample(500, b"\xff" * 8)) == 200
+
+
+entries = st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 99)))
+events = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("put"), st.sampled_from("abc"), st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 99)))
+        ),
+        st.tuples(st.just("settle"), st.integers(0, 20), st.integers(0, 99)),
+        st.tuples(st.just("replay"), st.integers(0, 20), st.none()),
+        st.tuples(st.just("reopen"), st.none(), st.none()),
+    ),
+    max_size=20,
+)
+
+
+@given(events)
+def test_the_running_count_is_the_sum_and_markers_are_what_memory_says(tmp_path_factory, steps: list) -> None:
+    path = tmp_path_factory.mktemp("view")
+    log: list[tuple[int, bytes, bytes | None]] = []
+    view = PartitionView(Store(path, IDENTITY, MEMORY))
+    try:
+        for kind, first, second in steps:
+            if kind == "put":
+                log.append((len(log), first.encode(), encode(history(*second))))
+                view.apply(log[-1:], len(log), 0)
+            elif kind == "settle":
+                view.settle(min(first, len(log)), second)
+            elif kind == "replay":  # what follows a crash in the middle of a long write
+                view.apply(log[first:], len(log), 0)
+            else:
+                view.store.close()
+                kept = view.changed
+                view = PartitionView(Store(path, IDENTITY, MEMORY))
+                assert view.changed == kept
+            assert view.new_interactions == sum(changed.new for changed in view.changed.values())
+            final = {user: value for _, user, value in log}
+            assert view.histories([b"a", b"b", b"c"]).keys() == {u for u, v in final.items() if v != encode(EMPTY)}
+    finally:
+        view.store.close()
+
+
+# -- with a real Kafka -------------------------------------------------------------------------------------------------
+
+
+def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History | None]) -> None:
+    producer = KafkaProducer(**kafka.kafka_python())
+    for user, value in users.items():
+        encoded = None if value is None else encode(value)
+        producer.send(plan.histories, encoded, key=user.encode(), partition=len(user) % plan.partitions)
+    producer.flush()
+    producer.close()
+
+
+@contextmanager
+def following(kafka: KafkaConnection, plan: TopicPlan, folder: Path, fitted_until_ms: int = 0) -> Iterator[HistoryView]:
+    """A view that has caught up."""
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    ensure_topics(admin, plan)
+    view = HistoryView(
+        kafka,
+        admin,
+        plan.histories,
+        folder,
+        MEMORY,
+        tombstone_ms=DAY_MS,
+        fitted_until_ms=fitted_until_ms,
+        clock_ms=lambda: int(time.time() * 1000),
+    )
+    try:
+        catch_up(view)
+        yield view
+    finally:
+        view.close()
+        admin.close()
+
+
+def catch_up(view: HistoryView, users: int | None = None) -> None:
+    deadline = time.monotonic() + 20
+    while not view.level or (users is not None and len(everybody(view)) != users):
+        view.poll(100)
+        assert time.monotonic() < deadline
+
+
+def everybody(view: HistoryView) -> set[bytes]:
+    return set(view.sample(1000, b"\x00" * 8, {}))
+
+
+PEOPLE = {"ann": history(("a", 10)), "bea": history(("b", 20)), "john": history(("a", 10), ("c", 30))}
+
+
+@pytest.mark.kafka
+def test_the_view_restores_only_what_came_since(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path) -> None:
+    with following(kafka, plan, tmp_path):
+        pass
+    write(kafka, plan, PEOPLE)
+    with following(kafka, plan, tmp_path) as view:
+        assert everybody(view) == {b"ann", b"bea", b"john"}
+        assert {u.decode(): h for u, (h, _) in view.take_changed(100).items()} == PEOPLE
+        view.settle(view.next_offsets(), fitted_until_ms=30)
+    write(kafka, plan, {"ann": None, "bea": history(("b", 20), ("d", 40))})
+    with following(kafka, plan, tmp_path) as view:
+        assert everybody(view) == {b"bea", b"john"}
+        assert {u: c.new for u, (_, c) in view.take_changed(100).items()} == {b"bea": 1}
+        write(kafka, plan, {"zoe": history(("a", 50))})
+        catch_up(view, users=3)
+        assert view.new_interactions == 2
+
+
+def destroy(folder: Path) -> None:
+    Store.destroy(folder / "0")
+    Store.destroy(folder / "1")
+
+
+def damage(folder: Path) -> None:
+    for number in ("0", "1"):
+        next((folder / number).glob("MANIFEST-*")).write_bytes(b"")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("harm", [destroy, damage])
+def test_a_missing_or_broken_store_is_rebuilt(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, harm) -> None:
+    with following(kafka, plan, tmp_path):
+        pass
+    write(kafka, plan, PEOPLE)
+    with following(kafka, plan, tmp_path) as view:
+        view.settle(view.next_offsets(), fitted_until_ms=20)
+    harm(tmp_path)
+    with following(kafka, plan, tmp_path, fitted_until_ms=20) as view:
+        assert everybody(view) == {b"ann", b"bea", b"john"}
+        assert {u: c.new for u, (_, c) in view.take_changed(100).items()} == {b"john": 1}
+
+
+@pytest.mark.kafka
+def test_a_topic_made_again_is_another_topic(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path) -> None:
+    with following(kafka, plan, tmp_path):
+        pass
+    write(kafka, plan, PEOPLE)
+    with following(kafka, plan, tmp_path) as view:
+        before = view.identity
+    admin = KafkaAdminClient(**kafka.kafka_python())
+    admin.delete_topics([plan.histories])
+    deadline = time.monotonic() + 20
+    while plan.histories in admin.list_topics():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    admin.close()
+    with following(kafka, plan, tmp_path):
+        pass
+    write(kafka, plan, {"zoe": history(("a", 50))})
+    with following(kafka, plan, tmp_path) as view:
+        assert everybody(view) == {b"zoe"}
+        assert view.identity != before

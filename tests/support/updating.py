@@ -1,0 +1,83 @@
+"""An updater run in a thread of the test, and what goes in and comes out of it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from ops.metrics import UpdaterMetrics
+from stream.clients.connection import KafkaConnection
+from stream.updater.worker import Updater, UpdaterConfig
+from stream.wire.topics import TopicPlan
+
+
+@contextmanager
+def running(config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[UpdaterMetrics]:
+    """An updater in a thread; leaving the block stops it the way SIGTERM does."""
+    metrics = UpdaterMetrics(CollectorRegistry())
+    updater = Updater(config, kafka, plan, metrics)
+    stop, failure = threading.Event(), []
+
+    def work() -> None:
+        try:
+            updater.run(stop)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield metrics
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+    if failure:
+        raise failure[0]
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.05)
+
+
+def produce(kafka: KafkaConnection, plan: TopicPlan, records: list[tuple[bytes | None, bytes | None]]) -> None:
+    producer = KafkaProducer(**kafka.kafka_python(), linger_ms=5, max_request_size=16 * 1024 * 1024)
+    futures = [producer.send(plan.interactions, value, key=key) for key, value in records]
+    producer.flush()
+    for future in futures:
+        future.get(timeout=10)
+    producer.close()
+
+
+def interaction(user: str, item: str, timestamp: int) -> tuple[bytes, bytes]:
+    return user.encode(), json.dumps({"user": user, "item": item, "timestamp": timestamp}).encode()
+
+
+def read_all(kafka: KafkaConnection, topic: str) -> list:
+    """Every committed record of a topic."""
+    consumer = KafkaConsumer(**kafka.kafka_python(), isolation_level="read_committed", auto_offset_reset="earliest")
+    partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    records: list = []
+    while any(consumer.position(tp) < end for tp, end in ends.items()):
+        for batch in consumer.poll(timeout_ms=200).values():
+            records += batch
+    consumer.close()
+    return records
+
+
+def applied(metrics: UpdaterMetrics) -> float:
+    return sum(metrics.events_applied[r]._value.get() for r in ("applied", "duplicate", "late"))
+
+
+def rejected(metrics: UpdaterMetrics) -> float:
+    reasons = ("decode", "schema", "timestamp", "oversize", "handler")
+    return sum(metrics.dead_letters[r]._value.get() for r in reasons)
