@@ -161,8 +161,9 @@ def test_a_temporary_folder_goes_with_the_parent_and_survives_a_crash(tmp_path: 
     folder.mkdir()
     process = subprocess.Popen(["/bin/sh", "-c", UNTIL_PARENT_ENDS, str(folder), "sleep", "60"], stdin=subprocess.PIPE)
     assert process.stdin is not None
-    until(lambda: any(child.name() == "sleep" for child in psutil.Process(process.pid).children()), "the child")
+    until(lambda: len(psutil.Process(process.pid).children()) == 2, "the child and its guard")
     children = psutil.Process(process.pid).children()
+    until(lambda: any(child.name() == "sleep" for child in children), "the child's own program")
     if parent_ends:
         process.stdin.close()
     else:
