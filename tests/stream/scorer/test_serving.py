@@ -18,7 +18,7 @@ from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
-from stream.cli.main import scorer
+from stream.cli.workers import scorer
 from stream.registry.reference import Reference
 from stream.scorer.list_signals import ScorerWatchConfig
 from stream.scorer.serving import Answer, Models, Request, Server, ServingConfig, coalesce, in_treatment
