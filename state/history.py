@@ -1,45 +1,77 @@
 """A user's history: a join-semilattice that duplicates, replays and reordering cannot corrupt.
 
-A history maps each item to the time and strength of its last interaction and keeps the newest `limit` items.
-`merge` takes the later entry per item, then the newest `limit` by (time, item). Both steps pick maxima of total
-orders, so
+A history is a function of the *set* of a user's interactions, whatever the order and the batches they came in:
+
+    1. interactions at or before `forgotten_ms`, which only grows, do not count
+    2. the newest `limit` items stay, by (time, item) of their last interaction
+    3. the *horizon* of a full history is the (time, item) of its oldest item; a shorter history has none
+    4. of each item that stays: its last interaction, and of those before it, not older than the horizon, the newest
+       `REPEATS` and the newest of each kind; two of the same time and kind are one, of the larger strength
+    5. what is older than the horizon leaves a trace: the newest day by item and kind, the newest `TRACES` of these
+
+Every step picks maxima of total orders, and the horizon only moves up. So
 
     merge(a, b) == merge(b, a)                        commutative: the order of arrival does not matter
     merge(merge(a, b), c) == merge(a, merge(b, c))    associative: neither does batching
     merge(a, a) == a                                  idempotent: nor does delivering twice
 
-Truncation is safe because an entry that falls out has `limit` newer items before it, and those only move up.
-Forgetting fits the same order: `forgotten_ms` only grows and removes every entry at or before it.
+Dropping is safe: an item that leaves has `limit` newer items before it, and those only move up. An interaction that
+step 4 leaves out has newer ones of the same item and kind, which reach the horizon later than it would have.
 
-Event time is integer milliseconds since 1970 UTC everywhere; `_ms` marks it. Strengths are float32 values.
+Event time is integer milliseconds since 1970 UTC everywhere; `_ms` marks it. Strengths are float32 values. A kind is
+the producer's own word (`view`, `buy`); what it means is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["EMPTY", "Entry", "History", "merge", "merge_entries"]
+from state.traces import add_traces, forget_traces, join_traces
+
+__all__ = ["EMPTY", "REPEATS", "Entry", "Event", "History", "merge", "merge_entries"]
+
+REPEATS = 7  # interactions kept of an item besides its last
 
 
 class Entry(NamedTuple):
-    """The last interaction with one item. Tuples compare by (time, item, strength), which is the order of a history."""
+    """An interaction with an item. Tuples compare by (time, item, strength, kind)."""
 
     time_ms: int
     item: str
     strength: float
+    kind: str = ""
+
+
+class Event(NamedTuple):
+    """An interaction with an item that is known. The largest of an item's is its last interaction."""
+
+    time_ms: int
+    strength: float
+    kind: str = ""
 
 
 class History(NamedTuple):
-    """Entries as three parallel columns, newest first by (time, item); each item appears once."""
+    """Parallel columns of the items, newest first by (time, item); each item appears once."""
 
     items: tuple[str, ...] = ()
-    times_ms: tuple[int, ...] = ()
-    strengths: tuple[float, ...] = ()
+    times_ms: tuple[int, ...] = ()  # of the last interaction
+    strengths: tuple[float, ...] = ()  # of the last interaction
     forgotten_ms: int = 0  # interactions at or before this time are erased and stay erased
+    kinds: tuple[str, ...] = ()  # of the last interaction; the column is empty when all of them are ""
+    earlier: tuple[tuple[Event, ...], ...] = ()  # newest first, without the last; empty when there is none at all
+    traces: bytes = b""  # of interactions older than the horizon, see `state.traces`
 
-    def entries(self) -> Iterable[Entry]:
-        return map(Entry, self.times_ms, self.items, self.strengths)
+    def entries(self) -> Iterator[Entry]:
+        """Every interaction that is kept."""
+        for place, item in enumerate(self.items):
+            for event in self.events(place):
+                yield Entry(event.time_ms, item, event.strength, event.kind)
+
+    def events(self, place: int) -> tuple[Event, ...]:
+        """Interactions with the item at this place, newest first."""
+        last = Event(self.times_ms[place], self.strengths[place], self.kinds[place] if self.kinds else "")
+        return (last, *self.earlier[place]) if self.earlier else (last,)
 
     @property
     def newest_ms(self) -> int:
@@ -52,49 +84,155 @@ EMPTY = History()
 
 def merge(a: History, b: History, limit: int) -> History:
     """The join of two histories, bounded to the newest `limit` items. Returns `a` itself when `b` adds nothing."""
-    return merge_entries(a, b.entries(), limit, b.forgotten_ms)
+    joined = merge_entries(a, b.entries(), limit, b.forgotten_ms)
+    if b.traces:
+        traces = forget_traces(join_traces(joined.traces, b.traces), joined.forgotten_ms)
+        if traces != joined.traces:
+            joined = joined._replace(traces=traces)
+    return joined
 
 
 def merge_entries(history: History, entries: Iterable[Entry], limit: int, forgotten_ms: int = 0) -> History:
-    """`history` joined with loose entries and a time of forgetting.
+    """`history` joined with loose interactions and a time of forgetting.
 
     Returns the same object when nothing changed, so `is` tells a duplicate from news.
 
-    >>> merge_entries(EMPTY, [Entry(1, "a", 1.0), Entry(2, "b", 1.0), Entry(3, "a", 1.0)], limit=2)
-    History(items=('a', 'b'), times_ms=(3, 2), strengths=(1.0, 1.0), forgotten_ms=0)
+    >>> merge_entries(EMPTY, [Entry(1, "a", 1.0), Entry(2, "b", 1.0), Entry(3, "c", 1.0)], limit=2).items
+    ('c', 'b')
     """
     for entry in entries:
         history = _add(history, entry, limit)
     if forgotten_ms > history.forgotten_ms:
-        kept = sum(time_ms > forgotten_ms for time_ms in history.times_ms)  # newest first: a prefix survives
-        history = History(history.items[:kept], history.times_ms[:kept], history.strengths[:kept], forgotten_ms)
-    if len(history.items) > limit:
-        history = History(
-            history.items[:limit], history.times_ms[:limit], history.strengths[:limit], history.forgotten_ms
-        )
-    return history
+        history = _forget(history, forgotten_ms)
+    return _cut(history, limit)
 
 
 def _add(history: History, entry: Entry, limit: int) -> History:
-    items, times_ms, strengths, forgotten_ms = history
-    time_ms, item, strength = entry
+    items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
+    time_ms, item, strength, kind = entry
     if time_ms <= forgotten_ms:
         return history
     if item in items:
-        old = items.index(item)
-        if (time_ms, strength) <= (times_ms[old], strengths[old]):
-            return history
-        items = items[:old] + items[old + 1 :]
-        times_ms = times_ms[:old] + times_ms[old + 1 :]
-        strengths = strengths[:old] + strengths[old + 1 :]
+        return _add_to_known(history, items.index(item), Event(time_ms, strength, kind), limit)
+    place = _place(items, times_ms, time_ms, item)
+    if place >= limit:
+        traces = add_traces(history.traces, [(time_ms, item, kind)], forgotten_ms)
+        return history if traces == history.traces else history._replace(traces=traces)
+    if kind or kinds:
+        kinds = kinds or ("",) * len(items)
+        kinds = (*kinds[:place], kind, *kinds[place:])
+    history = History(
+        (*items[:place], item, *items[place:]),
+        (*times_ms[:place], time_ms, *times_ms[place:]),
+        (*strengths[:place], strength, *strengths[place:]),
+        forgotten_ms,
+        kinds,
+        (*earlier[:place], (), *earlier[place:]) if earlier else (),
+        traces,
+    )
+    return _cut(history, limit)
+
+
+def _place(items: tuple[str, ...], times_ms: tuple[int, ...], time_ms: int, item: str) -> int:
     place = 0  # most events are the user's newest: the search ends at once
     while place < len(items) and (times_ms[place], items[place]) > (time_ms, item):
         place += 1
-    if place >= limit:
+    return place
+
+
+def _add_to_known(history: History, old: int, event: Event, limit: int) -> History:
+    """The item at place `old` is met once more, or the event is a late or a repeated one."""
+    items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
+    item, before = items[old], history.events(old)
+    if len(items) >= limit and (event.time_ms, item) < (times_ms[-1], items[-1]):
+        traces = add_traces(traces, [(event.time_ms, item, event.kind)], forgotten_ms)
+        return history if traces == history.traces else history._replace(traces=traces)
+    after = _select({*before, event})
+    if after == before:
         return history
-    return History(
-        (*items[:place], item, *items[place : limit - 1]),
-        (*times_ms[:place], time_ms, *times_ms[place : limit - 1]),
-        (*strengths[:place], strength, *strengths[place : limit - 1]),
+    last, rest = after[0], after[1:]
+    if last.kind and not kinds:
+        kinds = ("",) * len(items)
+    if rest and not earlier:
+        earlier = ((),) * len(items)
+
+    items, times_ms = items[:old] + items[old + 1 :], times_ms[:old] + times_ms[old + 1 :]
+    place = _place(items, times_ms, last.time_ms, item)
+
+    def moved(column: tuple, value: object) -> tuple:
+        left = column[:old] + column[old + 1 :]
+        return (*left[:place], value, *left[place:])
+
+    kinds = moved(kinds, last.kind) if kinds else ()
+    history = History(
+        (*items[:place], item, *items[place:]),
+        (*times_ms[:place], last.time_ms, *times_ms[place:]),
+        moved(strengths, last.strength),
         forgotten_ms,
+        kinds if any(kinds) else (),
+        moved(earlier, rest) if earlier else (),
+        traces,
+    )
+    return _cut(history, limit)
+
+
+def _select(events: set[Event]) -> tuple[Event, ...]:
+    """Step 4 of an item's interactions, newest first."""
+    if len(events) == 1:
+        return tuple(events)
+    kept: list[Event] = []
+    met: set[tuple[int, str]] = set()
+    kinds: set[str] = set()
+    for event in sorted(events, reverse=True):
+        if (event.time_ms, event.kind) in met:  # the same interaction, with a larger strength
+            continue
+        met.add((event.time_ms, event.kind))
+        if len(kept) <= REPEATS or event.kind not in kinds:
+            kept.append(event)
+            kinds.add(event.kind)
+    return tuple(kept)
+
+
+def _cut(history: History, limit: int) -> History:
+    """Bounded to `limit` items, of which nothing is older than the horizon."""
+    if len(history.items) < limit or (len(history.items) == limit and not history.earlier):
+        return history
+    items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
+    gone = [
+        (event.time_ms, items[place], event.kind)
+        for place in range(limit, len(items))
+        for event in history.events(place)
+    ]
+    items, times_ms, strengths = items[:limit], times_ms[:limit], strengths[:limit]
+    kinds, earlier = kinds[:limit], earlier[:limit]
+    if earlier:
+        horizon = times_ms[-1], items[-1]
+        for place, events in enumerate(earlier):
+            if events and (events[-1].time_ms, items[place]) < horizon:
+                kept = tuple(event for event in events if (event.time_ms, items[place]) >= horizon)
+                gone += [(event.time_ms, items[place], event.kind) for event in events[len(kept) :]]
+                earlier = (*earlier[:place], kept, *earlier[place + 1 :])
+        if not any(earlier):
+            earlier = ()
+    if not any(kinds):
+        kinds = ()
+    if not gone:
+        return history
+    return History(items, times_ms, strengths, forgotten_ms, kinds, earlier, add_traces(traces, gone, forgotten_ms))
+
+
+def _forget(history: History, forgotten_ms: int) -> History:
+    kept = sum(time_ms > forgotten_ms for time_ms in history.times_ms)  # newest first: a prefix survives
+    earlier = tuple(
+        tuple(event for event in events if event.time_ms > forgotten_ms) for events in history.earlier[:kept]
+    )
+    kinds = history.kinds[:kept]
+    return History(
+        history.items[:kept],
+        history.times_ms[:kept],
+        history.strengths[:kept],
+        forgotten_ms,
+        kinds if any(kinds) else (),
+        earlier if any(earlier) else (),
+        forget_traces(history.traces, forgotten_ms),
     )

@@ -44,7 +44,7 @@ def reference_of_topic(connection: KafkaConnection, topic: str, limit: int) -> d
     merged = {}
     for user, arrivals in decode_batch(_records(connection, topic), Limits())[0].items():
         records = [arrival.record for arrival in arrivals]
-        entries = [Entry(r.timestamp, r.item, r.weight) for r in records if isinstance(r, Interaction)]
+        entries = [Entry(r.timestamp, r.item, r.weight, r.event) for r in records if isinstance(r, Interaction)]
         forgotten_ms = max((r.timestamp for r in records if isinstance(r, Forget)), default=0)
         merged[user.decode()] = merge_entries(EMPTY, entries, limit, forgotten_ms)
     return merged

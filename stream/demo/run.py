@@ -256,7 +256,7 @@ class Demo:
                 outbox = Outbox(sink)
                 for interaction, broken in self._paced(stop):
                     if interaction is not None:
-                        entry = Entry(interaction.timestamp, interaction.item, interaction.weight)
+                        entry = Entry(interaction.timestamp, interaction.item, interaction.weight, interaction.event)
                         self._events.append((interaction.user, entry))
                         observer.sent(interaction.user, interaction.timestamp)
                         outbox.send(*as_record(interaction))

@@ -23,13 +23,13 @@ class Outcomes:
     """What became of valid events; every one is counted in exactly one field."""
 
     applied: int = 0
-    duplicate: int = 0  # the history holds this interaction, or a later one with the same item
+    duplicate: int = 0  # the history holds this interaction, or enough later ones with the same item
     late: int = 0  # older than everything a full history keeps, or forgotten
 
 
 @dataclass
 class Change:
-    """A user's history after a batch that changed it."""
+    """A user's history after a batch that changed it. `new` are the events that became the last of their item."""
 
     history: History
     new: list[NewInteraction] = field(default_factory=list)
@@ -69,14 +69,26 @@ def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: O
             outcomes.applied += after is not before
             outcomes.duplicate += after is before
             continue
-        after = merge_entries(before, (Entry(record.timestamp, record.item, record.weight),), limit)
+        after = merge_entries(before, (Entry(record.timestamp, record.item, record.weight, record.event),), limit)
         if after is not before:
             change.history, change.arrived_ms = after, arrived_ms
+        if _is_last(after, record) and after is not before:
             change.new.append(NewInteraction(record.item, record.timestamp, record.item in before.items))
             change.kinds.append(record.event)
             outcomes.applied += 1
-        elif record.item in before.items:
+        elif record.item not in before.items:
+            outcomes.late += 1  # it may have left a trace
+        elif after is before:
             outcomes.duplicate += 1
         else:
-            outcomes.late += 1
+            outcomes.applied += 1
     return None if change.history is history else change
+
+
+def _is_last(history: History, record: Interaction) -> bool:
+    """Is this the last interaction with its item?"""
+    if record.item not in history.items:
+        return False
+    place = history.items.index(record.item)
+    kind = history.kinds[place] if history.kinds else ""
+    return (history.times_ms[place], kind) == (record.timestamp, record.event)

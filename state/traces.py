@@ -1,0 +1,90 @@
+"""Traces: which items a user met before the newest ones that a history keeps, in eight bytes each.
+
+    row     bits 63..48  day of the newest such interaction, since 1970 UTC
+            bits 47..16  CRC-32 of the item's UTF-8
+            bits 15..0   CRC-32 of the kind's UTF-8, its lower half
+    traces  the newest `TRACES` rows, one per item and kind, little-endian, largest first
+
+A trace hides an item long after its interaction left the history. Two items with one CRC share their trace: of a user
+with the most traces, an item that was never met is taken for one that was with a probability of TRACES / 2^32, about
+one in ten million.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["TRACES", "add_traces", "forget_traces", "item_hash", "join_traces", "kind_hash", "trace_columns"]
+
+TRACES = 500
+
+_DAY_MS = 86_400_000
+_KEY = np.uint64(0xFFFF_FFFF_FFFF)
+_DAY_SHIFT = np.uint64(48)
+
+
+def item_hash(item: str) -> int:
+    """32 bits."""
+    return zlib.crc32(item.encode())
+
+
+def kind_hash(kind: str) -> int:
+    """16 bits."""
+    return zlib.crc32(kind.encode()) & 0xFFFF
+
+
+def add_traces(traces: bytes, met: Sequence[tuple[int, str, str]], forgotten_ms: int) -> bytes:
+    """`traces` joined with interactions (time in ms, item, kind).
+
+    Those of the day of forgetting, or of a day before it, leave none.
+    """
+    first = forgotten_ms // _DAY_MS + 1 if forgotten_ms else 0
+    rows = [
+        min(time_ms // _DAY_MS, 0xFFFF) << 48 | item_hash(item) << 16 | kind_hash(kind)
+        for time_ms, item, kind in met
+        if time_ms // _DAY_MS >= first
+    ]
+    if len(rows) == 1:
+        return _add_row(traces, rows[0])
+    return join_traces(traces, np.array(rows, dtype="<u8").tobytes()) if rows else traces
+
+
+def _add_row(traces: bytes, row: int) -> bytes:
+    """`join_traces` for one row: what every interaction of a full history costs."""
+    rows = np.frombuffer(traces, dtype="<u8")
+    same = np.flatnonzero((rows ^ np.uint64(row)) << np.uint64(16) == 0)
+    if len(same):
+        place = int(same[0])
+        if rows[place] >= row:
+            return traces
+        traces = traces[: 8 * place] + traces[8 * place + 8 :]
+        rows = np.frombuffer(traces, dtype="<u8")
+    place = 8 * (len(rows) - int(np.searchsorted(rows[::-1], np.uint64(row))))
+    return (traces[:place] + row.to_bytes(8, "little") + traces[place:])[: 8 * TRACES]
+
+
+def join_traces(a: bytes, b: bytes) -> bytes:
+    """The newest day of each item and kind, of the newest `TRACES`."""
+    rows = np.frombuffer(a + b, dtype="<u8")
+    rows = np.sort(rows)[::-1]
+    keys, first = np.unique(rows & _KEY, return_index=True)  # the first of each key is its newest day
+    if len(keys) < len(rows):
+        rows = rows[np.sort(first)]
+    return rows[:TRACES].tobytes()
+
+
+def forget_traces(traces: bytes, forgotten_ms: int) -> bytes:
+    """Without the days up to that of forgetting."""
+    if not traces or not forgotten_ms:
+        return traces
+    rows = np.frombuffer(traces, dtype="<u8")
+    return rows[(rows >> _DAY_SHIFT) > np.uint64(forgotten_ms // _DAY_MS)].tobytes()
+
+
+def trace_columns(traces: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(days, item hashes, kind hashes), newest first, each [n] as uint64."""
+    rows = np.frombuffer(traces, dtype="<u8")
+    return rows >> _DAY_SHIFT, (rows >> np.uint64(16)) & np.uint64(0xFFFF_FFFF), rows & np.uint64(0xFFFF)
