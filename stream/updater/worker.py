@@ -119,7 +119,7 @@ class _Changed(NamedTuple):
 
 def _refresh(change: Change, history: bytes) -> Refresh:
     reason: RefreshReason = "forget" if change.forgotten and not change.history.items else "event"
-    return Refresh(reason, change.arrived_ms, tuple(change.new), history)
+    return Refresh(reason, change.arrived_ms, tuple(change.new), codec.for_reading(history))
 
 
 class _Moves(ConsumerRebalanceListener):
@@ -438,7 +438,7 @@ class Updater:
             history = owned[number].unsaved_history(user) or stored
             if history is not stored and not codec.decode(history).items:
                 continue  # forgotten since the last checkpoint: no list may follow the tombstone
-            self._send(number, [(user, Refresh("model", self._clock_ms(), (), history))])
+            self._send(number, [(user, Refresh("model", self._clock_ms(), (), codec.for_reading(history)))])
         if self._walk.finished:
             log.info("model %s: %d active users are scored again", self._walk.version, self._walk.users)
             self._walk = None

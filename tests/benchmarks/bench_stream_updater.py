@@ -37,7 +37,7 @@ def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tupl
 
     event = decode_interaction(key, value, arrived_ms, Limits())
     before = EMPTY if stored is None else codec.decode(stored)
-    after = merge_entries(before, (Entry(event.timestamp, event.item, event.weight),), LIMIT)
+    after = merge_entries(before, (Entry(event.timestamp, event.item, event.weight, event.event),), LIMIT)
     if after is before:
         return None
     history = codec.encode(after)
