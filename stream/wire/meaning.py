@@ -1,0 +1,151 @@
+"""What an event means: its strength, whether it speaks against the item, and how long it hides the item.
+
+Histories keep the producers' own words (`view`, `buy`); the settings file says what they mean, so that a changed
+setting needs no rewritten history. A kind without a setting counts with the event's weight and hides its item for ever.
+
+The interactions with one item are read from the newest back to the last negative one: what came before that was taken
+back. An item hides as long as any of its interactions does, so that a later view does not bring a disliked item back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from state.codec import Columns
+from state.traces import kind_hash, trace_columns
+
+__all__ = ["ALWAYS", "NEVER", "EventKind", "EventKinds", "Meaning", "hiding_ms"]
+
+_DAY_MS = 86_400_000
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS}
+
+NEVER, ALWAYS = 0, 2**62  # milliseconds for which an event hides its item
+
+_EARLIER = np.dtype([("place", "<u2"), ("kind", "<u2"), ("strength", "<f4"), ("time_ms", "<i8")])
+
+
+def hiding_ms(hides: str) -> int:
+    """`never`, `always`, or a duration such as `90m`, `12h`, `30d`, `2w`, in milliseconds. Raises ValueError.
+
+    >>> hiding_ms("30d"), hiding_ms("never")
+    (2592000000, 0)
+    """
+    if hides == "never":
+        return NEVER
+    if hides == "always":
+        return ALWAYS
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", hides)
+    if match is None:
+        raise ValueError(f"hides must be never, always or a duration like 12h, 30d or 2w, got {hides!r}")
+    return int(float(match[1]) * _UNITS_MS[match[2]])
+
+
+@dataclass(frozen=True)
+class EventKind:
+    """One `[events.<kind>]` section of the settings file."""
+
+    strength: float = 1.0  # times the event's weight
+    negative: bool = False  # takes the interactions before it back, and is never a right answer
+    hides: str = "always"  # never, always, or a duration after which the item may be listed again
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < 1e6:
+            raise ValueError(f"strength must be from 0 to a million, got {self.strength}")
+        hiding_ms(self.hides)
+
+
+class Meaning(NamedTuple):
+    """What a history says at one moment. Arrays are parallel to its items."""
+
+    strengths: np.ndarray  # float32: the largest since the last negative event; 0 when the last one is negative
+    hidden: np.ndarray  # bool: may not be listed
+    times: np.ndarray  # int32: how many positive interactions are known since the last negative one
+    gap_ms: np.ndarray  # float64: the mean time between them; NaN with fewer than two
+    hidden_hashes: np.ndarray  # uint64: `item_hash` of items that left the history and may not be listed
+
+
+@dataclass(frozen=True)
+class EventKinds:
+    """All `[events.*]` sections."""
+
+    kinds: Mapping[str, EventKind] = field(default_factory=dict)
+
+    def __getitem__(self, kind: str) -> EventKind:
+        return self.kinds.get(kind, _DEFAULT)
+
+    @cached_property
+    def plain(self) -> bool:
+        """No kind means anything special: every item that was met is hidden for ever."""
+        return all(kind == _DEFAULT for kind in self.kinds.values())
+
+    def positive(self, kind: str, weight: float) -> bool:
+        """Does an event of this kind and weight speak for its item?"""
+        found = self[kind]
+        return weight * found.strength > 0 and not found.negative
+
+    def strength(self, kind: str, weight: float) -> float:
+        """What such an event counts with; 0 when it speaks against its item."""
+        return weight * self[kind].strength if self.positive(kind, weight) else 0.0
+
+    def meaning(self, columns: Columns, now_ms: int) -> Meaning:
+        """What a stored history means at `now_ms`."""
+        count = len(columns.items)
+        weights = np.frombuffer(columns.strengths, dtype="<f4")
+        times_ms = np.frombuffer(columns.times_ms, dtype="<i8")
+        table = _Table(self, columns.kinds or ("",))
+        last = np.frombuffer(columns.item_kinds, dtype="<u2") if columns.item_kinds else np.zeros(count, dtype="<u2")
+        strengths = weights * table.strength[last]
+        hidden = times_ms + table.hides_ms[last] > now_ms
+        times = (strengths > 0).astype(np.int32)
+        gap_ms = np.full(count, np.nan)
+        if columns.earlier:
+            earlier = np.frombuffer(columns.earlier, dtype=_EARLIER)
+            np.logical_or.at(hidden, earlier["place"], earlier["time_ms"] + table.hides_ms[earlier["kind"]] > now_ms)
+            counted = _since_negative(earlier, strengths, table)
+            place = earlier["place"][counted]
+            strengths = strengths.copy()
+            np.maximum.at(strengths, place, (earlier["strength"] * table.strength[earlier["kind"]])[counted])
+            np.add.at(times, place, 1)
+            oldest = times_ms.copy()
+            np.minimum.at(oldest, place, earlier["time_ms"][counted])
+            several = times > 1
+            gap_ms[several] = (times_ms - oldest)[several] / (times[several] - 1)
+        return Meaning(strengths, hidden, times, gap_ms, self._hidden_traces(columns.traces, now_ms))
+
+    def _hidden_traces(self, traces: bytes, now_ms: int) -> np.ndarray:
+        days, items, kinds = trace_columns(traces)
+        hides_ms = np.full(len(days), hiding_ms(_DEFAULT.hides), dtype=np.int64)
+        for kind, found in self.kinds.items():
+            hides_ms[kinds == kind_hash(kind)] = hiding_ms(found.hides)
+        until_ms = (days.astype(np.int64) + 1) * _DAY_MS + hides_ms  # a trace knows the day only
+        return items[(hides_ms != NEVER) & (until_ms > now_ms)]
+
+
+class _Table:
+    """What the kinds of one history mean, by their place in its table."""
+
+    def __init__(self, kinds: EventKinds, names: tuple[str, ...]) -> None:
+        found = [kinds[name] for name in names]
+        self.strength = np.array([0.0 if kind.negative else kind.strength for kind in found], dtype=np.float32)
+        self.hides_ms = np.array([hiding_ms(kind.hides) for kind in found], dtype=np.int64)
+
+
+def _since_negative(earlier: np.ndarray, last: np.ndarray, table: _Table) -> np.ndarray:
+    """Which earlier interactions came after the last negative one of their item. bool, one per row of `earlier`.
+
+    Rows lie by item and newest first, so the negative ones that were met up to a row are a running count.
+    """
+    negative = earlier["strength"] * table.strength[earlier["kind"]] <= 0
+    met = np.cumsum(negative)
+    first = np.searchsorted(earlier["place"], earlier["place"])  # of the row's item
+    before_item = met[first] - negative[first]
+    return (met == before_item) & (last[earlier["place"]] > 0)
+
+
+_DEFAULT = EventKind()
