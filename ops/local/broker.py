@@ -25,7 +25,15 @@ from pathlib import Path
 from types import TracebackType
 from xml.etree import ElementTree
 
-__all__ = ["BrokerConfig", "BrokerError", "LocalBroker", "resolve_jars", "run_until_signalled"]
+__all__ = [
+    "BrokerConfig",
+    "BrokerError",
+    "LocalBroker",
+    "free_ports",
+    "new_cluster_id",
+    "resolve_jars",
+    "run_until_signalled",
+]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +77,7 @@ class BrokerConfig:
     start_seconds: float = 60.0
     stop_seconds: float = 20.0
     properties: Mapping[str, str] = field(default_factory=dict)  # override or extend server.properties
+    cluster_id: str = ""  # of several brokers alike; a random one when empty
     scram_users: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords by name, SCRAM-SHA-512
 
     def __post_init__(self) -> None:
@@ -126,7 +135,7 @@ def _java() -> str:
     return java
 
 
-def _free_ports(host: str, count: int) -> list[int]:
+def free_ports(host: str, count: int) -> list[int]:
     """Ports nobody uses, below the range the kernel gives to outgoing connections: a client that keeps knocking at a
     broker which is down would sooner or later be given that very port, and the broker could not come back."""
     found: list[int] = []
@@ -147,7 +156,7 @@ class LocalBroker:
 
     def __init__(self, config: BrokerConfig | None = None) -> None:
         self.config = config or BrokerConfig()
-        free = _free_ports(self.config.host, 2)
+        free = free_ports(self.config.host, 2)
         self.port = self.config.port or free[0]
         self._controller_port = self.config.controller_port or free[1]
         self._folder: Path | None = None
@@ -245,15 +254,17 @@ class LocalBroker:
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "2000",
         }
+        if "controller.quorum.voters" in self.config.properties:
+            del defaults["controller.quorum.bootstrap.servers"]
         return {**defaults, **self.config.properties}
 
     def _format(self, java: str, classpath: str, properties: Path, logging_file: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        alone = "controller.quorum.voters" not in self.config.properties
         result = subprocess.run(
             [
                 *(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={logging_file}"),
-                *("-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone"),
-                *(f"--cluster-id={cluster}", "-c", str(properties)),  # an id may begin with a dash
+                *("-cp", classpath, "kafka.tools.StorageTool", "format", *(["--standalone"] if alone else [])),
+                *(f"--cluster-id={self.config.cluster_id or new_cluster_id()}", "-c", str(properties)),
                 *(word for name, password in self.config.scram_users.items() for word in _scram(name, password)),
             ],
             capture_output=True,
@@ -318,6 +329,10 @@ class LocalBroker:
         if process.stdin is not None:
             process.stdin.close()
         self._process = None
+
+
+def new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # it may begin with a dash
 
 
 def _scram(name: str, password: str) -> tuple[str, str]:
