@@ -104,18 +104,16 @@ def scorer(
     from model.device import pick_device
     from ops.metrics import ScorerMetrics, serve
     from stream.process import end_process, prepare_process
-    from stream.scorer.list_signals import ScorerWatchConfig
-    from stream.scorer.serving import ServingConfig
-    from stream.scorer.worker import ScorerConfig, run_scorer
+    from stream.scorer.config import ListConfig, ListSignalsConfig, ScorerConfig
+    from stream.scorer.worker import run_scorer
 
     stop = prepare_process(log_level())
-    watch = ScorerWatchConfig(judged_per_second, shadow_per_second, figures_share, windows=windows_of(window_seconds))
-    serving = ServingConfig(list_items, int(popularity_days * 86_400_000), watch=watch)
+    signals = ListSignalsConfig(judged_per_second, shadow_per_second, figures_share, windows=windows_of(window_seconds))
     config = ScorerConfig(
         state_dir,
         batch_refreshes=batch_refreshes,
         session_seconds=session_seconds,
-        serving=serving,
+        lists=ListConfig(list_items, int(popularity_days * 86_400_000), signals=signals),
     )
     registry = CollectorRegistry()
     metrics = ScorerMetrics(registry)

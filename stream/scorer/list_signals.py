@@ -1,9 +1,9 @@
-"""What a scorer tells of its lists: to the drift monitor's windows, to its own detectors, to the metrics.
+"""What a scorer reports about its lists: to the drift monitor's windows, to its own detectors, to the metrics.
 
-Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. Drift is counted of every
-event and every list. What costs more is bounded: judging lists and ranking with the previous model by the clock, for a
-verdict needs a number of events however many there are; the figures of lists to a fixed share of the users, by hash,
-so that one user's consecutive lists are all in or all out.
+Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. Every event and every list
+counts towards drift detection. Costlier work is rate-limited by the clock, because a verdict needs a number of events,
+however many arrive: judging lists, and ranking with the previous model. The figures of lists come from a fixed share of
+the users, chosen by hash, so that one user's consecutive lists are all in or all out.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import math
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow
 from ops.monitor.detectors import Adwin, McNemarEvidence
-from ops.monitor.quality import OutcomeWatch, QualityConfig
+from ops.monitor.quality import OutcomeWatch
 from ops.monitor.signals import ScorerSignals
-from ops.monitor.windows import WindowConfig, WindowCounter
-from stream.registry.reference import Reference
+from ops.monitor.windows import WindowCounter
 from stream.scorer.allowance import Allowance
+from stream.scorer.config import ListSignalsConfig
+from stream.scorer.models import Models
 from stream.wire.windows_topic import worker_name
 
-__all__ = ["ScorerWatch", "ScorerWatchConfig"]
+__all__ = ["ListSignals"]
 
-_User = TypeVar("_User")
+_Of = TypeVar("_Of")
 
-HIT_RANKS = 10  # what counts as a hit in every comparison of two lists
+HIT_RANKS = 10  # an item at one of these ranks is a hit in every comparison of two lists
 
 _FIGURES = {  # gauge -> figure of `ops.monitor.beyond_accuracy.ListFigures`
     "catalogue_coverage_ratio": "coverage",
@@ -42,31 +42,12 @@ _FIGURES = {  # gauge -> figure of `ops.monitor.beyond_accuracy.ListFigures`
 }
 
 
-@dataclass(frozen=True)
-class ScorerWatchConfig:
-    judged_per_second: float = 500.0  # most users whose last list is judged by their new events
-    shadow_per_second: float = 20.0  # most users also ranked by the previous model
-    figures_share: float = 0.05  # of the users, whose lists coverage and its like are taken from
-    distance_every: int = 10  # one in so many of those lists, for the distance inside them
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    quality: QualityConfig = field(default_factory=QualityConfig)
+class ListSignals:
+    """`tally` takes what is counted for every event; its owner flushes it."""
 
-    def __post_init__(self) -> None:
-        for name in ("judged_per_second", "shadow_per_second"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number from 0 on, got {getattr(self, name)}")
-        if not 0 <= self.figures_share <= 1:
-            raise ValueError(f"figures_share must be in [0, 1], got {self.figures_share}")
-        if self.distance_every < 1:
-            raise ValueError(f"distance_every must be at least 1, got {self.distance_every}")
-
-
-class ScorerWatch:
-    """`tally` takes what is counted of every event; its owner flushes it."""
-
-    def __init__(self, config: ScorerWatchConfig, metrics: ScorerMetrics, tally: Tally) -> None:
+    def __init__(self, config: ListSignalsConfig, metrics: ScorerMetrics, tally: Tally) -> None:
         self.config, self._metrics, self._tally = config, metrics, tally
-        self.signals = ScorerSignals(WindowCounter(worker_name("scorer"), config.windows), metrics)
+        self.window_signals = ScorerSignals(WindowCounter(worker_name("scorer"), config.windows), metrics)
         self._outcomes = OutcomeWatch(config.quality)
         Adwin()  # pays for river's import before there is traffic
         self._live = ""
@@ -78,19 +59,19 @@ class ScorerWatch:
         self._judging, self._shadowing = Allowance(config.judged_per_second), Allowance(config.shadow_per_second)
         self._random = random.Random(0)
 
-    def follow(
-        self,
-        live: Recommender | None,
-        candidate: Recommender | None,
-        previous: Recommender | None,
-        share: float,
-        reference: Reference | None,
-    ) -> None:
+    def follow(self, models: Models) -> None:
         """Other models answer from now on."""
-        items = {"control": live, "popularity": live, "treatment": candidate, "previous_shadow": previous}
+        live, reference = models.live, models.reference
+        items = {
+            "control": live,
+            "popularity": live,
+            "treatment": models.candidate,
+            "previous_shadow": models.previous,
+        }
         self._catalogues = {variant: len(model.items) for variant, model in items.items() if model is not None}
-        self._metrics.experiment_treatment_ratio.set(share if candidate is not None else 0.0)
-        if candidate is None:
+        share = models.candidate_share if models.candidate is not None else 0.0
+        self._metrics.experiment_treatment_ratio.set(share)
+        if models.candidate is None:
             self._lists.pop("treatment", None)
         version = live.version if live is not None else ""
         if version == self._live:
@@ -100,14 +81,14 @@ class ScorerWatch:
         self._evidence = McNemarEvidence(self.config.quality.rollback_alpha)
         self._popularity = None if reference is None else ItemPopularity.of(reference.counts)
         if reference is None:
-            self.signals.follow(version, None, "")
+            self.window_signals.follow(version, None, "")
         else:
-            self.signals.follow(version, reference.bins, reference.epoch, reference.scores)
+            self.window_signals.follow(version, reference.bins, reference.epoch, reference.scores)
 
-    # -- before a list: what the event says of the one before ----------------------------------------------------------
+    # -- before a list: what an event says about the list before it ---------------------------------------------------
 
-    def judged(self, users: Sequence[_User], now: float) -> Sequence[_User]:
-        """Those of `users` whose last lists are judged by their new events, at `now` seconds: all, or a sample."""
+    def to_judge(self, users: Sequence[_Of], now: float) -> Sequence[_Of]:
+        """Those of `users` whose last lists are judged by their new events at `now` seconds: all, or a sample."""
         taken = self._judging.take(len(users), now)
         return users if taken == len(users) else self._random.sample(users, taken)
 
@@ -115,7 +96,7 @@ class ScorerWatch:
         self._tally.inc(self._metrics.item_events["in_vocabulary" if in_vocabulary else "out_of_vocabulary"])
         if first_met:
             self._tally.inc(self._metrics.new_items)
-        self.signals.event(item, time_ms, in_vocabulary, first_met)
+        self.window_signals.event(item, time_ms, in_vocabulary, first_met)
 
     def control(self, user: bytes, time_ms: int, rank: int, popularity: int, previous: int | None) -> None:
         """Ranks that the live model's list, popularity's and perhaps the previous model's gave to one event."""
@@ -127,14 +108,14 @@ class ScorerWatch:
             shadow = previous <= HIT_RANKS
             self._detect(user, time_ms, "previous_shadow", shadow)
             self._evidence.add(int(shadow and not hit), int(hit and not shadow))
-        self.signals.outcome(time_ms, hit, popular, shadow)
+        self.window_signals.outcome(time_ms, hit, popular, shadow)
 
     def treatment(self, user: bytes, time_ms: int, candidate: str, rank: int, live: int | None) -> None:
-        """The rank that a candidate's list gave to an event, and perhaps the one of the list it stood in for."""
+        """The rank that a candidate's list gave to an event, and perhaps that in the list it was shown instead of."""
         hit = rank <= HIT_RANKS
         self._detect(user, time_ms, "treatment", hit)
         if live is not None:
-            self.signals.canary(time_ms, candidate, hit, live <= HIT_RANKS)
+            self.window_signals.canary(time_ms, candidate, hit, live <= HIT_RANKS)
 
     def _detect(self, user: bytes, time_ms: int, variant: str, hit: bool) -> None:
         for found in self._outcomes.update(user, time_ms, variant, hit):
@@ -142,11 +123,11 @@ class ScorerWatch:
 
     # -- a list --------------------------------------------------------------------------------------------------------
 
-    def shadowed(self, users: Sequence[_User], now: float) -> Sequence[_User]:
-        """Which of `users` are also ranked by the previous model, at `now` seconds: a sample, or nobody.
+    def to_shadow(self, users: Sequence[_Of], now: float) -> Sequence[_Of]:
+        """Those of `users` who are also ranked by the previous model at `now` seconds: a sample, or nobody.
 
-        A large batch waits until a second's allowance can be spent at once, for a model asked of few costs nearly as
-        much as one asked of many.
+        A large batch waits until a second's allowance can be spent at once, because ranking a few users costs almost as
+        much as ranking many.
         """
         wanted = min(len(users), self._shadowing.most)
         if not wanted or self._shadowing.left(now) < wanted:
@@ -161,7 +142,7 @@ class ScorerWatch:
         if popularity is None or _hash(b"freshet-figures:", user) >= self.config.figures_share:
             return
         if model is not None and variant == "control":
-            self.signals.shown(time_ms, model.version, items)
+            self.window_signals.shown(time_ms, model.version, items)
         self._taken += 1
         vectors = None
         if model is not None and items and self._taken % self.config.distance_every == 0:
@@ -171,12 +152,12 @@ class ScorerWatch:
             window = self._lists[variant] = ListWindow()
         window.add(user, items, popularity, vectors)
 
-    # -- now and then --------------------------------------------------------------------------------------------------
+    # -- every few seconds ---------------------------------------------------------------------------------------------
 
-    def show(self) -> None:
-        """Close the books: what was noted goes to the windows, and the gauges are set."""
+    def export(self) -> None:
+        """Count what was noted into the windows, and set the gauges."""
         metrics = self._metrics
-        self.signals.flush()
+        self.window_signals.flush()
         metrics.rollback_evidence_ratio.set(self._evidence.ratio)
         for variant, ratio in self._outcomes.cusum_ratios.items():
             metrics.prequential_cusum_ratio[variant].set(ratio)

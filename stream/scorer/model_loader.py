@@ -18,7 +18,7 @@ from stream.clients.connection import KafkaConnection
 from stream.registry.artifacts import load_reference
 from stream.registry.reference import Reference
 from stream.registry.slots import Slots
-from stream.scorer.serving import Models
+from stream.scorer.models import Models
 from stream.wire.records import Announcement
 
 __all__ = ["ModelLoader"]

@@ -39,8 +39,10 @@ from state.history import EMPTY
 from state.store import Store
 from stream.clients.connection import KafkaConnection
 from stream.registry.reference import Reference
-from stream.scorer.list_signals import ScorerWatchConfig
-from stream.scorer.serving import Models, Request, Server, ServingConfig
+from stream.scorer.config import ListConfig, ListSignalsConfig
+from stream.scorer.models import Models
+from stream.scorer.requests import Request
+from stream.scorer.scoring import Scoring
 from stream.scorer.shown_lists import ShownLists
 from stream.updater.merging import Outcomes, apply, decode_batch
 from stream.wire.records import Limits, NewInteraction, Refresh
@@ -99,12 +101,12 @@ def microseconds(work: Callable[[], None]) -> float:
 
 
 class Unwatched:
-    """Stands where signals and watch stand, and does nothing; nobody is judged or shadowed."""
+    """Stands where signals stand, and does nothing; nobody is judged or shadowed."""
 
-    signals: "Unwatched"
+    window_signals: "Unwatched"
 
     def __init__(self) -> None:
-        self.signals = self
+        self.window_signals = self
 
     def __getattr__(self, name: str) -> Callable[..., tuple[()]]:
         return lambda *arguments, **named: ()
@@ -157,7 +159,7 @@ def updater(folder: Path, watched: bool) -> Callable[[], float]:
     return timed
 
 
-UNWATCHED = ScorerWatchConfig(judged_per_second=0, shadow_per_second=0, figures_share=0)
+UNWATCHED = ListSignalsConfig(judged_per_second=0, shadow_per_second=0, figures_share=0)
 
 
 def scorer_process(rounds: int, refreshes: int) -> float:
@@ -187,13 +189,13 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
 
     def make(folder: Path, watched: bool) -> Callable[[], float]:
         lists, clock, offset = ShownLists(Store(folder, {})), [NOW / 1000], [0]
-        config = ServingConfig(watch=ScorerWatchConfig() if watched else UNWATCHED)
-        server = Server(config, lists, ScorerMetrics(CollectorRegistry()), lambda: clock[0])
+        config = ListConfig(signals=ListSignalsConfig() if watched else UNWATCHED)
+        scoring = Scoring(config, lists, ScorerMetrics(CollectorRegistry()), lambda: clock[0])
         if watched:
-            server.models = Models(live=live, previous=previous, reference=reference)
+            scoring.models = Models(live=live, previous=previous, reference=reference)
         else:
-            server.watch = Unwatched()  # type: ignore[assignment]
-            server.models = Models(live=live)
+            scoring.models = Models(live=live)
+            scoring.signals = scoring._judge._signals = scoring._maker._signals = Unwatched()  # type: ignore[assignment]
 
         def timed() -> float:
             spent = 0.0
@@ -207,14 +209,13 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
                 started = time.thread_time()
                 requests = [Request.decode(0, *one) for one in batch]
                 lists.advance(0, batch[0][0], batch[-1][0] + 1)
-                answers, treated = server.score(requests)
-                server.treat(treated)
-                server.shadow(answers)
-                server.delivered([*answers, *treated], lists.spans())
+                scored = scoring.score(requests)
+                answers = [*scoring.with_shadows(scored.answers), *scoring.treat(scored.treated)]
+                scoring.delivered(answers, scored.experiments, lists.spans())
                 spent += time.thread_time() - started
                 clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()
-            server.watch.show()
+            scoring.signals.export()
             return spent + time.thread_time() - started
 
         return timed

@@ -1,0 +1,102 @@
+"""The last list of a user, judged by the user's new events before those change anything.
+
+Every event is asked of the list that was shown, of the popularity list of the same moment and, where they are known, of
+the lists that other models would have shown. See `stream.scorer.prequential` for what an event can say about a list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ops.metrics import ScorerMetrics, Tally
+from stream.scorer.config import ListConfig
+from stream.scorer.list_signals import ListSignals
+from stream.scorer.models import Models
+from stream.scorer.popularity import Popularity
+from stream.scorer.prequential import ShownList, judge_event, rank_of
+from stream.scorer.requests import Request
+from stream.wire.records import NewInteraction
+
+__all__ = ["Judge"]
+
+_NDCG_RANKS = 10
+_MISS_RANK = 51  # the least rank that is recorded for a miss
+
+
+class Judge:
+    """Counts what new events say: into `tally`, which its owner flushes, and into `signals`."""
+
+    def __init__(
+        self, config: ListConfig, popularity: Popularity, metrics: ScorerMetrics, tally: Tally, signals: ListSignals
+    ) -> None:
+        self._config, self._popularity = config, popularity
+        self._metrics, self._tally, self._signals = metrics, tally, signals
+
+    def judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
+        """Let the request's events judge `shown`, the last list of its user; None when no list is known."""
+        arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
+        variant = "popularity" if shown is None else shown.variant
+        slot = models.slot("" if shown is None else shown.version)
+        judged_by = models.candidate if slot == "candidate" else models.live
+        vocabulary = None if slot == "none" or judged_by is None else judged_by.items
+        masked: set[str] | None = None
+        for event in request.new:
+            judgement = judge_event(event, shown, arrived_ms, vocabulary, arrived_ms - self._config.shown_ms)
+            self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
+            if not judgement.rank or shown is None:
+                continue
+            rank = _miss_past_every_bucket(judgement.rank, judgement.outcome == "hit")
+            self._observe(variant, slot, rank)
+            if variant == "popularity":
+                continue
+            if masked is None:  # what the list shown could not hold: the history before these events
+                masked = set(request.history.items) - {event.item for event in request.new if not event.repeat}
+            length = self._config.list_items
+            popular_rank = self._paired("popularity", slot, self._popularity.rank(event.item, masked, length), length)
+            self._compare(request.user, event, shown, slot, rank, popular_rank, models)
+
+    def _compare(
+        self,
+        user: bytes,
+        event: NewInteraction,
+        shown: ShownList,
+        slot: str,
+        rank: int,
+        popular_rank: int,
+        models: Models,
+    ) -> None:
+        """Pair the rank in the list shown with those that the other lists gave to the same event."""
+        shadow_slot = models.slot(shown.shadow_version)
+        if shown.variant == "control" and slot == "live":
+            previous = None
+            if shadow_slot == "previous":
+                length = len(shown.shadow)
+                previous = self._paired("previous_shadow", "previous", rank_of(event.item, shown.shadow), length)
+            self._signals.control(user, event.time_ms, rank, popular_rank, previous)
+        elif shown.variant == "treatment" and slot == "candidate":
+            stood_in = None if shadow_slot != "live" else _rank_or_miss(event.item, shown.shadow)
+            self._signals.treatment(user, event.time_ms, shown.version, rank, stood_in)
+
+    def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
+        """Count what a list of `length` items that was not shown says to the same event."""
+        hit = rank <= length
+        self._tally.inc(self._metrics.prequential_events[variant, "hit" if hit else "miss"])
+        rank = _miss_past_every_bucket(rank, hit)
+        self._observe(variant, slot, rank)
+        return rank
+
+    def _observe(self, variant: str, slot: str, rank: int) -> None:
+        self._tally.observe(self._metrics.prequential_rank[variant, slot], rank)
+        if rank <= _NDCG_RANKS:
+            self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
+
+
+def _rank_or_miss(item: str, items: Sequence[str]) -> int:
+    rank = rank_of(item, items)
+    return _miss_past_every_bucket(rank, rank <= len(items))
+
+
+def _miss_past_every_bucket(rank: int, hit: bool) -> int:
+    """The rank to record: one past a short list would look like a good rank."""
+    return rank if hit else max(rank, _MISS_RANK)

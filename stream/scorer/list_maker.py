@@ -1,0 +1,235 @@
+"""The next list of every user: ranked by the first model that answers, else by popularity."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from model.batch import Histories
+from model.errors import NonFiniteScores
+from model.recommend import Ranked, Recommender
+from ops.metrics import ScorerMetrics, Tally
+from stream.scorer.config import ListConfig
+from stream.scorer.list_signals import ListSignals
+from stream.scorer.models import Models
+from stream.scorer.popularity import Popularity
+from stream.scorer.requests import Request
+from stream.wire.records import Recommendation, ScoredItem
+
+__all__ = ["Answer", "ListMaker", "Shadow", "Treated"]
+
+log = logging.getLogger(__name__)
+
+
+class Shadow(NamedTuple):
+    """The list that another model would have shown: the previous model, or live to a user of the candidate."""
+
+    model: Recommender
+    items: tuple[str, ...]
+
+
+class Answer(NamedTuple):
+    """A list on its way to `recommendations`; `value` None is the tombstone of a user who was forgotten."""
+
+    request: Request
+    variant: str
+    model: Recommender | None  # None for popularity
+    items: tuple[ScoredItem, ...]
+    value: bytes | None
+    shadow: Shadow | None = None
+
+    @property
+    def version(self) -> str:
+        """Of the model, "" for popularity."""
+        return "" if self.model is None else self.model.version
+
+
+class Treated(NamedTuple):
+    """A user whom the candidate will answer, with the list that live would have shown."""
+
+    request: Request
+    shadow: Shadow | None
+
+
+class _List(NamedTuple):
+    """A ranked list, not encoded yet."""
+
+    variant: str
+    model: Recommender | None
+    items: tuple[ScoredItem, ...]
+
+
+class _RankedBatch(NamedTuple):
+    lists: list[_List]  # one for each user asked
+    shadows: list[Shadow | None]  # one for each user compared
+
+
+class ListMaker:
+    """Makes the lists of a batch in up to three calls: `make` for most users, `treat` for those of the candidate, and
+    `with_shadows` once the lists are delivered, because no list needs to wait for a comparison."""
+
+    def __init__(
+        self,
+        config: ListConfig,
+        popularity: Popularity,
+        metrics: ScorerMetrics,
+        tally: Tally,
+        signals: ListSignals,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config, self._popularity, self._clock = config, popularity, clock
+        self._metrics, self._tally, self._signals = metrics, tally, signals
+
+    def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[Treated]]:
+        """Answers to requests of distinct users, and the users whom `treat` answers."""
+        forgotten: list[Request] = []
+        others: list[Request] = []
+        treated: list[Request] = []
+        for request in requests:
+            if request.reason == "forget":
+                forgotten.append(request)
+            else:
+                (treated if models.treats(request.user) else others).append(request)
+        ranked = self._rank(others, models, treated)
+        answers = [Answer(request, "popularity", None, (), None) for request in forgotten]
+        answers += self._encode(others, ranked.lists)
+        return answers, [Treated(*pair) for pair in zip(treated, ranked.shadows, strict=True)]
+
+    def treat(self, treated: Sequence[Treated], models: Models) -> list[Answer]:
+        """Let the candidate answer its users. Ranking a few users costs almost as much as ranking many, and the many
+        need not wait for it."""
+        requests = [request for request, _ in treated]
+        ranked = self._rank_with(models.candidate, "candidate", "treatment", requests)
+        answers = self._encode(requests, (ranked or self._rank(requests, models)).lists)
+        # Live's list is compared with the candidate's, so where the candidate gave none there is nothing to compare.
+        return [
+            answer if answer.variant != "treatment" else answer._replace(shadow=shadow)
+            for answer, (_, shadow) in zip(answers, treated, strict=True)
+        ]
+
+    def with_shadows(self, answers: Sequence[Answer], models: Models) -> list[Answer]:
+        """The same answers, some of them with the list that the previous model would have shown: it is kept with the
+        list until the user's next event."""
+        live, previous = models.live, models.previous
+        served = [place for place, answer in enumerate(answers) if live is not None and answer.model is live]
+        if live is None or previous is None or previous.version == live.version:
+            return list(answers)
+        places = self._signals.to_shadow(served, self._clock())
+        if not places:
+            return list(answers)
+        try:
+            known, ranked = self._ask(previous, [answers[place].request for place in places])
+        except Exception as error:  # nothing depends on it
+            log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
+            return list(answers)
+        shadows = _shadows(previous, known, ranked.columns.tolist())
+        found = dict(zip(places, shadows, strict=True))
+        return [answer._replace(shadow=found.get(place, answer.shadow)) for place, answer in enumerate(answers)]
+
+    # -- ranking -------------------------------------------------------------------------------------------------------
+
+    def _rank(self, requests: Sequence[Request], models: Models, compared: Sequence[Request] = ()) -> _RankedBatch:
+        """Rank with the first model that can. Live also ranks those `compared`: beside the others they cost little,
+        alone they cost a whole call."""
+        ranked = self._rank_with(models.live, "live", "control", requests, compared)
+        if ranked is not None:
+            return ranked
+        no_shadows: list[Shadow | None] = [None] * len(compared)
+        ranked = self._rank_with(models.previous, "previous", "control", requests)
+        if ranked is not None:
+            return _RankedBatch(ranked.lists, no_shadows)
+        reason = "no_model" if models.live is None and models.previous is None else "error"
+        return _RankedBatch([self._popular(request, reason) for request in requests], no_shadows)
+
+    def _rank_with(
+        self,
+        model: Recommender | None,
+        slot: str,
+        variant: str,
+        requests: Sequence[Request],
+        compared: Sequence[Request] = (),
+    ) -> _RankedBatch | None:
+        """Rank with one model; None when it is missing or fails. Those `compared` get another model's list: this one
+        only says what it would have shown."""
+        if not (requests or compared):
+            return _RankedBatch([], [])
+        if model is None:
+            return None
+        asked = [*requests, *compared]
+        try:
+            with self._metrics.scoring["forward"].time():
+                known, ranked = self._ask(model, asked)
+        except NonFiniteScores as error:
+            log.error("%s; none of these scores are published", error)
+            self._metrics.nonfinite_scores[slot].inc()
+            if slot == "live":
+                self._signals.window_signals.nonfinite(max(request.history.newest_ms for request in asked), len(asked))
+            return None
+        except Exception as error:  # whatever it is, another model or popularity can answer
+            log.exception("model %s failed on %d users", model.version, len(asked))
+            self._metrics.scoring_failures["oom" if "out of memory" in str(error) else "model"].inc()
+            return None
+        with self._metrics.scoring["topk"].time():
+            columns, scores = ranked.columns.tolist(), ranked.scores.tolist()
+            ids, count = model.items.ids, len(requests)
+            lists: list[_List] = []
+            # The rows of `compared` come after those of `requests`.
+            for request, length, row, row_scores in zip(requests, known, columns, scores, strict=False):
+                if length == 0:
+                    lists.append(self._popular(request, "cold_user"))
+                    continue
+                # A row ends in column -1 when fewer items are left.
+                items = tuple([ScoredItem(ids[c], score) for c, score in zip(row, row_scores, strict=True) if c >= 0])
+                lists.append(_List(variant, model, items))
+                if items:
+                    self._note_scores(slot, request, items)
+            return _RankedBatch(lists, _shadows(model, known[count:], columns[count:]))
+
+    def _ask(self, model: Recommender, requests: Sequence[Request]) -> tuple[list[int], Ranked]:
+        """(How many items of each user's history the model knows, the lists)."""
+        columns = (request.history for request in requests)
+        histories = Histories.pack_bytes(model.items, ((c.items, c.times_ms, c.strengths) for c in columns))
+        return histories.lengths.tolist(), model.rank(histories, self._config.list_items)
+
+    def _note_scores(self, slot: str, request: Request, items: Sequence[ScoredItem]) -> None:
+        best = items[0].score
+        self._tally.observe(self._metrics.top_score[slot], best)
+        if slot == "live" and request.reason == "event":
+            self._signals.window_signals.ranked(request.history.newest_ms, best, items[-1].score)
+
+    def _popular(self, request: Request, reason: str) -> _List:
+        self._metrics.fallback_lists[reason].inc()
+        popular = self._popularity.top(set(request.history.items), self._config.list_items)
+        return _List("popularity", None, tuple(ScoredItem(item, score) for item, score in popular))
+
+    def _encode(self, requests: Iterable[Request], lists: Iterable[_List]) -> list[Answer]:
+        published_ms = int(self._clock() * 1000)
+        answers = []
+        for request, (variant, model, items) in zip(requests, lists, strict=True):
+            recommendation = Recommendation(
+                user=request.user.decode(),
+                items=items,
+                model="" if model is None else model.version,
+                variant=variant,
+                as_of=request.history.newest_ms,
+                reason=request.reason,
+                published=published_ms,
+            )
+            answers.append(Answer(request, variant, model, items, _recommendation.encode(recommendation)))
+        return answers
+
+
+_recommendation = msgspec.json.Encoder()
+
+
+def _shadows(model: Recommender, known: Sequence[int], ranked: Sequence[Sequence[int]]) -> list[Shadow | None]:
+    """What `model` would have shown: `ranked` holds columns by user, `known` how many items of the user it knows."""
+    ids = model.items.ids
+    return [
+        Shadow(model, tuple([ids[column] for column in columns if column >= 0])) if length else None
+        for length, columns in zip(known, ranked, strict=True)
+    ]

@@ -1,0 +1,41 @@
+"""The models that may score now, and who gets which."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from model.recommend import Recommender
+from stream.registry.reference import Reference
+
+__all__ = ["Models", "in_treatment"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Replaced as a whole, so a batch sees one consistent set."""
+
+    live: Recommender | None = None
+    previous: Recommender | None = None
+    candidate: Recommender | None = None
+    candidate_share: float = 0.0  # share of the users, chosen by hash
+    reference: Reference | None = None  # what the data that the live model was fitted on looked like
+
+    def slot(self, version: str) -> str:
+        """The slot of the model with this version; "retired" when it has none, "none" for no model."""
+        return self._slots.get(version, "retired")
+
+    @cached_property
+    def _slots(self) -> dict[str, str]:
+        placed = (("previous", self.previous), ("candidate", self.candidate), ("live", self.live))
+        return {model.version: slot for slot, model in placed if model is not None} | {"": "none"}
+
+    def treats(self, user: bytes) -> bool:
+        """Does the candidate answer this user?"""
+        return self.candidate is not None and self.candidate_share > 0 and in_treatment(user, self.candidate_share)
+
+
+def in_treatment(user: bytes, share: float) -> bool:
+    """A stable hash of the user decides: the same answer in every process and run."""
+    return zlib.crc32(b"freshet-treatment:" + user) / 2**32 < share

@@ -1,0 +1,72 @@
+"""Lists on their way to `recommendations`, and refused refreshes on theirs to `dead-letters`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stream.scorer.list_maker import Answer
+from stream.wire.dead_letters import dead_letter
+from stream.wire.records import Rejected
+from stream.wire.topics import TopicPlan
+
+__all__ = ["Publisher"]
+
+
+@dataclass
+class _Record:
+    """A consumed record, as `stream.wire.dead_letters` reads it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Publisher:
+    """Sends through the producer of the Faust app, without Faust's work for each record."""
+
+    def __init__(self, app: Any, plan: TopicPlan) -> None:
+        self._app, self._plan = app, plan
+
+    async def send_lists(self, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
+        """Hand the lists over as one record batch per partition, or more where they do not fit into one. The futures
+        are done when the brokers have them."""
+        producer = await self._producer()
+        topic, now_ms = self._plan.recommendations, int(time.time() * 1000)
+        by_partition: dict[int, list[Answer]] = defaultdict(list)
+        for answer in answers:
+            by_partition[answer.request.partition].append(answer)
+        deliveries: list[asyncio.Future[Any]] = []
+        for partition, ready in by_partition.items():
+            batch = producer.create_batch()
+            for answer in ready:
+                record = {"key": answer.request.user, "value": answer.value, "timestamp": now_ms}
+                if batch.append(**record) is None:  # full; the first record of a batch always fits
+                    deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+                    batch = producer.create_batch()
+                    batch.append(**record)
+            deliveries.append(await producer.send_batch(batch, topic, partition=partition))
+        return deliveries
+
+    async def send_rejected(self, rejected: Sequence[tuple[Any, Rejected]]) -> list[asyncio.Future[Any]]:
+        """Hand over messages that could not be decoded."""
+        producer = await self._producer()
+        letters = [
+            dead_letter(_record(message), error, "scorer", self._plan.message_bytes) for message, error in rejected
+        ]
+        return [await producer.send(self._plan.dead_letters, **letter) for letter in letters]
+
+    async def _producer(self) -> Any:
+        return (await self._app.maybe_start_producer())._ensure_producer()
+
+
+def _record(message: Any) -> _Record:
+    timestamp_ms = int((message.timestamp or 0) * 1000)  # Faust keeps seconds
+    return _Record(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)

@@ -1,0 +1,126 @@
+"""The agent of the Faust app: from the records of `refreshes` to the acks behind their lists.
+
+    take a batch -> keep the newest refresh per user -> score on one thread -> send
+                 -> let the candidate treat its users -> send
+                        -> await delivery -> shadow -> ack, while the next batch is scored
+
+An offset is committed only after the lists of all records before it were delivered. A crash repeats lists, and a list
+that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
+are taken from the agent's channel itself: `Stream.take` acks a batch whose body raised, `Stream.noack_take` holds every
+event back for its whole timer, and both spend more on an event than its scoring costs (see
+`stream.clients.faust_records`). Lists leave as ready record batches, one per partition, for the same reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ops.metrics import ScorerMetrics
+from stream.scorer.list_maker import Answer
+from stream.scorer.publisher import Publisher
+from stream.scorer.scoring_thread import ScoredBatch, ScoringThread
+
+__all__ = ["RefreshStream"]
+
+log = logging.getLogger(__name__)
+
+
+class RefreshStream:
+    """`progressed` is called when a batch is finished. `failed` is set when one failed; nothing is acked after it."""
+
+    def __init__(
+        self,
+        app: Any,
+        batch_refreshes: int,
+        thread: ScoringThread,
+        publisher: Publisher,
+        metrics: ScorerMetrics,
+        progressed: Callable[[], None],
+    ) -> None:
+        self._app, self._batch_refreshes = app, batch_refreshes
+        self._thread, self._publisher, self._metrics = thread, publisher, metrics
+        self._progressed = progressed
+        self._sending = asyncio.Lock()  # held while a batch is between its channel and its last list's departure
+        self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
+        self._channel: Any = None
+        self.failed = False
+
+    async def score(self, stream: Any) -> None:
+        """The agent's body."""
+        self._channel = aiter(stream.channel)  # Faust subscribes to what is iterated
+        queue = self._channel.queue
+        while not self.failed:
+            try:
+                messages = [await queue.get()]
+                async with self._sending:
+                    while len(messages) < self._batch_refreshes and not queue.empty():
+                        messages.append(queue.get_nowait())
+                    batch, treated, delivered = await self._send_lists(messages)
+                    await self._finished()  # deliveries are noted and acked in order, and two batches are held at most
+                    self._finishing = asyncio.create_task(self._finish(messages, batch, treated, delivered))
+            except StopAsyncIteration:  # Faust closes its channels when it stops
+                return
+            except Exception:
+                self._give_up()
+
+    async def _send_lists(self, messages: Sequence[Any]) -> tuple[ScoredBatch, list[Answer], asyncio.Future[Any]]:
+        """Returns with all lists on their way; the future is done when the brokers have them."""
+        batch = await self._thread.call(self._thread.score, messages)
+        started = time.perf_counter()
+        deliveries = await self._publisher.send_lists(batch.scored.answers)
+        if batch.rejected:
+            deliveries += await self._publisher.send_rejected(batch.rejected)
+        delivered = asyncio.gather(*deliveries)
+        publish = self._metrics.scoring["publish"]
+        delivered.add_done_callback(lambda _: publish.observe(time.perf_counter() - started))
+        treated: list[Answer] = []
+        if batch.scored.treated:
+            treated = await self._thread.call(self._thread.treat, batch)
+            delivered = asyncio.gather(delivered, *await self._publisher.send_lists(treated))
+        return batch, treated, delivered
+
+    async def _finish(
+        self, messages: Sequence[Any], batch: ScoredBatch, treated: Sequence[Answer], delivered: asyncio.Future[Any]
+    ) -> None:
+        """From the departure of a batch's lists to its acks. Never raises."""
+        try:
+            await delivered
+            await self._thread.call(self._thread.note_delivered, batch, treated)
+            if self.failed:
+                return
+            for message in messages:
+                message.ack(self._app.consumer)
+            self._seen_by_faust(messages)
+            self._progressed()
+        except Exception:
+            self._give_up()
+
+    async def _finished(self) -> None:
+        if self._finishing is not None:
+            await asyncio.wait([self._finishing])  # which, unlike `await`, does not pass a cancellation on
+
+    def _give_up(self) -> None:
+        """Ack nothing of this batch, nor of a later one: the process ends, and its successor reads them again."""
+        log.exception("a batch failed")
+        self.failed = True
+
+    def _seen_by_faust(self, messages: Sequence[Any]) -> None:
+        """Faust complains of partitions whose stream yields nothing, and a channel is not its stream."""
+        now = time.monotonic()
+        self._app.monitor.stream_inbound_time.update({message.tp: now for message in messages})
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued or being worked on."""
+        if self._channel is None or self._sending.locked() or not self._channel.queue.empty():
+            return False
+        return self._finishing is None or self._finishing.done()
+
+    async def end(self) -> None:
+        """Finish the batch at hand; no other begins."""
+        await self._sending.acquire()
+        await self._finished()

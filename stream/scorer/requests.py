@@ -1,0 +1,61 @@
+"""What the scorer is asked: refreshes decoded, and folded into one request per user of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from state import codec
+from stream.wire.records import NewInteraction, Refresh, RefreshReason, Rejected
+
+__all__ = ["Request", "coalesce"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user's newest refresh, with what earlier ones of the same batch brought."""
+
+    partition: int
+    offset: int
+    user: bytes
+    history: codec.Columns
+    reason: RefreshReason
+    new: tuple[NewInteraction, ...] = ()
+    arrivals_ms: tuple[int, ...] = ()  # broker's clock of every event refresh that this one answers, oldest first
+    forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
+
+    @classmethod
+    def decode(cls, partition: int, offset: int, user: bytes | None, value: bytes | None) -> Request:
+        """Raises `Rejected`."""
+        if user is None or value is None:
+            raise Rejected("schema", "a refresh needs a user and a history")
+        refresh = Refresh.decode(value)
+        try:
+            user.decode()
+            history = codec.read(refresh.history)
+        except (codec.CodecError, UnicodeDecodeError) as error:
+            raise Rejected("schema", str(error)) from None
+        arrivals_ms = (refresh.arrived_ms,) if refresh.reason == "event" else ()
+        forgotten = refresh.reason == "forget"
+        return cls(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms, forgotten)
+
+    def followed_by(self, later: Request) -> Request:
+        """`later`, which holds the whole history, with what is new since the last list and what waits for an answer."""
+        if later.reason == "forget" or self.reason == "forget":
+            return replace(later, forgotten=True)
+        return replace(
+            later,
+            reason="event" if self.reason == "event" else later.reason,
+            new=self.new + later.new,
+            arrivals_ms=self.arrivals_ms + later.arrivals_ms,
+            forgotten=self.forgotten,
+        )
+
+
+def coalesce(requests: Iterable[Request]) -> list[Request]:
+    """One request per user, in order of first appearance."""
+    newest: dict[bytes, Request] = {}
+    for request in requests:
+        before = newest.get(request.user)
+        newest[request.user] = request if before is None else before.followed_by(request)
+    return list(newest.values())

@@ -1,0 +1,100 @@
+"""The one thread that scores: everything it owns, and the calls by which the event loop hands it work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from ops.metrics import ScorerMetrics
+from stream.scorer.list_maker import Answer
+from stream.scorer.requests import Request, coalesce
+from stream.scorer.scoring import Scored, Scoring
+from stream.scorer.shown_lists import ShownLists
+from stream.wire.records import Rejected
+from stream.wire.windows_topic import WindowSender
+
+__all__ = ["ScoredBatch", "ScoringThread"]
+
+_Result = TypeVar("_Result")
+
+
+class ScoredBatch(NamedTuple):
+    scored: Scored
+    rejected: list[tuple[Any, Rejected]]  # messages that are no refresh
+    seen: Mapping[int, tuple[int, int]]  # of every partition, up to this batch
+
+
+class ScoringThread:
+    """`call` runs any other method of this class on the thread."""
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        lists: ShownLists,
+        windows: WindowSender,
+        metrics: ScorerMetrics,
+        device: torch.device,
+    ) -> None:
+        self._scoring, self._lists, self._windows = scoring, lists, windows
+        self._metrics, self._device = metrics, device
+        self._newest_ms: dict[int, int] = {}  # event time by owned partition
+        self._executor = ThreadPoolExecutor(1, "scoring")
+
+    async def call(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+
+    def score(self, messages: Sequence[Any]) -> ScoredBatch:
+        self._metrics.events_consumed["refreshes"].inc(len(messages))
+        requests: list[Request] = []
+        rejected: list[tuple[Any, Rejected]] = []
+        offsets: dict[int, list[int]] = defaultdict(list)
+        for message in messages:
+            partition = message.partition
+            offsets[partition].append(message.offset)
+            try:
+                request = Request.decode(partition, message.offset, message.key, message.value)
+            except Rejected as error:
+                self._metrics.dead_letters[error.reason].inc()
+                rejected.append((message, error))
+                continue
+            requests.append(request)
+            self._newest_ms[partition] = max(self._newest_ms.get(partition, 0), request.history.newest_ms)
+        for partition, seen in offsets.items():
+            self._lists.advance(partition, min(seen), max(seen) + 1)
+        wanted = coalesce(requests)
+        scored = self._scoring.score(wanted) if wanted else Scored([], [], {})
+        return ScoredBatch(scored, rejected, self._lists.spans())
+
+    def treat(self, batch: ScoredBatch) -> list[Answer]:
+        return self._scoring.treat(batch.scored.treated)
+
+    def note_delivered(self, batch: ScoredBatch, treated: Sequence[Answer]) -> None:
+        answers = self._scoring.with_shadows(batch.scored.answers)
+        self._scoring.delivered([*answers, *treated], batch.scored.experiments, batch.seen)
+
+    def assigned(self, partitions: set[int]) -> None:
+        """These partitions are owned from now on, and no others."""
+        self._newest_ms = {number: ms for number, ms in self._newest_ms.items() if number in partitions}
+
+    def keep_house(self) -> None:
+        """Save what survives a restart, send the windows and set the gauges."""
+        self._scoring.save_popularity()
+        self._scoring.signals.export()
+        self._windows.send(self._scoring.signals.window_signals.windows, now=True)
+        if self._device.type == "cuda":
+            self._metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(self._device))
+        self._metrics.state_bytes["lists"].set(self._lists.store.bytes_on_disk())
+        self._metrics.state_pending_compaction_bytes["lists"].set(self._lists.store.pending_compaction_bytes())
+        if self._newest_ms:
+            self._metrics.stream_watermark_timestamp["refreshes"].set(min(self._newest_ms.values()) / 1000)
+
+    def close(self) -> None:
+        """Finish what is queued, save it and close the store. Not on the thread itself."""
+        self._executor.shutdown(wait=True)
+        self.keep_house()
+        self._lists.close()

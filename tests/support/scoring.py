@@ -1,0 +1,107 @@
+"""A scorer without Kafka, in a small world where the right list is known."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from model.batch import Histories
+from model.items import ItemIndex
+from model.recommend import Ranked
+from ops.metrics import ScorerMetrics
+from state import codec
+from state.history import EMPTY, Entry, merge_entries
+from state.store import Store
+from stream.scorer.config import ListConfig, ListSignalsConfig
+from stream.scorer.list_maker import Answer
+from stream.scorer.requests import Request, coalesce
+from stream.scorer.scoring import Scoring
+from stream.scorer.shown_lists import ShownLists
+from stream.wire.records import NewInteraction, Refresh
+
+NOW = 1_700_000_000_000
+CATALOGUE = tuple("abcdefgh")
+
+
+class Fixed:
+    """A model that likes items in one fixed order, whoever asks; seen items are masked, as in any model."""
+
+    def __init__(self, version: str, order: str, items: tuple[str, ...] = CATALOGUE, fails: type | None = None) -> None:
+        self.version, self.items, self._order, self._fails = version, ItemIndex(items), order, fails
+
+    def rank(self, histories: Histories, k: int) -> Ranked:
+        if self._fails is not None:
+            raise self._fails(f"{self.version} is unsound")
+        columns = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for row in range(len(histories)):
+            seen = set(histories.columns[histories.offsets[row] : histories.offsets[row + 1]].tolist())
+            liked = [c for c in self.items.columns(self._order).tolist() if c not in seen][:k]
+            columns[row, : len(liked)] = liked
+            scores[row, : len(liked)] = np.arange(len(liked), 0, -1)
+        return Ranked(columns, scores)
+
+    def vectors(self, columns: np.ndarray) -> np.ndarray:
+        return np.eye(len(self.items))[columns]
+
+
+class World:
+    """The scoring of one process, with a clock of its own; every refresh is in partition 0 at the next offset."""
+
+    def __init__(self, folder: Path, list_items: int = 3) -> None:
+        self.registry = CollectorRegistry()
+        self.lists = ShownLists(Store(folder, {}))
+        self.now_ms = NOW
+        self._metrics = ScorerMetrics(self.registry)
+        self.offset = 0
+        self.configure(ListConfig(list_items))
+
+    def configure(self, config: ListConfig) -> None:
+        """Begin again with these settings and the same lists and metrics."""
+        self.scoring = Scoring(config, self.lists, self._metrics, lambda: self.now_ms / 1000)
+
+    def request(self, user: str, history: str, new: str = "", reason: str = "event") -> Request:
+        """`history` is newest first; `new` are those of its items that came now."""
+        entries = [Entry(NOW - place, item, 1.0) for place, item in enumerate(history)]
+        news = tuple(NewInteraction(item, NOW, False) for item in new)
+        value = Refresh(reason, self.now_ms, news, codec.encode(merge_entries(EMPTY, entries, 200))).encode()
+        self.offset += 1
+        return Request.decode(0, self.offset, user.encode(), value)
+
+    def serve(self, *requests: Request) -> list[Answer]:
+        offsets = [request.offset for request in requests]
+        self.lists.advance(0, min(offsets), max(offsets) + 1)
+        scored = self.scoring.score(coalesce(requests))
+        treated = self.scoring.treat(scored.treated)
+        answers = [*self.scoring.with_shadows(scored.answers), *treated]
+        self.now_ms += 5
+        self.scoring.delivered(answers, scored.experiments, self.lists.spans())
+        self.now_ms += 5
+        return answers
+
+    def windows(self) -> dict[str, list[int]]:
+        """What the drift monitor is given."""
+        self.scoring.signals.export()
+        found: dict[str, list[int]] = {}
+        for record in self.scoring.signals.window_signals.windows.take():
+            found |= record.counts
+        return found
+
+    def count(self, name: str, **labels: str) -> float:
+        value = self.registry.get_sample_value(f"freshet_{name}", labels)
+        assert value is not None
+        return value
+
+
+def everybody(shadow: float) -> ListConfig:
+    """Every user's lists give figures; `shadow` users per second are also ranked by the previous model."""
+    return ListConfig(3, signals=ListSignalsConfig(shadow_per_second=shadow, figures_share=1.0))
+
+
+def names(answer: Answer) -> str:
+    return "".join(item.item for item in answer.items)
+
+
+def shadow_of(answer: Answer) -> Sequence[str]:
+    return () if answer.shadow is None else answer.shadow.items
