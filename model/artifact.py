@@ -3,10 +3,10 @@
     <address>/serving.safetensors    what ranking needs: averaged weights, item-item neighbours
     <address>/learner.safetensors    what learning needs on top: weights, moments, loss history, random state
     <address>/manifest.json          format, version, config, item index, facts, and the sha256 of the other files
-    <address>/<any other name>       what its publisher wants to keep beside it
+    <address>/<any other name>       extra files that its publisher wants to keep with it
 
-The files are written under a name of their own and the folder gets its address when it is whole. The sha256 of the
-manifest covers everything, so that one short hash in an announcement vouches for the artifact.
+The files are written to a folder with a temporary name, which is renamed once it is whole. The sha256 of the manifest
+covers everything, so that one short hash in an announcement vouches for the artifact.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import ArtifactError
-from model.fit import Learner, build_network
 from model.items import ItemIndex
-from model.recommend import Network, Recommender
+from model.learner import Learner
+from model.network import Network, build_network
+from model.recommend import Recommender
 
 __all__ = [
     "Manifest",
     "delete_artifact",
     "load_learner",
     "load_recommender",
-    "read_beside",
+    "read_extra_file",
     "read_manifest",
     "save_artifact",
 ]
@@ -60,8 +61,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sha256: dict[str, str] = {}
 
 
-def save_artifact(address: str, learner: Learner, manifest: Manifest, beside: Mapping[str, bytes] | None = None) -> str:
-    """Store `learner` at the fsspec URL `address`, and other files by name `beside` it; returns the manifest's sha256.
+def save_artifact(
+    address: str, learner: Learner, manifest: Manifest, extra_files: Mapping[str, bytes] | None = None
+) -> str:
+    """Store `learner` at the fsspec URL `address`, with `extra_files` by name; returns the manifest's sha256.
 
     Raises `ArtifactError`.
     """
@@ -74,7 +77,7 @@ def save_artifact(address: str, learner: Learner, manifest: Manifest, beside: Ma
     for name, parameter in learner.denoiser.named_parameters():
         for moment, value in learner.optimizer.state[parameter].items():
             learning[f"optimizer.{name}.{moment}"] = value
-    files = {**(beside or {}), _SERVING: _pack(serving), _LEARNER: _pack(learning)}
+    files = {**(extra_files or {}), _SERVING: _pack(serving), _LEARNER: _pack(learning)}
     complete = msgspec.structs.replace(
         manifest,
         format=FORMAT,
@@ -86,13 +89,13 @@ def save_artifact(address: str, learner: Learner, manifest: Manifest, beside: Ma
     )
     files[_MANIFEST] = msgspec.json.encode(complete)
     filesystem, path = fsspec.core.url_to_fs(address)
-    aside = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        filesystem.makedirs(aside, exist_ok=True)
+        filesystem.makedirs(temporary, exist_ok=True)
         for name, content in files.items():
-            with filesystem.open(posixpath.join(aside, name), "wb") as file:
+            with filesystem.open(posixpath.join(temporary, name), "wb") as file:
                 file.write(content)
-        filesystem.mv(aside, path, recursive=True)
+        filesystem.mv(temporary, path, recursive=True)
     except OSError as error:
         raise ArtifactError(f"cannot store model {manifest.version} at {address}: {error}") from error
     return hashlib.sha256(files[_MANIFEST]).hexdigest()
@@ -125,8 +128,8 @@ def read_manifest(address: str, sha256: str | None = None) -> Manifest:
     return manifest
 
 
-def read_beside(address: str, name: str, manifest: Manifest) -> bytes | None:
-    """A file that was stored beside the model, None when there was none. Raises `ArtifactError`."""
+def read_extra_file(address: str, name: str, manifest: Manifest) -> bytes | None:
+    """A file that was stored with the model, None when there was none. Raises `ArtifactError`."""
     if name not in manifest.sha256:
         return None
     content = _read(address, name)
@@ -136,7 +139,7 @@ def read_beside(address: str, name: str, manifest: Manifest) -> bytes | None:
 
 
 def _tensors(address: str, name: str, manifest: Manifest) -> dict[str, Tensor]:
-    content = read_beside(address, name, manifest)
+    content = read_extra_file(address, name, manifest)
     if content is None:
         raise ArtifactError(f"the manifest at {address} does not name {name}")
     try:

@@ -134,9 +134,8 @@ class Histories:
         valid = place < lengths[:, None]
         entries = np.where(valid, self.offsets[:-1, None] + place, 0)
 
-        def spread(values: np.ndarray) -> Tensor:
+        def rectangle(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values[entries] * valid).to(device)
 
-        return Padded(
-            spread(self.columns), spread(self.times_ms), spread(self.strengths), torch.from_numpy(lengths).to(device)
-        )
+        columns, times_ms, strengths = map(rectangle, (self.columns, self.times_ms, self.strengths))
+        return Padded(columns, times_ms, strengths, torch.from_numpy(lengths).to(device))

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as distributed
+from torch import Tensor
 
-__all__ = ["joined_by_torchrun", "process_count", "process_rank"]
+__all__ = ["gathered", "joined_by_torchrun", "process_count", "process_rank"]
 
 
 @contextmanager
@@ -39,3 +40,15 @@ def process_count() -> int:
 def process_rank() -> int:
     """This process's place among them, from 0."""
     return distributed.get_rank() if process_count() > 1 else 0
+
+
+def gathered(*values: Tensor) -> list[Tensor]:
+    """Each tensor joined with those of the other processes, in the order of their ranks."""
+    if process_count() == 1:
+        return list(values)
+    joined = []
+    for value in values:
+        parts = [torch.empty_like(value) for _ in range(process_count())]
+        distributed.all_gather(parts, value.contiguous())
+        joined.append(torch.cat(parts))
+    return joined

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from model.batch import Histories
-from model.recommend import Ranked
+from model.ranker import Ranked
 
 __all__ = ["Interval", "Ranker", "ndcg", "paired_bootstrap", "ranks_hit", "recall"]
 

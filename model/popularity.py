@@ -11,7 +11,7 @@ import numpy as np
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 
 __all__ = ["DecayedPopularity"]
 

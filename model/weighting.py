@@ -39,7 +39,7 @@ class Weighting:
         if self.half_life <= 0:
             raise ValueError(f"half_life must be positive, got {self.half_life}")
 
-    def reach(self, tolerance: float = 1e-7) -> int | None:
+    def horizon(self, tolerance: float = 1e-7) -> int | None:
         """Places beyond which every weight is below `tolerance` of the newest one; None when there is no such place."""
         if self.kind != "exponential_rank" or self.least > 0:
             return None

@@ -14,11 +14,11 @@ import torch
 
 from model.batch import Histories
 from model.config import ModelConfig, preset
-from model.evaluate import Ranker
-from model.fit import Learner
 from model.item_item import item_item_weights
 from model.latent import cluster_items
+from model.learner import Learner
 from model.popularity import DecayedPopularity
+from model.ranker import Ranker
 from model.recommend import Recommender
 from model.study.dataset import Dataset, item_embedding
 from model.study.linear import CoVisit, Ease, ItemKnn

@@ -13,7 +13,7 @@ import torch
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 from model.weighting import Weighting
 
 __all__ = ["CoVisit", "Ease", "ItemKnn", "interaction_matrix", "top_unseen"]

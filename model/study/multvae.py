@@ -15,7 +15,7 @@ from model.batch import Histories
 from model.denoiser import dropped
 from model.diffusion import dense_rows
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 from model.study.linear import top_unseen
 from model.weighting import Weighting
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from model.batch import Histories
-from model.evaluate import Interval, Ranker, ndcg, paired_bootstrap, ranks_hit, recall
-from model.recommend import Ranked
+from model.evaluate import Interval, ndcg, paired_bootstrap, ranks_hit, recall
+from model.ranker import Ranked, Ranker
 from model.study.contenders import CONTENDERS, Contender, Settings, Trained
 from model.study.dataset import Dataset, joined, load_dataset
 

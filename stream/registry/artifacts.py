@@ -14,9 +14,9 @@ import fsspec
 import msgspec
 import torch
 
-from model.artifact import Manifest, delete_artifact, load_learner, read_beside, read_manifest, save_artifact
+from model.artifact import Manifest, delete_artifact, load_learner, read_extra_file, read_manifest, save_artifact
 from model.errors import ArtifactError
-from model.fit import Learner
+from model.learner import Learner
 from stream.registry.reference import Reference
 from stream.wire.records import Announcement
 
@@ -50,7 +50,7 @@ _REFERENCE = "reference.msgpack"
 def load_reference(announcement: Announcement) -> Reference | None:
     """What was stored with a model; None when nothing was. Raises `ArtifactError`."""
     manifest = read_manifest(announcement.address, announcement.sha256)
-    content = read_beside(announcement.address, _REFERENCE, manifest)
+    content = read_extra_file(announcement.address, _REFERENCE, manifest)
     try:
         return None if content is None else Reference.decode(content, manifest.items)
     except (msgspec.DecodeError, ValueError) as error:

@@ -11,7 +11,8 @@ import msgspec
 
 from model.batch import Histories
 from model.errors import NonFiniteScores
-from model.recommend import Ranked, Recommender
+from model.ranker import Ranked
+from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals

@@ -9,10 +9,11 @@ import numpy as np
 
 from model.batch import Histories
 from model.errors import NonFiniteScores
-from model.evaluate import Ranker, ndcg, paired_bootstrap, ranks_hit, recall
+from model.evaluate import ndcg, paired_bootstrap, ranks_hit, recall
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
-from model.recommend import Ranked, Recommender
+from model.ranker import Ranked, Ranker
+from model.recommend import Recommender
 from state.history import History
 from stream.trainer.gate import Evidence
 from stream.trainer.holdout import Question

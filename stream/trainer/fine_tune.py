@@ -21,10 +21,11 @@ import torch
 from model.batch import Histories
 from model.config import ModelConfig, preset
 from model.errors import ModelError, NonFiniteScores
-from model.fit import FitReport, Learner
 from model.items import ItemIndex
+from model.learner import Learner
 from model.popularity import DecayedPopularity
 from model.recommend import Recommender
+from model.training import FitReport
 from state.history import History
 from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, Gate, GateConfig, judge

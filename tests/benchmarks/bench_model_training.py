@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from model.batch import Histories
 from model.config import preset
 from model.denoiser import Denoiser
-from model.fit import Learner
+from model.learner import Learner
 from model.schedule import NoiseSchedule
 from model.study.dataset import load_dataset
 

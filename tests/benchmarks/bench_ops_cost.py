@@ -25,8 +25,8 @@ from bench_stream_scorer import ITEMS, USERS, backlog, refresh
 from prometheus_client import CollectorRegistry
 
 from model.config import preset
-from model.fit import Learner
 from model.items import ItemIndex
+from model.learner import Learner
 from ops.local.broker import LocalBroker
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow

@@ -26,8 +26,8 @@ from kafka.admin import KafkaAdminClient
 from model.artifact import Manifest, save_artifact
 from model.batch import Histories
 from model.config import preset
-from model.fit import Learner
 from model.items import ItemIndex
+from model.learner import Learner
 from ops.local.broker import LocalBroker
 from state import codec
 from state.history import History

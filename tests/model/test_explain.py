@@ -9,8 +9,8 @@ import torch
 from model.batch import Histories
 from model.config import ItemItemConfig, preset
 from model.explain import because
-from model.fit import Learner
 from model.items import ItemIndex
+from model.learner import Learner
 from model.recommend import Recommender
 
 ITEMS = 40  # in pairs that are always met one after the other: 0 and 1, 2 and 3, ...

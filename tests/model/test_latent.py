@@ -8,9 +8,9 @@ import torch
 
 from model.batch import Histories
 from model.config import preset
-from model.fit import Learner
 from model.items import ItemIndex
 from model.latent import LatentChain, LatentConfig, LatentDenoiser, cluster_items
+from model.learner import Learner
 from model.sampler import plain_chain
 from model.schedule import NoiseSchedule, ScheduleConfig
 from model.study.dataset import item_embedding

@@ -6,15 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import model.recommend
 from model.batch import Histories
 from model.config import ItemItemConfig, preset
-from model.fit import Learner
 from model.items import ItemIndex
-from model.recommend import Precision, Recommender, _largest
+from model.learner import Learner
+from model.recommend import Recommender
+from model.scoring import DEFAULT_LIMITS, Limits, Precision
 
 CPU = torch.device("cpu")
 ITEMS = 40
@@ -37,27 +35,26 @@ def learner() -> Learner:
     return learner
 
 
-def test_blocks_of_users_and_of_items_change_nothing(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+def limited(learner: Learner, limits: Limits) -> Recommender:
+    weights = (learner.neighbours, learner.neighbour_weights)
+    return Recommender("v", learner.items, learner.config, copy.deepcopy(learner.average), *weights, limits=limits)
+
+
+def test_blocks_of_users_and_of_items_change_nothing(learner: Learner) -> None:
     recommender = learner.recommender("v")
     whole = recommender.rank(world(), 12)
-    dense = recommender.scores(world())
-    monkeypatch.setattr(model.recommend, "_ITEMS_PER_BLOCK", 7)
-    monkeypatch.setattr(model.recommend, "_SCORES_PER_BLOCK", 7 * 11)
-    monkeypatch.setattr(model.recommend, "_PLACES_PER_BLOCK", 50)
-    parts = recommender.rank(world(), 12)
+    in_blocks = limited(learner, Limits(items=7, scores=7 * 11, places=50))
+    parts = in_blocks.rank(world(), 12)
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-4, atol=1e-5)
     assert (parts.columns == whole.columns).mean() > 0.99  # equal scores may change places
-    torch.testing.assert_close(recommender.scores(world()), dense, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(in_blocks.scores(world()), recommender.scores(world()), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [7, 1 << 17])
-def test_the_item_item_term_of_large_catalogues_is_that_of_small_ones(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    monkeypatch.setattr(model.recommend, "_ITEMS_PER_BLOCK", block)
-    dense = learner.recommender("v").scores(world())
-    monkeypatch.setattr(model.recommend, "_SMALL_CATALOGUE", 0)
-    torch.testing.assert_close(learner.recommender("v").scores(world()), dense, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("block", [7, DEFAULT_LIMITS.items])
+def test_the_item_item_term_of_large_catalogues_is_that_of_small_ones(learner: Learner, block: int) -> None:
+    dense = limited(learner, Limits(items=block)).scores(world())
+    sparse = limited(learner, Limits(items=block, small_catalogue=0)).scores(world())
+    torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mix_is_of_standard_scores(learner: Learner) -> None:
@@ -135,24 +132,3 @@ def test_unknown_items_are_as_if_they_were_not_there(learner: Learner) -> None:
     with_unknown = Histories(np.array([0, 3]), np.array([4, -1, 6]), np.array([3, 2, 1]), strengths)
     without = Histories(np.array([0, 2]), np.array([4, 6]), np.array([3, 1]), strengths[:2])
     assert np.array_equal(recommender.rank(with_unknown, 5).columns, recommender.rank(without, 5).columns)
-
-
-@settings(max_examples=60)
-@given(
-    items=st.integers(1, 3_000),
-    k=st.integers(1, 12),
-    masked=st.floats(0, 1),
-    broken=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-def test_the_largest_by_runs_are_the_largest(items: int, k: int, masked: float, broken: bool, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(-50, 50, (3, items), generator=generator) / 8  # many equal ones
-    scores[torch.rand(3, items, generator=generator) < masked] = -torch.inf
-    if broken:
-        scores[0, seed % items] = torch.nan
-    k = min(k, items)
-    values, columns = _largest(scores, k)
-    torch.testing.assert_close(values, scores.topk(k).values, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(scores.gather(1, columns), values, rtol=0, atol=0, equal_nan=True)
-    assert all(len(set(row)) == k for row in columns.tolist())

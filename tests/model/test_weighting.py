@@ -45,13 +45,13 @@ def test_the_formulas() -> None:
     np.testing.assert_allclose(by_time, [1, 0.5, 0.25, 2**-5, 2**-5])
 
 
-def test_beyond_the_reach_nothing_counts() -> None:
+def test_beyond_the_horizon_nothing_counts() -> None:
     weighting = Weighting("exponential_rank", half_life=5.0)
-    reach = weighting.reach(1e-7)
-    assert reach is not None
-    weights = weighting(torch.arange(reach + 1)[None], torch.tensor([reach + 1]))[0]
-    assert weights[reach] <= 1e-7 < weights[reach - 6]
-    assert Weighting().reach() is None
+    horizon = weighting.horizon(1e-7)
+    assert horizon is not None
+    weights = weighting(torch.arange(horizon + 1)[None], torch.tensor([horizon + 1]))[0]
+    assert weights[horizon] <= 1e-7 < weights[horizon - 6]
+    assert Weighting().horizon() is None
 
 
 @pytest.mark.parametrize(("field", "value"), [("kind", "sqrt"), ("half_life", 0.0)])

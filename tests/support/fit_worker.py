@@ -7,7 +7,7 @@ import torch
 
 from model.artifact import Manifest, save_artifact
 from model.distributed import joined_by_torchrun, process_rank
-from tests.model.test_fit_distributed import CONFIG, learner, world
+from tests.model.test_learner_distributed import CONFIG, learner, world
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

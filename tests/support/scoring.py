@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries

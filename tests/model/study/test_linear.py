@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from model.batch import Histories
-from model.evaluate import Ranker
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
+from model.ranker import Ranker
 from model.study.linear import CoVisit, Ease, ItemKnn
 from model.study.multvae import MultVae, MultVaeConfig
 from model.weighting import Weighting

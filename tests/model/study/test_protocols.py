@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from model.batch import Histories
 from model.evaluate import ndcg, paired_bootstrap, ranks_hit, recall
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 from model.study.dataset import joined, load_dataset
 from model.study.protocols import METRICS, measure, rank_unmasked, run
 from stream.cli.main import app

@@ -11,7 +11,7 @@ from model.batch import Histories
 from model.errors import NonFiniteScores
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
-from model.recommend import Ranked
+from model.ranker import Ranked
 from state.history import EMPTY, Entry, History, merge_entries
 from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, GateConfig, judge

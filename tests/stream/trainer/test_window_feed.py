@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.recommend import Ranked
+from model.ranker import Ranked
 from ops.metrics import TrainerMetrics
 from ops.monitor.closed_loop import WatchConfig
 from ops.monitor.windows import WindowConfig, WindowCounter

@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 from model.artifact import load_recommender
 from model.batch import Histories
 from model.config import preset
-from model.fit import FitReport, Learner
+from model.learner import Learner
+from model.training import FitReport
 from ops.metrics import TrainerMetrics
 from ops.monitor.windows import WindowConfig, WindowCounter
 from state.codec import encode

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-import model.fit
+import model.learner
 from model.artifact import Manifest, load_learner, load_recommender, save_artifact
 from model.batch import Histories
 from model.config import ItemItemConfig, LatentConfig, preset
 from model.errors import ArtifactError, ModelError
-from model.fit import Learner
 from model.items import ItemIndex
+from model.learner import Learner
 
 CPU = torch.device("cpu")
 SMALL = replace(preset("stream"), dims=(16, 32), batch_users=64, item_item=ItemItemConfig(neighbours=5))
@@ -60,7 +60,7 @@ def test_seen_items_and_padding_are_never_recommended() -> None:
 
 
 def test_a_gradient_that_is_too_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.fit, "_CLIP_NORM", 1e-4)
+    monkeypatch.setattr(model.learner, "_CLIP_NORM", 1e-4)
     learner = Learner.fresh(SMALL, index(), seed=1, device=CPU)
     report = learner.fit(checkerboard(), epochs=1)
     left = [parameter.grad for parameter in learner.denoiser.parameters() if parameter.grad is not None]
@@ -82,7 +82,7 @@ def test_without_an_average_the_last_weights_serve(tmp_path: Path) -> None:
 def test_auto_trains_in_bfloat16_where_the_device_has_units_for_it(
     has_units: bool, same_as: Literal["bfloat16", "float32"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.fit, "multiplies_bfloat16", lambda device: has_units)
+    monkeypatch.setattr(model.learner, "multiplies_bfloat16", lambda device: has_units)
     weights = {}
     for precision in ("auto", "bfloat16", "float32"):
         learner = Learner.fresh(replace(SMALL, training_precision=precision), index(), seed=1, device=CPU)

@@ -12,8 +12,8 @@ import torch
 from model.artifact import load_learner
 from model.batch import Histories
 from model.config import ItemItemConfig, ModelConfig, preset
-from model.fit import Learner
 from model.items import ItemIndex
+from model.learner import Learner
 from model.schedule import ScheduleConfig
 
 # No dropout, nothing hidden, one step and next to no noise, so that only the sharing out of users is left to differ.

@@ -1,4 +1,4 @@
-"""A model that keeps learning: weights, their average, the optimizer's moments, and everything else a round needs.
+"""A model that keeps learning: weights, their average, the optimizer's moments, and all else that a round needs.
 
 Legend: B users in a batch, I items.
 """
@@ -7,76 +7,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.batch import Histories
 from model.config import ModelConfig
-from model.denoiser import Denoiser
 from model.device import multiplies_bfloat16
-from model.diffusion import DiffusionObjective, examples
-from model.distributed import process_count, process_rank
+from model.diffusion import examples
+from model.distributed import gathered, process_count, process_rank
 from model.errors import ModelError
+from model.growth import widen_moments, widen_network, widen_rows
 from model.item_item import item_item_weights
 from model.items import ItemIndex
 from model.latent import LatentDenoiser, LatentObjective
-from model.recommend import Network, Recommender
+from model.network import Network, build_network
+from model.recommend import Recommender
 from model.schedule import NoiseSchedule
 from model.step_sampler import StepSampler
+from model.training import EpochReport, FitReport, batch_users, build_objective
 
-__all__ = ["EpochReport", "FitReport", "Learner", "build_network"]
+__all__ = ["Learner"]
 
-_CATALOGUE = {
-    "encode.weight": 1,
-    "decode.weight": 0,
-    "decode.bias": 0,
-    "clusters": 0,
-}  # the dimension that counts items
 _CLIP_NORM = 100.0
-_CELLS_PER_BATCH = 1 << 27  # of the dense users x items batch: 512 MiB a tensor
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one pass through the users did."""
-
-    epoch: int  # from 1
-    loss: float  # squared error over that of predicting zero: 1 has learnt nothing
-    gradient_norm: float  # mean before clipping
-    dropped_batches: int  # for a loss or gradient that was not finite
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """What a call of `fit` did, by epoch."""
-
-    epochs: tuple[EpochReport, ...]
-    stopped: bool  # ended by the caller before all epochs
-
-    @property
-    def first(self) -> EpochReport:
-        return self.epochs[0]
-
-    @property
-    def last(self) -> EpochReport:
-        return self.epochs[-1]
-
-    @property
-    def dropped_batches(self) -> int:
-        return sum(epoch.dropped_batches for epoch in self.epochs)
-
-
-def build_network(config: ModelConfig, items: int, clusters: Tensor | None = None) -> Network:
-    """The denoiser over items (section 3.1), or over the latents of `clusters` int64 [I] (section 3.4)."""
-    if config.latent is None:
-        return Denoiser(items, config.dims, config.embedding, config.dropout)
-    return LatentDenoiser(items, config.dims, config.embedding, config.dropout, config.latent, clusters)
 
 
 class Learner:
@@ -101,7 +57,7 @@ class Learner:
         self.step_sampler = StepSampler(config.schedule.steps, config.importance).to(device)
         self.optimizer = self._optimizer()
         precision = config.training_precision
-        self._half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
+        self.trains_in_bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
         self.updates = 0  # optimizer steps taken
         self.passes = 0  # epochs begun
         self.neighbours: Tensor | None = None
@@ -153,7 +109,7 @@ class Learner:
         if not len(rows):
             raise ModelError("there is nothing to learn from: no history holds a known item")
         histories = histories.select(rows).newest(self.config.history_items)
-        objective = self._objective()
+        objective = build_objective(self.denoiser, self.schedule, self.config)
         reports = []
         for epoch in range(1, epochs + 1):
             report = self._epoch(epoch, histories, objective, stop)
@@ -170,45 +126,36 @@ class Learner:
             )
         return FitReport(tuple(reports), stopped=len(reports) < epochs)
 
-    def _objective(self) -> nn.Module:
-        objective: nn.Module
-        if isinstance(self.denoiser, LatentDenoiser):
-            objective = LatentObjective(self.denoiser, self.schedule, self.config.reweight)
-        else:
-            objective = DiffusionObjective(self.denoiser, self.schedule, self.config)
-        return DistributedDataParallel(objective, broadcast_buffers=False) if process_count() > 1 else objective
-
-    def _batch_users(self, users: int) -> int:
-        wanted = min(self.config.batch_users, -(-users // self.config.least_batches))
-        return max(min(wanted, _CELLS_PER_BATCH // max(len(self.items), 1)), 1)
-
     def _epoch(
-        self, epoch: int, histories: Histories, objective: nn.Module, stop: Callable[[], bool]
+        self, number: int, histories: Histories, objective: nn.Module, stop: Callable[[], bool]
     ) -> EpochReport | None:
+        """One pass through the users in random order; None when `stop` ended it."""
         self.passes += 1
-        order = torch.randperm(len(histories), generator=self.generator, device=self.device).cpu().numpy()
+        users = len(histories)
+        order = torch.randperm(users, generator=self.generator, device=self.device).cpu().numpy()
         losses, norms, dropped = [], [], 0
-        size, processes, mine = self._batch_users(len(order)), process_count(), process_rank()
-        for start in range(0, len(order), size):
+        size = batch_users(self.config, len(self.items), users)
+        processes, rank = process_count(), process_rank()
+        for start in range(0, users, size):
             if stop():
                 return None
             rows = order[start : start + size]
             if len(rows) < processes:
                 break
             # Equal shares, so that the mean of the processes' gradients is that of the batch.
-            rows = np.sort(rows[mine : len(rows) // processes * processes : processes])
-            result = self._update(histories.select(rows), objective)
+            rows = np.sort(rows[rank : len(rows) // processes * processes : processes])
+            result = self._step(histories.select(rows), objective)
             if result is None:
                 dropped += 1
             else:
                 losses.append(result[0])
                 norms.append(result[1])
         if not losses:
-            return EpochReport(epoch, float("nan"), float("nan"), dropped)
-        return EpochReport(epoch, float(torch.stack(losses).mean()), float(torch.stack(norms).mean()), dropped)
+            return EpochReport(number, float("nan"), float("nan"), dropped)
+        return EpochReport(number, float(torch.stack(losses).mean()), float(torch.stack(norms).mean()), dropped)
 
-    def _update(self, histories: Histories, objective: nn.Module) -> tuple[Tensor, Tensor] | None:
-        """One step: (relative squared error, gradient norm), or None when it was not finite and left no trace."""
+    def _step(self, histories: Histories, objective: nn.Module) -> tuple[Tensor, Tensor] | None:
+        """One update: (relative squared error, gradient norm), or None when it was not finite and left no trace."""
         # The learner's generator advances alike in all processes; each draws its users' noise from one of its own.
         seed = int(torch.randint(2**62, (1,), generator=self.generator, device=self.device))
         generator = torch.Generator(self.device).manual_seed(seed + process_rank())
@@ -218,7 +165,7 @@ class Learner:
         inner = objective.module if isinstance(objective, DistributedDataParallel) else objective
         if isinstance(inner, LatentObjective):
             inner.passes, inner.updates = self.passes - 1, self.updates
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trains_in_bfloat16):
             loss, losses, relative = objective(example.x0, example.target, steps, weights, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -229,13 +176,14 @@ class Learner:
         if length > _CLIP_NORM:  # rarely, and the pass over all gradients costs more than the question
             nn.utils.clip_grads_with_norm_(self.denoiser.parameters(), _CLIP_NORM, norm)
         self.optimizer.step()
-        self.step_sampler.record(*_gathered(steps, losses.float()))
+        self.step_sampler.record(*gathered(steps, losses.float()))
         self.updates += 1
-        self._follow()
+        self._update_average()
         return relative, norm
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the current ones, after an optimizer step."""
         if not self.config.ema:
             return
         # Early on the average follows faster, so that it never carries the random start for long.
@@ -248,10 +196,10 @@ class Learner:
     def loss_ratio(self, histories: Histories, first: int, last: int) -> float:
         """Squared error over that of predicting zero, at the diffusion steps `first` to `last` - 1. Learns nothing.
 
-        NaN when no history holds a known item. Of so many users as one batch may hold.
+        NaN when no history holds a known item. Looks at as many users as one batch may hold.
         """
         histories = histories.known()
-        rows = np.flatnonzero(histories.lengths > 0)[: self._batch_users(len(histories))]
+        rows = np.flatnonzero(histories.lengths > 0)[: batch_users(self.config, len(self.items), len(histories))]
         if not len(rows):
             return float("nan")
         batch = histories.select(rows).padded(self.device, self.config.history_items)
@@ -261,7 +209,8 @@ class Learner:
         weights = torch.ones(len(rows), device=self.device)
         self.denoiser.eval()
         try:
-            return float(self._objective()(example.x0, example.target, steps, weights, generator)[2])
+            objective = build_objective(self.denoiser, self.schedule, self.config)
+            return float(objective(example.x0, example.target, steps, weights, generator)[2])
         finally:
             self.denoiser.train()
 
@@ -270,8 +219,7 @@ class Learner:
     def grow(self, items: Iterable[str]) -> int:
         """Add columns for unknown items; returns how many. Old weights and their optimizer moments do not move.
 
-        A new item starts with random input weights of the old ones' size and, so that it is neither pushed nor buried,
-        with the mean output row and bias of the old ones. In the latent variants it joins the smallest cluster.
+        How new items start is written at `model.growth.widen_network`.
         """
         before = len(self.items)
         self.items = self.items.grown(items)
@@ -279,46 +227,14 @@ class Learner:
         if not added:
             return 0
         moments = {name: self.optimizer.state[parameter] for name, parameter in self.denoiser.named_parameters()}
-        for model in (self.denoiser, self.average):
-            for name, rows in self._newcomers(model, added).items():
-                layer, _, kind = name.rpartition(".")
-                owner = model.get_submodule(layer)
-                old = getattr(owner, kind)
-                wider = torch.cat([old.data, rows.to(old)], _CATALOGUE[name])
-                setattr(owner, kind, nn.Parameter(wider, old.requires_grad) if isinstance(old, nn.Parameter) else wider)
-            model.encode.in_features = model.decode.out_features = len(self.items)
+        for network in (self.denoiser, self.average):
+            widen_network(network, added)
         self.optimizer = self._optimizer()
         for name, parameter in self.denoiser.named_parameters():
-            self.optimizer.state[parameter] = _widened(moments[name], parameter, _CATALOGUE.get(name))
-        self._widen_neighbours(added)
+            self.optimizer.state[parameter] = widen_moments(moments[name], name, parameter)
+        self.neighbours = widen_rows(self.neighbours, added)
+        self.neighbour_weights = widen_rows(self.neighbour_weights, added)
         return added
-
-    def _newcomers(self, model: Network, added: int) -> dict[str, Tensor]:
-        encode, decode = model.encode.weight.detach(), model.decode
-        random = torch.Generator().manual_seed(len(self.items))
-        rows: dict[str, Tensor] = {}
-        if encode.shape[1]:
-            rows["encode.weight"] = torch.randn(len(encode), added, generator=random) * encode.std().cpu()
-            rows["decode.weight"] = decode.weight.detach().mean(0, keepdim=True).expand(added, -1)
-            rows["decode.bias"] = decode.bias.detach().mean().expand(added)
-        else:  # the first items of all: Xavier-normal
-            for name, shape in (
-                ("encode.weight", (len(encode), added)),
-                ("decode.weight", (added, decode.in_features)),
-            ):
-                rows[name] = torch.randn(shape, generator=random) * (2 / sum(shape)) ** 0.5
-            rows["decode.bias"] = torch.zeros(added)
-        if isinstance(model, LatentDenoiser):
-            sizes = torch.bincount(model.clusters, minlength=model.config.clusters)
-            rows["clusters"] = sizes.argmin().expand(added)
-        return rows
-
-    def _widen_neighbours(self, added: int) -> None:
-        if self.neighbours is None or self.neighbour_weights is None:
-            return
-        shape = (added, self.neighbours.shape[1])
-        self.neighbours = torch.cat([self.neighbours, self.neighbours.new_zeros(shape)])
-        self.neighbour_weights = torch.cat([self.neighbour_weights, self.neighbour_weights.new_zeros(shape)])
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
@@ -331,26 +247,3 @@ class Learner:
         """A frozen copy of the weights that serve. Raises `ModelError` when they are not finite."""
         served = copy.deepcopy(self.served)
         return Recommender(version, self.items, self.config, served, self.neighbours, self.neighbour_weights)
-
-
-def _widened(state: dict, parameter: nn.Parameter, dimension: int | None) -> dict:
-    if dimension is None or "exp_avg" not in state:
-        return state
-    wider = dict(state)
-    for moment in ("exp_avg", "exp_avg_sq"):
-        grown = torch.zeros_like(parameter.data)
-        grown.narrow(dimension, 0, state[moment].shape[dimension]).copy_(state[moment])
-        wider[moment] = grown
-    return wider
-
-
-def _gathered(*values: Tensor) -> list[Tensor]:
-    """Each tensor joined with those of the other processes, in the order of their ranks."""
-    if process_count() == 1:
-        return list(values)
-    joined = []
-    for value in values:
-        parts = [torch.empty_like(value) for _ in range(process_count())]
-        distributed.all_gather(parts, value.contiguous())
-        joined.append(torch.cat(parts))
-    return joined

@@ -1,0 +1,31 @@
+"""What every model and baseline can do: rank the items that a user has not met.
+
+Legend: B users, K the length of the lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from model.batch import Histories
+
+__all__ = ["Ranked", "Ranker"]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Lists of B users, best item first. A row with fewer than K unseen items ends in column -1 and score -inf."""
+
+    columns: np.ndarray  # int64 [B, K]
+    scores: np.ndarray  # float32 [B, K]
+
+
+class Ranker(Protocol):
+    """A fitted model or baseline."""
+
+    def rank(self, histories: Histories, k: int) -> Ranked:
+        """The best `k` unseen items of B users, columns and scores [B, K]."""
+        ...

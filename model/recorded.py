@@ -1,0 +1,67 @@
+"""The ranking of a small catalogue on a CPU as one call of a recorded graph.
+
+Each of the hundred operators of a ranking releases the interpreter and has to win it back from the threads of the Kafka
+clients. Together that takes several times what they compute; a graph releases it once.
+
+The graph is recorded by TorchScript, which is no longer developed: its successors need a C++ compiler where they run.
+
+Legend: B users, L places of a history, K recommended.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.sampler import HiddenChain
+from model.scoring import CatalogueScorer, largest
+
+__all__ = ["RecordedRanking"]
+
+
+class RecordedRanking:
+    """Records one graph for each `k` asked for, when it is first asked for."""
+
+    def __init__(self, scorer: CatalogueScorer, decay: Tensor) -> None:
+        self._scorer, self._decay = scorer, decay
+        self._graphs: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {}  # by k
+
+    @staticmethod
+    def supports(scorer: CatalogueScorer, device: torch.device) -> bool:
+        """Whether this model can be recorded on this device."""
+        return (
+            device.type == "cpu"
+            and scorer.in_one_block
+            and isinstance(scorer.chain, HiddenChain)
+            and scorer.item_item is not None
+            and hasattr(torch.jit, "trace")
+        )
+
+    def best(
+        self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Columns and scores [B, K] for places [B, L]."""
+        given = columns, strengths, seen_users, seen
+        graph = self._graphs.get(k)
+        if graph is None:
+
+            def rank_block(*given: Tensor) -> tuple[Tensor, Tensor]:  # the recorder wants a function with a name
+                return self._rank_block(k, *given)
+
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`torch.jit.trace` is deprecated")
+                warnings.filterwarnings("ignore", "Converting a tensor")  # in branches on the number of items
+                graph = self._graphs[k] = torch.jit.trace(rank_block, given, check_trace=False)
+        found: tuple[Tensor, Tensor] = graph(*given)
+        return found
+
+    def _rank_block(
+        self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        weights = self._decay[: columns.shape[1]] * strengths
+        ((_, block),) = self._scorer.blocks(columns, strengths, weights, seen_users, seen)
+        values, best = largest(block, min(k, self._scorer.items))
+        return best, values
