@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ops.local.figures import figures
 from ops.local.scraping import quantile, read
-from ops.local.status import PAGE, StatusPage, figures
+from ops.local.status import PAGE, StatusPage
 from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
 
 CHROMIUM = shutil.which(os.environ.get("FRESHET_CHROMIUM") or "chromium")
