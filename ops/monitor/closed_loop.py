@@ -2,7 +2,7 @@
 
 It merges the windows, judges feed, drift and quality, shows all of it on the trainer's metrics, and lets the closed
 loop decide. It is a function of the records of `monitor-windows` and of what the trainer tells it, so reading the topic
-from its beginning restores it after a restart; only `loop.state` is worth keeping.
+from its beginning restores it after a restart; only `decisions.state` is worth keeping.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ops.monitor.beyond_accuracy import spread_of
 from ops.monitor.data_quality import CHECKS, DataQuality, DataQualityConfig
 from ops.monitor.decisions import DecisionLoop, LoopConfig, LoopState, RollBack, SkipRound, StartRound
 from ops.monitor.detectors import McNemarEvidence
-from ops.monitor.drift_monitor import DriftConfig, DriftMonitor, show
-from ops.monitor.quality import PairedCounts, QualityConfig, QualityWatch
+from ops.monitor.drift_monitor import DriftConfig, DriftMonitor, export_metrics
+from ops.monitor.quality import PairedCounts, QualityConfig, QualityMonitor
 from ops.monitor.signals import SHOWN_BINS, paired_counts
 from ops.monitor.windows import MergedWindow, WindowConfig, WindowMerge, WindowRecord
 
-__all__ = ["Action", "Watch", "WatchConfig"]
+__all__ = ["Action", "ClosedLoop", "ClosedLoopConfig"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _LEAST_SHOWN = 2_000  # recommendations in lists; below that their spread says l
 
 
 @dataclass(frozen=True)
-class WatchConfig:
+class ClosedLoopConfig:
     windows: WindowConfig = field(default_factory=WindowConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     data_quality: DataQualityConfig = field(default_factory=DataQualityConfig)
@@ -44,21 +44,25 @@ class WatchConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
-class Watch:
+class ClosedLoop:
     """One per trainer; not thread-safe. Decisions are made in event time.
 
     `clock` dates gauges, and bounds the wait for windows of slow workers.
     """
 
     def __init__(
-        self, config: WatchConfig, metrics: TrainerMetrics, clock: Callable[[], float], state: LoopState | None = None
+        self,
+        config: ClosedLoopConfig,
+        metrics: TrainerMetrics,
+        clock: Callable[[], float],
+        state: LoopState | None = None,
     ) -> None:
         self.config, self._metrics, self._clock = config, metrics, clock
         self.merge = WindowMerge(config.windows)
         self.data_quality = DataQuality(config.data_quality)
         self.drift = DriftMonitor(config.drift)
-        self.quality = QualityWatch(config.quality)
-        self.loop = DecisionLoop(config.loop, state)
+        self.quality = QualityMonitor(config.quality)
+        self.decisions = DecisionLoop(config.loop, state)
         self.refused = 0  # records that nobody could read
         self._against_previous = PairedCounts()  # of closed windows, since the promotion
         self._candidate = ""
@@ -81,9 +85,9 @@ class Watch:
         return self.merge.newest_ms or int(self._clock() * 1000)
 
     def restore(self, values: Iterable[bytes]) -> None:
-        """Take in what was written before this watch began: known from now on, but not acted upon again."""
-        decided = self.loop.state
-        self.loop.state = LoopState.decode(decided.encode())
+        """Take in what was written before this process began: known from now on, but not acted upon again."""
+        decided = self.decisions.state
+        self.decisions.state = LoopState.decode(decided.encode())
         promoted_ms = decided.promoted_ms
         for value in values:
             self.add(value)
@@ -92,7 +96,7 @@ class Watch:
                     self.drift.promoted()
                     promoted_ms = 0
                 self._judge(window, anew=False)
-        self.loop.state = decided
+        self.decisions.state = decided
 
     def turn(self, new_events: int) -> list[Action]:
         """Judge what can be judged, then decide; `new_events` since the last round's snapshot."""
@@ -106,14 +110,14 @@ class Watch:
             actions.append(back)
         if actions:
             return actions[:1]
-        decision = self.loop.next_round(self.now_ms, new_events)
+        decision = self.decisions.next_round(self.now_ms, new_events)
         return [decision] if decision is not None else []
 
     def _judge(self, window: MergedWindow, anew: bool = True) -> RollBack | None:
         metrics, end_ms = self._metrics, window.start_ms + self.config.windows.window_ms
         failed = self.data_quality.update(window)
         for evaluation in self.drift.update(window, clean=not failed):
-            show(evaluation if anew else replace(evaluation, entered=None), metrics, self._clock)
+            export_metrics(evaluation if anew else replace(evaluation, entered=None), metrics, self._clock)
             if anew and evaluation.entered is not None:
                 log.info(
                     "%s against %s: %s (%d events)",
@@ -122,20 +126,20 @@ class Watch:
                     evaluation.entered,
                     evaluation.n,
                 )
-        self.loop.window(end_ms, self.drift.states(), failed)
-        faults = self.loop.failed_checks
+        self.decisions.window(end_ms, self.drift.states(), failed)
+        faults = self.decisions.failed_checks
         for check in (*CHECKS, "signals"):
             metrics.data_quality_state[check].set(check in faults)
         for check, why in faults.items():
             log.warning("the feed fails %s: %s", check, why)
         self._note_latency(window)
-        live = self.loop.state.live
+        live = self.decisions.state.live
         self._against_live += _paired(window, "against_live", self._candidate)
         self._nonfinite += window.totals.get(f"nonfinite {live}", 0)
         self._against_previous += _paired(window, "against_previous", live)
         self._shown = self._shown + window.counts.get(("shown", live), 0)
         verdict = self.quality.add(_paired(window, "against_popularity", live))
-        return self.loop.quality(verdict, end_ms) if verdict in ("demand", "model") else None
+        return self.decisions.quality(verdict, end_ms) if verdict in ("demand", "model") else None
 
     def _note_latency(self, window: MergedWindow) -> None:
         lists, late = window.totals.get("lists", 0), window.totals.get("late_lists", 0)
@@ -145,14 +149,14 @@ class Watch:
             self._burning_since_ms = window.start_ms
 
     def _judge_live(self) -> RollBack | None:
-        live = self.loop.state.live
+        live = self.decisions.state.live
         against, nonfinite = self._against_previous, self._nonfinite
         for window in self.merge.open():  # evidence need not wait for a window to close
             against += _paired(window, "against_previous", live)
             nonfinite += window.totals.get(f"nonfinite {live}", 0)
         evidence = McNemarEvidence(self.config.quality.rollback_alpha)
         evidence.add(against.second, against.first)
-        return self.loop.judge_live(
+        return self.decisions.judge_live(
             self.now_ms,
             evidence_ratio=evidence.ratio,
             nonfinite=nonfinite,
@@ -164,7 +168,7 @@ class Watch:
         """How many items the lists of live are spread over; None while they are few."""
         shown = self._shown
         for window in self.merge.open():
-            shown = shown + window.counts.get(("shown", self.loop.state.live), 0)
+            shown = shown + window.counts.get(("shown", self.decisions.state.live), 0)
         return spread_of(shown) if shown.sum() >= _LEAST_SHOWN else None
 
     def candidate_counts(self) -> PairedCounts:
@@ -182,20 +186,20 @@ class Watch:
 
     def adopt(self, live: str, previous: str) -> None:
         """These models are in service already."""
-        self.loop.adopt(live, previous)
+        self.decisions.adopt(live, previous)
         self._begin()
 
     def promoted(self, version: str, trigger: str) -> None:
-        self.loop.promoted(version, self.now_ms, trigger, self._coverage() or 0.0)
+        self.decisions.promoted(version, self.now_ms, trigger, self._coverage() or 0.0)
         self.drift.promoted()
         self._begin()
 
     def rolled_back(self, by_hand: bool = False) -> None:
-        self.loop.rolled_back(self.now_ms, by_hand)
+        self.decisions.rolled_back(self.now_ms, by_hand)
         self._begin()
 
     def round_ended(self, took_seconds: float) -> None:
-        self.loop.round_ended(self.now_ms, int(took_seconds * 1000))
+        self.decisions.round_ended(self.now_ms, int(took_seconds * 1000))
 
     def _begin(self) -> None:
         self.quality.reset()

@@ -143,7 +143,7 @@ class DecisionLoop:
         if 0 < state.many <= config.many_windows:
             self.failed_checks["signals"] = f"{len(drifting)} signals drift at once: {', '.join(drifting)}"
         drifting = self._without_suspects(drifting)
-        self._watch_absorption(drift)
+        self._follow_absorption(drift)
         if "unknown_item_rate" in drifting:
             self.request("vocabulary", "unknown_item_rate")
         elif drifting:
@@ -326,7 +326,7 @@ class DecisionLoop:
         }
         return [signal for signal in drifting if signal not in state.suspect]
 
-    def _watch_absorption(self, drift: Mapping[str, int]) -> None:
+    def _follow_absorption(self, drift: Mapping[str, int]) -> None:
         state = self.state
         if not state.absorbing:
             return

@@ -342,7 +342,7 @@ def _levels(
     return reached, max(held, reached)
 
 
-def show(evaluation: Evaluation, metrics: TrainerMetrics, clock: Callable[[], float]) -> None:
+def export_metrics(evaluation: Evaluation, metrics: TrainerMetrics, clock: Callable[[], float]) -> None:
     """Put an evaluation on the trainer's gauges."""
     signal, reference = evaluation.signal, evaluation.reference
     metrics.drift_state[signal, reference].set(evaluation.state)

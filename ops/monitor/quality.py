@@ -14,7 +14,7 @@ from typing import Literal
 
 from ops.monitor.detectors import Adwin, BernoulliCusum, McNemarEvidence, SequentialTest
 
-__all__ = ["Detection", "OutcomeWatch", "PairedCounts", "QualityConfig", "QualityWatch", "Verdict"]
+__all__ = ["Detection", "OutcomeMonitor", "PairedCounts", "QualityConfig", "QualityMonitor", "Verdict"]
 
 Verdict = Literal["ok", "suspected", "demand", "model"]
 
@@ -67,17 +67,17 @@ class PairedCounts:
         )
 
 
-class QualityWatch:
+class QualityMonitor:
     """The live model's outcomes since its promotion, in blocks of any size; the first ones say what is normal.
 
     `verdict` is "suspected" once the hit rate has fallen and until it is told apart whether the advantage over
     popularity fell with it ("model") or not ("demand"). `rollback` is the evidence that the previous model, asked the
     same events, would have done better.
 
-    >>> watch = QualityWatch(QualityConfig(reference_events=1000))
-    >>> watch.add(PairedCounts(both=50, first=100, second=50, neither=800))
+    >>> monitor = QualityMonitor(QualityConfig(reference_events=1000))
+    >>> monitor.add(PairedCounts(both=50, first=100, second=50, neither=800))
     'ok'
-    >>> watch.add(PairedCounts(both=60, first=10, second=140, neither=1790))
+    >>> monitor.add(PairedCounts(both=60, first=10, second=140, neither=1790))
     'model'
     """
 
@@ -166,7 +166,7 @@ class Detection:
     direction: Literal["up", "down"]
 
 
-class OutcomeWatch:
+class OutcomeMonitor:
     """A scorer's own detectors, one outcome at a time and per variant: what its dashboards show.
 
     A user's outcome counts once per `pause_ms` of event time.

@@ -166,12 +166,13 @@ def trainer(
 
     from model.config import preset as model_preset
     from ops.metrics import serve
-    from ops.monitor.closed_loop import WatchConfig
+    from ops.monitor.closed_loop import ClosedLoopConfig
     from ops.monitor.data_quality import DataQualityConfig
     from ops.monitor.decisions import LoopConfig
     from stream.process import end_process, prepare_process
+    from stream.trainer.config import TrainerConfig
     from stream.trainer.fine_tune import FineTuneConfig
-    from stream.trainer.worker import TrainerConfig, run_trainer
+    from stream.trainer.worker import run_trainer
 
     stop = prepare_process(log_level())
     config = TrainerConfig(
@@ -186,7 +187,7 @@ def trainer(
         canary_share=canary_share,
         canary_events=canary_events,
         canary_seconds=canary_seconds,
-        watch=WatchConfig(
+        closed_loop=ClosedLoopConfig(
             windows_of(window_seconds),
             data_quality=DataQualityConfig(user_share=user_share),
             loop=LoopConfig(many_signals=many_signals),

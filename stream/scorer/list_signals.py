@@ -18,7 +18,7 @@ from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow
 from ops.monitor.detectors import Adwin, McNemarEvidence
-from ops.monitor.quality import OutcomeWatch
+from ops.monitor.quality import OutcomeMonitor
 from ops.monitor.signals import ScorerSignals
 from ops.monitor.windows import WindowCounter
 from stream.scorer.allowance import Allowance
@@ -48,7 +48,7 @@ class ListSignals:
     def __init__(self, config: ListSignalsConfig, metrics: ScorerMetrics, tally: Tally) -> None:
         self.config, self._metrics, self._tally = config, metrics, tally
         self.window_signals = ScorerSignals(WindowCounter(worker_name("scorer"), config.windows), metrics)
-        self._outcomes = OutcomeWatch(config.quality)
+        self._outcomes = OutcomeMonitor(config.quality)
         Adwin()  # pays for river's import before there is traffic
         self._live = ""
         self._evidence = McNemarEvidence(config.quality.rollback_alpha)

@@ -7,7 +7,7 @@ One RocksDB per partition, kept in `next_offset` step with the topic; in each:
     c user        why the user counts as changed: see `Changed`
 
 Changes are part of the same atomic write as the histories they stem from, so a restart neither forgets one nor counts
-one twice. They go when a round that learnt them was published (`settle`), not before.
+one twice. They go when a round that learnt them was published (`mark_learnt`), not before.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class PartitionView:
         kept = ((user, value) for user, value in others if user not in leave_out)
         return {user: _shared(decode(value)) for user, value in islice(kept, count)}
 
-    def settle(self, next_offset: int, fitted_until_ms: int) -> None:
+    def mark_learnt(self, next_offset: int, fitted_until_ms: int) -> None:
         """A model that learnt the records below `next_offset`, with interactions up to `fitted_until_ms`, is live.
 
         Doing it twice changes nothing. Users that changed again since stay, with only what came later as new.
@@ -175,7 +175,7 @@ class HistoryView:
     """All partitions, followed without a consumer group. Single-threaded: one owner calls everything.
 
     A store that is missing, corrupted or foreign is rebuilt from the topic, also in mid-flight. `poll` reads what has
-    come; the view is `level` once it has reached the topic's end as it was when the view was opened.
+    come; the view is `caught_up` once it has reached the topic's end as it was when the view was opened.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class HistoryView:
         self._open(number)
 
     @property
-    def level(self) -> bool:
+    def caught_up(self) -> bool:
         return all(
             self._consumer.position(TopicPartition(self._topic, number)) >= end for number, end in self._ends.items()
         )
@@ -304,19 +304,19 @@ class HistoryView:
                 self._rebuild(number, error)
         return found
 
-    def settle(self, next_offsets: Mapping[int, int], fitted_until_ms: int) -> None:
-        """See `PartitionView.settle`."""
+    def mark_learnt(self, next_offsets: Mapping[int, int], fitted_until_ms: int) -> None:
+        """See `PartitionView.mark_learnt`."""
         self._fitted_until_ms = fitted_until_ms
         for number, next_offset in next_offsets.items():
             if number in self.partitions:
                 try:
-                    self.partitions[number].settle(next_offset, fitted_until_ms)
+                    self.partitions[number].mark_learnt(next_offset, fitted_until_ms)
                 except StoreUnusable as error:
                     self._rebuild(number, error)
 
     @property
     def identity(self) -> str:
-        """The topic whose offsets `next_offsets` and `settle` speak of."""
+        """The topic whose offsets `next_offsets` and `mark_learnt` speak of."""
         return self._identity["topic_id"]
 
     def bytes_on_disk(self) -> int:

@@ -24,12 +24,12 @@ from stream.trainer.fine_tune import FineTuneConfig, Fit, Round, fine_tune
 from stream.trainer.history_view import Changed
 from stream.wire.records import Announcement
 
-__all__ = ["Candidate", "Material", "RoundWorker", "show_round", "story"]
+__all__ = ["Candidate", "RoundInput", "RoundWorker", "describe", "export_metrics"]
 
 _REFERENCE_USERS = 1_000  # whose scores say how scores lie
 
 
-class Material(NamedTuple):
+class RoundInput(NamedTuple):
     """What a round works on, taken from the view in one go."""
 
     trigger: str
@@ -78,34 +78,34 @@ class RoundWorker:
         self._config, self._artifacts, self._device, self._threads = config, artifacts, device, threads
         self._clock, self._crash, self._fit = clock, crash, fit
 
-    def start(self, material: Material) -> Future[Candidate]:
+    def start(self, given: RoundInput) -> Future[Candidate]:
         future: Future[Candidate] = Future()
         # A daemon: leaving never waits for a step of torch that does not ask whether to stop.
-        threading.Thread(target=self._work, args=(material, future), name="round", daemon=True).start()
+        threading.Thread(target=self._work, args=(given, future), name="round", daemon=True).start()
         return future
 
-    def _work(self, material: Material, future: Future[Candidate]) -> None:
+    def _work(self, given: RoundInput, future: Future[Candidate]) -> None:
         try:
-            future.set_result(self._round(material))
+            future.set_result(self._round(given))
         except BaseException as error:
             future.set_exception(error)
 
-    def _round(self, material: Material) -> Candidate:
+    def _round(self, given: RoundInput) -> Candidate:
         if self._threads:
             torch.set_num_threads(self._threads)
-        parent = material.parent
+        parent = given.parent
         # Always from the artifact: what a refused candidate left in memory is never a parent.
         learner = None if parent is None else self._artifacts.load(parent, self._device)[0]
         outcome = fine_tune(
             learner,
-            material.live,
-            material.changed,
-            material.replay,
+            given.live,
+            given.changed,
+            given.replay,
             self._config,
-            version=material.version,
-            seed=material.seed,
+            version=given.version,
+            seed=given.seed,
             device=self._device,
-            stop=material.cancel.is_set,
+            stop=given.cancel.is_set,
             fit=self._fit,
         )
         self._crash("fitted")
@@ -113,31 +113,31 @@ class RoundWorker:
             return Candidate(outcome, None, None, 0.0)
         start = time.perf_counter()
         manifest = Manifest(
-            version=material.version,
+            version=given.version,
             parent="" if parent is None else parent.version,
             created=int(self._clock() * 1000),
             data_until=outcome.data_until_ms,
             metrics=outcome.figures(),
         )
-        recommender = outcome.learner.recommender(material.version)
-        reference = _reference(material, recommender)
-        announcement = self._artifacts.save(outcome.learner, manifest, material.provenance, reference)
+        recommender = outcome.learner.recommender(given.version)
+        reference = _reference(given, recommender)
+        announcement = self._artifacts.save(outcome.learner, manifest, given.provenance, reference)
         self._crash("stored")
         return Candidate(outcome, announcement, recommender, time.perf_counter() - start)
 
 
-def _reference(material: Material, recommender: Recommender) -> Reference:
-    histories = [history for history, _ in material.changed.values()]
-    asked = [*histories, *material.replay.values()][:_REFERENCE_USERS]
+def _reference(given: RoundInput, recommender: Recommender) -> Reference:
+    histories = [history for history, _ in given.changed.values()]
+    asked = [*histories, *given.replay.values()][:_REFERENCE_USERS]
     scores = recommender.rank(pack(recommender.items, asked), CUTOFF).scores
-    parent = None if material.parent is None else load_reference(material.parent)
-    return Reference.fit(material.version, [*histories, *material.replay.values()], scores, parent)
+    parent = None if given.parent is None else load_reference(given.parent)
+    return Reference.fit(given.version, [*histories, *given.replay.values()], scores, parent)
 
 
-def show_round(material: Material, candidate: Candidate, metrics: TrainerMetrics, device: torch.device) -> None:
+def export_metrics(given: RoundInput, candidate: Candidate, metrics: TrainerMetrics, device: torch.device) -> None:
     """Put a round on the trainer's metrics."""
     round_ = candidate.round
-    seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
+    seconds = {"snapshot": given.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
     for stage, value in seconds.items():
         metrics.training_round[stage].observe(value)
     metrics.training_examples.set(round_.users)
@@ -155,12 +155,12 @@ def show_round(material: Material, candidate: Candidate, metrics: TrainerMetrics
         metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(device))
 
 
-def story(material: Material, candidate: Candidate, outcome: str, why: str) -> str:
+def describe(given: RoundInput, candidate: Candidate, outcome: str, why: str) -> str:
     """What became of a round, for one line of a log."""
     round_, evidence = candidate.round, candidate.round.evidence
     parts = [
-        f"{material.version} from {material.parent.version if material.parent else 'nothing'}",
-        f"{round_.users} users ({len(material.changed)} changed)",
+        f"{given.version} from {given.parent.version if given.parent else 'nothing'}",
+        f"{round_.users} users ({len(given.changed)} changed)",
         f"{len(round_.learner.items)} items (+{round_.new_items})",
         f"loss {round_.first_loss:.3f} -> {round_.last_loss:.3f}",
     ]
@@ -172,6 +172,6 @@ def story(material: Material, candidate: Candidate, outcome: str, why: str) -> s
             f" on {evidence.users} users{bound}"
         )
     parts.append(f"{outcome}{': ' if why else ''}{why}")
-    seconds = {"snapshot": material.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
+    seconds = {"snapshot": given.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
     parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
     return "; ".join(parts)

@@ -1,6 +1,6 @@
 """The trainer's eye on the stream: the closed loop, fed from `monitor-windows`, its decisions kept over restarts.
 
-What the watch knows of the stream is read again from the topic; what the closed loop decided is a small file.
+What the loop knows of the stream is read again from the topic; what the closed loop decided is a small file.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from kafka.admin import KafkaAdminClient
 
 from ops.local.lag import LagPoller
 from ops.metrics import TrainerMetrics
-from ops.monitor.closed_loop import Watch, WatchConfig
+from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
 from ops.monitor.decisions import LoopState
 from stream.clients.connection import KafkaConnection
 from stream.wire.windows_topic import WindowReader
 
-__all__ = ["Oversight", "poll_lag"]
+__all__ = ["WindowFeed", "poll_lag"]
 
 log = logging.getLogger(__name__)
 
 
-class Oversight:
-    """`watch` judges and decides; call `poll` often, and `save` after every turn."""
+class WindowFeed:
+    """`loop` judges and decides; call `poll` often, and `save` after every turn."""
 
     def __init__(
         self,
-        config: WatchConfig,
+        config: ClosedLoopConfig,
         connection: KafkaConnection,
         topic: str,
         metrics: TrainerMetrics,
@@ -42,8 +42,8 @@ class Oversight:
         state = self._load()
         self._saved = state.encode()
         self._reader = WindowReader(connection, topic)
-        self.watch = Watch(config, metrics, clock, state)
-        self.watch.restore(self._reader.catch_up())
+        self.loop = ClosedLoop(config, metrics, clock, state)
+        self.loop.restore(self._reader.catch_up())
 
     def _load(self) -> LoopState:
         try:
@@ -58,11 +58,11 @@ class Oversight:
 
     def poll(self) -> None:
         for value in self._reader.poll():
-            self.watch.add(value)
+            self.loop.add(value)
 
     def save(self) -> None:
         """Written aside and renamed, when something changed."""
-        encoded = self.watch.loop.state.encode()
+        encoded = self.loop.decisions.state.encode()
         if encoded == self._saved:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -38,22 +36,22 @@ from model.device import pick_device
 from model.errors import ModelError
 from model.recommend import Recommender
 from ops.metrics import TRIGGERS, TrainerMetrics
-from ops.monitor.closed_loop import WatchConfig
 from ops.monitor.decisions import Canary, RollBack, SkipRound, StartRound
-from state.store import StoreConfig, StoreMemory
+from state.store import StoreMemory
 from stream.clients.connection import KafkaConnection
 from stream.process import give_way
 from stream.registry.artifacts import Artifacts, Provenance, next_version
 from stream.registry.slots import NoWayBack, Slots
-from stream.trainer.fine_tune import FineTuneConfig, Fit, Stopped, fit
+from stream.trainer.config import TrainerConfig
+from stream.trainer.fine_tune import Fit, Stopped, fit
 from stream.trainer.history_view import HistoryView
-from stream.trainer.round import Candidate, Material, RoundWorker, show_round, story
+from stream.trainer.round import Candidate, RoundInput, RoundWorker, describe, export_metrics
 from stream.trainer.skew import PublishedLists
-from stream.trainer.window_feed import Oversight, poll_lag
+from stream.trainer.window_feed import WindowFeed, poll_lag
 from stream.wire.records import Announcement
-from stream.wire.topics import SCORER_GROUP, UPDATER_GROUP, TopicPlan, ensure_topics
+from stream.wire.topics import TopicPlan, ensure_topics
 
-__all__ = ["CRASH_POINTS", "Trainer", "TrainerConfig", "run_trainer"]
+__all__ = ["CRASH_POINTS", "Trainer", "run_trainer"]
 
 log = logging.getLogger(__name__)
 
@@ -67,58 +65,10 @@ _SKEW_SECONDS = 60.0
 _SKEW = 0.01  # share of differing lists that shuts the gate
 
 
-@dataclass(frozen=True)
-class TrainerConfig:
-    state_dir: Path
-    artifacts: str = ""  # an fsspec URL; a folder in state_dir when empty
-    keep_versions: int = 5  # artifacts kept besides those a slot names
-    device: str | None = None  # cpu, cuda, cuda:1, ...; CUDA when there
-    threads: int = 0  # of torch; 0 leaves it to torch
-    spare_time_only: bool = True  # gives way to whatever else wants a core, above all to the scorer
-    round_seconds: float = 600.0
-    least_interactions: int = 200  # new since the last round, else the schedule lets it pass
-    first_users: int = 100  # the first model waits for these
-    first_interactions: int = 2_000
-    # A round holds these in memory, about 20 kB for a history of 200 items.
-    changed_users: int = 20_000  # at most, those who changed last
-    replay_users: int = 20_000  # of the others, drawn anew each round, so that nothing is unlearnt
-    seed: int = 0
-    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
-    # A candidate first answers this share of the users, by hash, beside the live model; 0 takes it live at once.
-    canary_share: float = 0.0
-    canary_events: int = 2_000  # answered by it, without evidence against it, take it live
-    canary_seconds: float = 1_800.0  # and so does so much time: few users cannot hold a model back for ever
-    updater_group: str = UPDATER_GROUP
-    scorer_group: str = SCORER_GROUP
-    watch: WatchConfig = field(default_factory=WatchConfig)
-    store: StoreConfig = field(default_factory=StoreConfig)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.canary_share < 1:
-            raise ValueError(f"canary_share must be in [0, 1), got {self.canary_share}")
-        for name in (
-            "round_seconds",
-            "first_users",
-            "first_interactions",
-            "changed_users",
-            "keep_versions",
-            "canary_events",
-        ):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("threads", "least_interactions", "replay_users"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-
-    @property
-    def artifacts_url(self) -> str:
-        return self.artifacts or str(self.state_dir.absolute() / "artifacts")
-
-
 class _Trial(NamedTuple):
     """A candidate that serves some users."""
 
-    material: Material
+    given: RoundInput
     candidate: Candidate
     announcement: Announcement
     until: float  # monotonic seconds
@@ -150,7 +100,7 @@ class Trainer:
         self._followed: Announcement | None = None  # what `_live` was loaded from, usable or not
         self._shown: list[tuple[str, str, str]] = []
         self._requests: deque[tuple[str, bool]] = deque()
-        self._running: tuple[Material, Future[Candidate]] | None = None
+        self._running: tuple[RoundInput, Future[Candidate]] | None = None
         self._trial: _Trial | None = None
         self._left_unlearnt = 0  # new interactions that the last round saw and did not get published
         self._tried = False
@@ -164,7 +114,7 @@ class Trainer:
         if "candidate" in self._slots.current:  # of a predecessor that did not live to judge it
             self._slots.clear("candidate")
         self._published = PublishedLists(connection, plan.recommendations, plan.partitions)
-        self._oversight = Oversight(config.watch, connection, plan.monitor_windows, metrics, config.state_dir, clock)
+        self._feed = WindowFeed(config.closed_loop, connection, plan.monitor_windows, metrics, config.state_dir, clock)
         provenance = self._follow_live()
         live = self._slots.live
         self.view = HistoryView(
@@ -178,7 +128,7 @@ class Trainer:
             clock_ms=lambda: int(clock() * 1000),
         )
         if live is not None and provenance is not None and provenance.topic_id == self.view.identity:
-            self.view.settle(provenance.next_offsets, live.data_until)
+            self.view.mark_learnt(provenance.next_offsets, live.data_until)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +166,7 @@ class Trainer:
         except NoWayBack as error:
             log.error("no rollback (%s): %s", reason, error)
             return False
-        self._oversight.watch.rolled_back()
+        self._feed.loop.rolled_back()
         self.metrics.model_rollbacks[reason].inc()
         log.warning("rolled back from %s to %s: %s", bad.version, good.version, reason)
         self._followed = None
@@ -225,7 +175,7 @@ class Trainer:
 
     def acknowledge(self) -> None:
         """An operator has looked at the rollbacks: promotions may go on."""
-        self._oversight.watch.loop.acknowledge()
+        self._feed.loop.decisions.acknowledge()
 
     def turn(self, timeout_ms: int = 200) -> None:
         """Take in what came, follow the live slot, finish or begin a round."""
@@ -237,16 +187,16 @@ class Trainer:
             self._follow_live()
         if self._running is not None:
             if self._running[1].done():
-                material, future = self._running
+                given, future = self._running
                 self._running = None
-                self._finish(material, future)
+                self._finish(given, future)
         elif self._trial is not None:
             self._judge_trial(self._trial, now)
         self._decide(now)
-        self._oversight.save()
+        self._feed.save()
         if now >= self._skew_due:
             self._skew_due = now + _SKEW_SECONDS
-            if self._live is not None and self.view.level:
+            if self._live is not None and self.view.caught_up:
                 self._look_for_skew(self._live)
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS
@@ -257,14 +207,14 @@ class Trainer:
     def close(self) -> None:
         """Leave within a few seconds, whatever the round and the broker do."""
         if self._running is not None:
-            material, future = self._running
-            material.cancel.set()
+            given, future = self._running
+            given.cancel.set()
             if not wait([future], _LEAVING_SECONDS).done:
                 log.warning("leaving while a round is still at work; nothing of it is kept")
         for close in (
             self.view.close,
             self._slots.close,
-            self._oversight.close,
+            self._feed.close,
             self._published.close,
             self._admin.close,
         ):
@@ -277,18 +227,18 @@ class Trainer:
 
     def _decide(self, now: float) -> None:
         """Do what the closed loop says of the windows that came, the schedule and the requests."""
-        watch = self._oversight.watch
-        self._oversight.poll()
-        if not self.view.level:
+        loop = self._feed.loop
+        self._feed.poll()
+        if not self.view.caught_up:
             return
         idle = self._running is None and self._trial is None
         if idle and self._requests:
-            watch.loop.began()
+            loop.decisions.began()
             self._begin(*self._requests.popleft())
             return
         if idle and now >= self._round_due and self._enough():
-            watch.loop.request("schedule")
-        for action in watch.turn(self.view.new_interactions):
+            loop.decisions.request("schedule")
+        for action in loop.turn(self.view.new_interactions):
             match action:
                 case StartRound(trigger, refit, why):
                     if why:
@@ -301,7 +251,7 @@ class Trainer:
                 case RollBack(reason, why):
                     log.error("the live model must go: %s", why)
                     if not self.roll_back(reason):
-                        watch.adopt(watch.loop.state.live, "")
+                        loop.adopt(loop.decisions.state.live, "")
 
     def _enough(self) -> bool:
         """Is there enough to learn for a round on schedule?"""
@@ -323,15 +273,15 @@ class Trainer:
             self._running[0].cancel.set()  # its parent is not live any more
         if live is None:
             return None
-        watch = self._oversight.watch
+        loop = self._feed.loop
         if before is not None:
             log.warning("the live model moved from %s to %s, not by this trainer", before.version, live.version)
             if self._slots.previous is not None and self._slots.previous.version == live.version:
                 self.metrics.model_rollbacks["manual"].inc()
-                watch.rolled_back(by_hand=True)
-        if watch.loop.state.live != live.version:
+                loop.rolled_back(by_hand=True)
+        if loop.decisions.state.live != live.version:
             previous = self._slots.previous
-            watch.adopt(live.version, "" if previous is None or previous == live else previous.version)
+            loop.adopt(live.version, "" if previous is None or previous == live else previous.version)
         try:
             learner, provenance = self._artifacts.load(live, self._device)
             self._live = learner.recommender(live.version)
@@ -367,11 +317,11 @@ class Trainer:
         if not changed and not replay:
             log.info("round (%s): nobody to learn from yet", trigger)
             self.metrics.training_rounds[trigger, "skipped"].inc()
-            self._oversight.watch.round_ended(0.0)
+            self._feed.loop.round_ended(0.0)
             return
         self._rounds += 1
         slots = self._slots.current.values()
-        material = Material(
+        given = RoundInput(
             trigger,
             next_version([announcement.version for announcement in slots], int(self._clock() * 1000)),
             self._slots.live,
@@ -386,91 +336,91 @@ class Trainer:
             threading.Event(),
             time.monotonic(),
         )
-        self._running = material, self._worker.start(material)
+        self._running = given, self._worker.start(given)
 
-    def _finish(self, material: Material, future: Future[Candidate]) -> None:
-        trigger = material.trigger
+    def _finish(self, given: RoundInput, future: Future[Candidate]) -> None:
+        trigger = given.trigger
         try:
             candidate = future.result()
         except Stopped:
-            self._end(material, "skipped")
+            self._end(given, "skipped")
             log.info("round %d (%s): dropped, the live model moved meanwhile", self._rounds, trigger)
             return
         except Exception as error:
-            self._end(material, "failed")
+            self._end(given, "failed")
             expected = isinstance(error, ModelError)
             log.error("round %d (%s) failed: %s", self._rounds, trigger, error, exc_info=not expected)
             return
-        show_round(material, candidate, self.metrics, self._device)
+        export_metrics(given, candidate, self.metrics, self._device)
         failed = {str(gate): why for gate, why in candidate.round.failed.items()}
         if candidate.announcement is not None:
-            failed |= self._shut(material, candidate.announcement)
+            failed |= self._shut(given, candidate.announcement)
         if failed or candidate.announcement is None:
-            self._reject(material, candidate, failed)
-        elif self._config.canary_share and self._live is not None and material.slot is not None:
-            self._try_out(material, candidate, candidate.announcement)
+            self._reject(given, candidate, failed)
+        elif self._config.canary_share and self._live is not None and given.slot is not None:
+            self._try_out(given, candidate, candidate.announcement)
         else:
-            self._conclude(material, candidate, *self._publish(material, candidate.announcement, candidate.recommender))
+            self._conclude(given, candidate, *self._publish(given, candidate.announcement, candidate.recommender))
 
-    def _shut(self, material: Material, announcement: Announcement) -> dict[str, str]:
+    def _shut(self, given: RoundInput, announcement: Announcement) -> dict[str, str]:
         """Gates that a candidate which passed its exam, or its canary, still meets."""
-        watch = self._oversight.watch
+        loop = self._feed.loop
         shut = {}
         # A window tells of a fault when it closes: a round may have begun on such events by then.
-        if material.trigger != "manual" and watch.loop.broken_feed:
-            shut["data_quality"] = watch.loop.broken_feed
-        if why := watch.loop.may_promote(announcement.parent, watch.now_ms):
+        if given.trigger != "manual" and loop.decisions.broken_feed:
+            shut["data_quality"] = loop.decisions.broken_feed
+        if why := loop.decisions.may_promote(announcement.parent, loop.now_ms):
             shut["cooldown"] = why
         if self._skew > _SKEW:
             shut["skew"] = f"{self._skew:.1%} of the scorers' lists are not what the trainer would recommend"
         return shut
 
-    def _reject(self, material: Material, candidate: Candidate, failed: Mapping[str, str]) -> None:
+    def _reject(self, given: RoundInput, candidate: Candidate, failed: Mapping[str, str]) -> None:
         for gate in failed:
             self.metrics.training_gate_failures[gate].inc()
-        self._conclude(material, candidate, "rejected", "; ".join(f"{gate}: {why}" for gate, why in failed.items()))
+        self._conclude(given, candidate, "rejected", "; ".join(f"{gate}: {why}" for gate, why in failed.items()))
 
-    def _conclude(self, material: Material, candidate: Candidate, outcome: str, why: str) -> None:
-        self._end(material, outcome)
-        log.info("round %d (%s): %s", self._rounds, material.trigger, story(material, candidate, outcome, why))
+    def _conclude(self, given: RoundInput, candidate: Candidate, outcome: str, why: str) -> None:
+        self._end(given, outcome)
+        log.info("round %d (%s): %s", self._rounds, given.trigger, describe(given, candidate, outcome, why))
 
-    def _end(self, material: Material, outcome: str) -> None:
+    def _end(self, given: RoundInput, outcome: str) -> None:
         """The round is over; whatever became of it is counted here."""
-        watch = self._oversight.watch
+        loop = self._feed.loop
         if outcome in ("rejected", "failed"):
-            self._left_unlearnt = material.new_interactions
-        self.metrics.training_rounds[material.trigger, outcome].inc()
-        watch.round_ended(time.monotonic() - material.began)
+            self._left_unlearnt = given.new_interactions
+        self.metrics.training_rounds[given.trigger, outcome].inc()
+        loop.round_ended(time.monotonic() - given.began)
         if outcome == "promoted":
-            watch.promoted(material.version, material.trigger)
+            loop.promoted(given.version, given.trigger)
 
     # -- a canary ------------------------------------------------------------------------------------------------------
 
-    def _try_out(self, material: Material, candidate: Candidate, announcement: Announcement) -> None:
+    def _try_out(self, given: RoundInput, candidate: Candidate, announcement: Announcement) -> None:
         """Let the candidate answer some users before all."""
         config = self._config
         shared = {**announcement.metrics, "canary_share": config.canary_share}
         self._slots.put("candidate", msgspec.structs.replace(announcement, metrics=shared))
         self._show_slots()
-        self._oversight.watch.canary(announcement.version)
-        self._trial = _Trial(material, candidate, announcement, time.monotonic() + config.canary_seconds)
+        self._feed.loop.canary(announcement.version)
+        self._trial = _Trial(given, candidate, announcement, time.monotonic() + config.canary_seconds)
         log.info("%s answers %.0f %% of the users", announcement.version, 100 * config.canary_share)
 
     def _judge_trial(self, trial: _Trial, now: float) -> None:
-        counts = self._oversight.watch.candidate_counts()
+        counts = self._feed.loop.candidate_counts()
         verdict = Canary(self._config.canary_events).add(counts.second, counts.first, counts.events)
-        moved = self._slots.live != trial.material.slot
+        moved = self._slots.live != trial.given.slot
         if verdict is None and now < trial.until and not moved:
             return
         self._trial = None
-        self._oversight.watch.canary("")
+        self._feed.loop.canary("")
         told = f"canary: {counts.first} events that only the candidate hit, {counts.second} that only live did"
-        failed = {"canary": told} if verdict == "reject" else self._shut(trial.material, trial.announcement)
+        failed = {"canary": told} if verdict == "reject" else self._shut(trial.given, trial.announcement)
         if failed:
-            self._reject(trial.material, trial.candidate, failed)
+            self._reject(trial.given, trial.candidate, failed)
         else:
-            outcome, why = self._publish(trial.material, trial.announcement, trial.candidate.recommender)
-            self._conclude(trial.material, trial.candidate, outcome, why or told)
+            outcome, why = self._publish(trial.given, trial.announcement, trial.candidate.recommender)
+            self._conclude(trial.given, trial.candidate, outcome, why or told)
         self._slots.clear("candidate")
         self._show_slots()
 
@@ -489,18 +439,18 @@ class Trainer:
     # -- going live ----------------------------------------------------------------------------------------------------
 
     def _publish(
-        self, material: Material, announcement: Announcement, recommender: Recommender | None
+        self, given: RoundInput, announcement: Announcement, recommender: Recommender | None
     ) -> tuple[str, str]:
         """Announce a stored candidate; returns (outcome, why)."""
         self._slots.catch_up()
         live = self._slots.live
-        if live != material.slot:
+        if live != given.slot:
             self._follow_live()
             return "skipped", f"meanwhile {live.version if live else 'no model'} became live"
         self._slots.promote(announcement, self._crash)
         self._followed, self._live = self._slots.live, recommender
         self._crash("announced")
-        self.view.settle(material.provenance.next_offsets, announcement.data_until)
+        self.view.mark_learnt(given.provenance.next_offsets, announcement.data_until)
         self._crash("settled")
         self._left_unlearnt = 0
         self.metrics.model_promotions.inc()

@@ -31,7 +31,7 @@ from ops.local.broker import LocalBroker
 from ops.metrics import ScorerMetrics, UpdaterMetrics
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow
 from ops.monitor.bins import ItemBins
-from ops.monitor.quality import OutcomeWatch, QualityConfig
+from ops.monitor.quality import OutcomeMonitor, QualityConfig
 from ops.monitor.signals import ScoreBins, ScorerSignals, UpdaterSignals
 from ops.monitor.windows import WindowConfig, WindowCounter
 from state import codec
@@ -77,7 +77,7 @@ def scorer_notes() -> None:
 
 
 def scorer_detectors() -> None:
-    watch = OutcomeWatch(QualityConfig())
+    watch = OutcomeMonitor(QualityConfig())
     for number in range(EVENTS):
         watch.update(b"u%d" % number, NOW + number, "control", number % 10 == 0)
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from river.drift import ADWIN, PageHinkley
 
 from ops.monitor.drift_monitor import DriftConfig, DriftMonitor
-from ops.monitor.quality import PairedCounts, QualityConfig, QualityWatch
+from ops.monitor.quality import PairedCounts, QualityConfig, QualityMonitor
 from tests.support.drift_world import NAMED, DriftWorld, Shift, count, observations
 
 SHIFTS: tuple[Shift, ...] = ("none", "popularity", "unknown_items", "history_length")
@@ -141,7 +141,7 @@ def quality_table(runs: int) -> None:
                 chances = [both, model - both, popular - both, 1 - model - popular + both]
                 blocks.append(rng.choice(4, 100_000, p=chances))
             outcomes = np.concatenate(blocks)
-            watch, row, known = QualityWatch(QualityConfig()), rows["Freshet"], False
+            watch, row, known = QualityMonitor(QualityConfig()), rows["Freshet"], False
             for end in range(100, 200_001, 100):
                 counted = np.bincount(outcomes[end - 100 : end], minlength=4).tolist()
                 verdict = watch.add(PairedCounts(*counted))

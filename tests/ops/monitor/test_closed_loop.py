@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
 from ops.monitor.bins import ItemBins
-from ops.monitor.closed_loop import Watch, WatchConfig
+from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
 from ops.monitor.decisions import LoopState, RollBack, SkipRound, StartRound
 from ops.monitor.quality import PairedCounts
 from ops.monitor.signals import ScorerSignals, UpdaterSignals
@@ -18,19 +18,19 @@ EVENTS = 2_500  # per window
 
 
 class Stream:
-    """An updater and a scorer that note a stationary stream window by window, and the trainer's watch over both."""
+    """An updater and a scorer that note a stationary stream window by window, and the trainer's loop over both."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
         self.registry = CollectorRegistry()
-        self.watch = Watch(WatchConfig(), TrainerMetrics(self.registry), clock=lambda: 1.0)
+        self.loop = ClosedLoop(ClosedLoopConfig(), TrainerMetrics(self.registry), clock=lambda: 1.0)
         self.updater = UpdaterSignals(WindowCounter("updater", WindowConfig()), UpdaterMetrics(CollectorRegistry()))
         self.scorer = ScorerSignals(WindowCounter("scorer", WindowConfig()), ScorerMetrics(CollectorRegistry()))
         self.bins = ItemBins.fit({f"i{number}": 300 - number for number in range(300)})
         self.number = 0
 
     def promote(self, version: str) -> None:
-        self.watch.promoted(version, "schedule")
+        self.loop.promoted(version, "schedule")
         self.scorer.follow(version, self.bins, "bins")
 
     def window(
@@ -53,7 +53,7 @@ class Stream:
             self.scorer.event(item or f"i{min(int(self.rng.exponential(60)), 299)}", time_ms, True)
             if place % 10 == 0:
                 shown = [f"i{n}" for n in self.rng.permutation(catalogue)[:20]]
-                self.scorer.shown(time_ms, self.watch.loop.state.live, shown)
+                self.scorer.shown(time_ms, self.loop.decisions.state.live, shown)
             before = None if previous is None else bool(self.rng.random() < previous)
             self.scorer.outcome(time_ms, bool(self.rng.random() < hit), bool(self.rng.random() < 0.06), before)
         self.updater.feed(times[-1], duplicates=duplicates)
@@ -61,8 +61,8 @@ class Stream:
         for signals in (self.updater, self.scorer):
             signals.flush()
             for record in signals.windows.take():
-                self.watch.add(record.encode())
-        actions += self.watch.turn(new_events=EVENTS * self.number)
+                self.loop.add(record.encode())
+        actions += self.loop.turn(new_events=EVENTS * self.number)
         return actions
 
     def windows(self, count: int, **changes: object) -> list:
@@ -85,7 +85,7 @@ def test_a_real_drift_gets_a_round_and_is_absorbed(stream: Stream) -> None:
     assert stream.registry.get_sample_value(
         "freshet_drift_state", {"signal": "history_length", "reference": "training"}
     )
-    stream.watch.round_ended(60)
+    stream.loop.round_ended(60)
     stream.promote("m3")
     assert stream.windows(8, length=3) == []
 
@@ -93,14 +93,14 @@ def test_a_real_drift_gets_a_round_and_is_absorbed(stream: Stream) -> None:
 def test_a_broken_feed_freezes_training_and_the_loop_is_back_by_itself(stream: Stream) -> None:
     state = {"check": "duplicates"}
     assert stream.windows(3, length=3, duplicates=2_000) == []
-    stream.watch.loop.request("schedule")
+    stream.loop.decisions.request("schedule")
     actions = stream.windows(1, length=3, duplicates=2_000)
     assert [(type(action), action.gate) for action in actions] == [(SkipRound, "data_quality")]
     assert stream.registry.get_sample_value("freshet_data_quality_state", state) == 1
-    assert stream.watch.drift.states()["history_length"] == 2
+    assert stream.loop.drift.states()["history_length"] == 2
     assert stream.windows(8) == []  # the drift that the fault brought is never learnt
     assert stream.registry.get_sample_value("freshet_data_quality_state", state) == 0
-    stream.watch.loop.request("schedule")
+    stream.loop.decisions.request("schedule")
     assert stream.windows(1) == [StartRound("schedule", False, "")]
 
 
@@ -109,11 +109,11 @@ def test_a_poisoned_model_is_taken_back_and_the_second_time_promotions_freeze(st
         stream.promote(f"m{number}")
         actions = stream.windows(6, hit=0.03, previous=0.1)
         assert isinstance(actions[0], RollBack) and actions[0].reason == "quality"
-        stream.watch.rolled_back()
-        stream.scorer.worker.follow("m2", stream.bins, "bins")
+        stream.loop.rolled_back()
+        stream.scorer.follow("m2", stream.bins, "bins")
         stream.windows(6)
-    assert stream.watch.loop.state.frozen
-    assert stream.watch.loop.state.quarantined == ["m3", "m4"]
+    assert stream.loop.decisions.state.frozen
+    assert stream.loop.decisions.state.quarantined == ["m3", "m4"]
 
 
 def test_moved_demand_asks_for_a_round(stream: Stream) -> None:
@@ -139,28 +139,28 @@ class _Thinned:
 
 
 def test_a_record_that_is_not_ours_is_counted_and_left(stream: Stream) -> None:
-    stream.watch.add(b"not msgpack")
-    assert stream.watch.refused == 1
+    stream.loop.add(b"not msgpack")
+    assert stream.loop.refused == 1
 
 
 def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood() -> None:
     stream, records = Stream(), []
-    add = stream.watch.add
-    stream.watch.add = lambda value: (records.append(value), add(value))[1]  # type: ignore[method-assign]
+    add = stream.loop.add
+    stream.loop.add = lambda value: (records.append(value), add(value))[1]  # type: ignore[method-assign]
     stream.promote("m1")
     stream.windows(30)
     stream.promote("m2")
     stream.windows(20, length=3)
-    stream.watch.round_ended(60)
+    stream.loop.round_ended(60)
     stream.promote("m3")
     stream.windows(3, length=3)
-    before = stream.watch.loop.state
+    before = stream.loop.decisions.state
     registry = CollectorRegistry()
-    again = Watch(WatchConfig(), TrainerMetrics(registry), lambda: 1.0, LoopState.decode(before.encode()))
+    again = ClosedLoop(ClosedLoopConfig(), TrainerMetrics(registry), lambda: 1.0, LoopState.decode(before.encode()))
     again.restore(records)
-    assert again.drift.states() == stream.watch.drift.states()
-    assert again.now_ms == stream.watch.now_ms
-    assert again.loop.state == before  # nothing is decided again
+    assert again.drift.states() == stream.loop.drift.states()
+    assert again.now_ms == stream.loop.now_ms
+    assert again.decisions.state == before  # nothing is decided again
     counted = registry.get_sample_value(
         "freshet_drift_detections_total", {"signal": "history_length", "level": "drift"}
     )
@@ -168,29 +168,29 @@ def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood()
 
 
 def test_a_candidates_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
-    stream.watch.canary("m3")
+    stream.loop.canary("m3")
     time_ms = START_MS + stream.number * WINDOW_MS
     for hit, live_hit in ((True, False), (True, False), (False, True), (False, False)):
-        stream.scorer.worker.canary(time_ms, "m3", hit, live_hit)
-    stream.scorer.worker.canary(time_ms, "an earlier candidate", True, False)
-    stream.scorer.worker.flush()
-    for record in stream.scorer.worker.windows.take():
-        stream.watch.add(record.encode())
-    assert stream.watch.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+        stream.scorer.canary(time_ms, "m3", hit, live_hit)
+    stream.scorer.canary(time_ms, "an earlier candidate", True, False)
+    stream.scorer.flush()
+    for record in stream.scorer.windows.take():
+        stream.loop.add(record.encode())
+    assert stream.loop.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
     stream.window()
     stream.window()
-    assert stream.watch.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
-    stream.watch.canary("")
-    assert stream.watch.candidate_counts() == PairedCounts()
+    assert stream.loop.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+    stream.loop.canary("")
+    assert stream.loop.candidate_counts() == PairedCounts()
 
 
 def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) -> None:
     counter = WindowCounter("other", WindowConfig())
     counter.add("history_length", [START_MS + stream.number * WINDOW_MS], [3], size=99)
     for record in counter.take():
-        stream.watch.add(record.encode())
+        stream.loop.add(record.encode())
     stream.windows(3)
-    assert stream.watch.drift.states()["history_length"] == 0
+    assert stream.loop.drift.states()["history_length"] == 0
 
 
 def test_a_model_that_shows_everybody_the_same_few_items_is_taken_back(stream: Stream) -> None:
@@ -208,5 +208,5 @@ def test_a_model_that_shows_somewhat_fewer_items_stays(stream: Stream) -> None:
 
 def test_lists_of_the_model_before_say_nothing_about_the_one_that_is_live(stream: Stream) -> None:
     stream.promote("m3")
-    stream.scorer.worker.shown(START_MS + stream.number * WINDOW_MS, "m2", ["i1"] * 10_000)
+    stream.scorer.shown(START_MS + stream.number * WINDOW_MS, "m2", ["i1"] * 10_000)
     assert stream.windows(2) == []

@@ -5,7 +5,7 @@ import pytest
 
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow, gini
 from ops.monitor.detectors import Adwin, BernoulliCusum, McNemarEvidence
-from ops.monitor.quality import OutcomeWatch, PairedCounts, QualityConfig, QualityWatch, Verdict
+from ops.monitor.quality import OutcomeMonitor, PairedCounts, QualityConfig, QualityMonitor, Verdict
 
 
 def paired(rng: np.random.Generator, blocks: int, model: float, popularity: float, both: float) -> list[PairedCounts]:
@@ -60,13 +60,13 @@ def test_adwin_tells_up_from_down() -> None:
 # -- model or demand ---------------------------------------------------------------------------------------------------
 
 
-def verdict(watch: QualityWatch, blocks: list[PairedCounts]) -> tuple[Verdict, int]:
+def verdict(monitor: QualityMonitor, blocks: list[PairedCounts]) -> tuple[Verdict, int]:
     events = 0
     for block in blocks:
         events += block.events
-        if watch.add(block) in ("model", "demand"):
+        if monitor.add(block) in ("model", "demand"):
             break
-    return watch.verdict, events
+    return monitor.verdict, events
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -77,37 +77,37 @@ def test_a_model_that_breaks_and_a_demand_that_moves_are_told_apart(seed: int) -
         ("model", (keep * 0.10, 0.06, keep * 0.03)),
         ("demand", (keep * 0.10, keep * 0.06, keep * 0.03)),
     ):
-        watch = QualityWatch(QualityConfig())
-        assert verdict(watch, paired(rng, 200, *normal))[0] == "ok"
-        found, events = verdict(watch, paired(rng, 80, *after))
+        monitor = QualityMonitor(QualityConfig())
+        assert verdict(monitor, paired(rng, 200, *normal))[0] == "ok"
+        found, events = verdict(monitor, paired(rng, 80, *after))
         assert (found, events <= 10_000) == (named, True)
 
 
 def test_the_previous_model_is_asked_back_only_by_evidence() -> None:
-    watch = QualityWatch(QualityConfig())
-    assert not watch.add_previous(PairedCounts(both=10, first=40, second=50, neither=900))
-    assert watch.add_previous(PairedCounts(both=10, first=20, second=90, neither=900))
-    watch.reset()
-    assert watch.rollback.ratio < 1
+    monitor = QualityMonitor(QualityConfig())
+    assert not monitor.add_previous(PairedCounts(both=10, first=40, second=50, neither=900))
+    assert monitor.add_previous(PairedCounts(both=10, first=20, second=90, neither=900))
+    monitor.reset()
+    assert monitor.rollback.ratio < 1
 
 
 def test_a_user_counts_once_in_a_while() -> None:
     config = QualityConfig(reference_events=100, pause_ms=600_000)
-    watch = OutcomeWatch(config)
+    monitor = OutcomeMonitor(config)
     for number in range(400):
-        watch.update(b"same", number, "control", hit=True)
-    assert watch.adwin_events["control"] == 1
-    watch.update(b"other", 399, "control", hit=True)
-    watch.update(b"same", 600_000, "control", hit=True)
-    assert watch.adwin_events["control"] == 3
+        monitor.update(b"same", number, "control", hit=True)
+    assert monitor.adwin_events["control"] == 1
+    monitor.update(b"other", 399, "control", hit=True)
+    monitor.update(b"same", 600_000, "control", hit=True)
+    assert monitor.adwin_events["control"] == 3
 
 
 def test_a_scorer_sees_a_fall_by_both_detectors() -> None:
     rng = np.random.default_rng(0)
-    watch = OutcomeWatch(QualityConfig(reference_events=2_000))
+    monitor = OutcomeMonitor(QualityConfig(reference_events=2_000))
     found = {}
     for number, hit in enumerate((rng.random(12_000) < np.repeat([0.3, 0.15], 6_000)).tolist()):
-        for one in watch.update(b"u%d" % number, 0, "control", hit):
+        for one in monitor.update(b"u%d" % number, 0, "control", hit):
             found.setdefault((one.detector, one.direction), number)
     assert found.keys() == {("adwin", "down"), ("cusum", "down")}
     assert all(6_000 <= number < 7_500 for number in found.values())

@@ -46,7 +46,7 @@ def test_a_user_changes_until_a_round_that_knows_the_last_record_settles(tmp_pat
         put(view, 1, "bob", history(("a", 30)))
         assert view.changed == {b"ann": Changed(0, 0, 2), b"bob": Changed(1, 0, 1)}
         put(view, 2, "bob", history(("a", 30), ("c", 40)))  # while a round that saw offsets 0 and 1 is fitting
-        view.settle(next_offset=2, fitted_until_ms=30)
+        view.mark_learnt(next_offset=2, fitted_until_ms=30)
         assert view.changed == {b"bob": Changed(2, 30, 1)}
         put(view, 3, "ann", history(("a", 10), ("b", 20), ("c", 15)))  # late: nothing to hold out, still to be learnt
         assert view.changed[b"ann"] == Changed(3, 20, 0)
@@ -57,7 +57,7 @@ def test_changes_survive_a_restart(tmp_path: Path) -> None:
     with partition(tmp_path) as view:
         put(view, 0, "ann", history(("a", 10)))
         put(view, 1, "bob", history(("a", 10)))
-        view.settle(1, fitted_until_ms=10)
+        view.mark_learnt(1, fitted_until_ms=10)
     with partition(tmp_path) as view:
         assert view.changed == {b"bob": Changed(1, 10, 0)}
         assert view.store.next_offset == 2
@@ -134,7 +134,7 @@ def test_the_running_count_is_the_sum_and_markers_are_what_memory_says(tmp_path_
                 log.append((len(log), first.encode(), encode(history(*second))))
                 view.apply(log[-1:], len(log), 0)
             elif kind == "settle":
-                view.settle(min(first, len(log)), second)
+                view.mark_learnt(min(first, len(log)), second)
             elif kind == "replay":  # what follows a crash in the middle of a long write
                 view.apply(log[first:], len(log), 0)
             else:
@@ -186,7 +186,7 @@ def following(kafka: KafkaConnection, plan: TopicPlan, folder: Path, fitted_unti
 
 def catch_up(view: HistoryView, users: int | None = None) -> None:
     deadline = time.monotonic() + 20
-    while not view.level or (users is not None and len(everybody(view)) != users):
+    while not view.caught_up or (users is not None and len(everybody(view)) != users):
         view.poll(100)
         assert time.monotonic() < deadline
 
@@ -206,7 +206,7 @@ def test_the_view_restores_only_what_came_since(kafka: KafkaConnection, plan: To
     with following(kafka, plan, tmp_path) as view:
         assert everybody(view) == {b"ann", b"bea", b"john"}
         assert {u.decode(): h for u, (h, _) in view.take_changed(100).items()} == PEOPLE
-        view.settle(view.next_offsets(), fitted_until_ms=30)
+        view.mark_learnt(view.next_offsets(), fitted_until_ms=30)
     write(kafka, plan, {"ann": None, "bea": history(("b", 20), ("d", 40))})
     with following(kafka, plan, tmp_path) as view:
         assert everybody(view) == {b"bea", b"john"}
@@ -233,7 +233,7 @@ def test_a_missing_or_broken_store_is_rebuilt(kafka: KafkaConnection, plan: Topi
         pass
     write(kafka, plan, PEOPLE)
     with following(kafka, plan, tmp_path) as view:
-        view.settle(view.next_offsets(), fitted_until_ms=20)
+        view.mark_learnt(view.next_offsets(), fitted_until_ms=20)
     harm(tmp_path)
     with following(kafka, plan, tmp_path, fitted_until_ms=20) as view:
         assert everybody(view) == {b"ann", b"bea", b"john"}

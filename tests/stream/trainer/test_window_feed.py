@@ -12,12 +12,12 @@ from model.batch import Histories
 from model.items import ItemIndex
 from model.ranker import Ranked
 from ops.metrics import TrainerMetrics
-from ops.monitor.closed_loop import WatchConfig
+from ops.monitor.closed_loop import ClosedLoopConfig
 from ops.monitor.windows import WindowConfig, WindowCounter
 from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.trainer.skew import disagreement
-from stream.trainer.window_feed import Oversight
+from stream.trainer.window_feed import WindowFeed
 from stream.wire.records import Recommendation, ScoredItem
 from stream.wire.topics import TopicPlan, ensure_topics
 from stream.wire.windows_topic import WindowReader, WindowSender
@@ -37,33 +37,33 @@ def topic(kafka: KafkaConnection, plan: TopicPlan) -> str:
 def test_windows_and_decisions_are_there_again_after_a_restart(
     kafka: KafkaConnection, topic: str, tmp_path: Path
 ) -> None:
-    def open_one() -> Oversight:
+    def open_one() -> WindowFeed:
         metrics = TrainerMetrics(CollectorRegistry())
-        return Oversight(WatchConfig(), kafka, topic, metrics, tmp_path / "new", clock=lambda: 1.0)
+        return WindowFeed(ClosedLoopConfig(), kafka, topic, metrics, tmp_path / "new", clock=lambda: 1.0)
 
     sender, counter = WindowSender(kafka, topic), WindowCounter("updater", WindowConfig())
-    oversight = open_one()
-    assert oversight.watch.now_ms == 1_000  # nothing has happened yet
+    feed = open_one()
+    assert feed.loop.now_ms == 1_000  # nothing has happened yet
     counter.add("new_user_rate", [NOW], [1], 2)
     sender.send(counter, now=True)
     sender.close()
     deadline = time.monotonic() + 30
-    while oversight.watch.now_ms != NOW:
+    while feed.loop.now_ms != NOW:
         assert time.monotonic() < deadline
-        oversight.poll()
+        feed.poll()
         time.sleep(0.05)
-    oversight.watch.promoted("m1", "schedule")
-    oversight.watch.loop.began()
-    oversight.save()
-    oversight.close()
+    feed.loop.promoted("m1", "schedule")
+    feed.loop.decisions.began()
+    feed.save()
+    feed.close()
 
     again = open_one()
-    assert again.watch.now_ms == NOW
-    assert (again.watch.loop.state.live, again.watch.loop.state.running) == ("m1", False)
+    assert again.loop.now_ms == NOW
+    assert (again.loop.decisions.state.live, again.loop.decisions.state.running) == ("m1", False)
     again.close()
     (tmp_path / "new" / "decisions.json").write_text("{")
     afresh = open_one()
-    assert afresh.watch.loop.state.live == ""
+    assert afresh.loop.decisions.state.live == ""
     afresh.close()
 
 

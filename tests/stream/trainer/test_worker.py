@@ -28,9 +28,10 @@ from state.history import EMPTY, Entry, History, merge_entries
 from state.store import StoreConfig
 from stream.clients.connection import KafkaConnection
 from stream.registry.slots import NoWayBack, announce_rollback, read_slots
+from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import pack
 from stream.trainer.fine_tune import FineTuneConfig, Fit
-from stream.trainer.worker import CRASH_POINTS, Trainer, TrainerConfig, run_trainer
+from stream.trainer.worker import CRASH_POINTS, Trainer, run_trainer
 from stream.wire.records import Announcement
 from stream.wire.topics import TopicPlan, ensure_topics
 from stream.wire.windows_topic import WindowSender
@@ -74,6 +75,7 @@ def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History]) ->
 def config(tmp_path: Path, **changes: object) -> TrainerConfig:
     given: dict = {
         "state_dir": tmp_path,
+        "threads": 1,
         "spare_time_only": False,
         "round_seconds": 0.1,
         "least_interactions": 20,
@@ -185,7 +187,7 @@ def test_what_was_learnt_while_the_feed_broke_does_not_go_live(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
     def in_bad_times(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:
-        trainer._oversight.watch.loop.window(0, {}, {"items": "3 of 4 unknown"})
+        trainer._feed.loop.decisions.window(0, {}, {"items": "3 of 4 unknown"})
         return learner.fit(histories, epochs=epochs, stop=stop)
 
     write(kafka, plan, world(8))
@@ -224,7 +226,7 @@ def test_a_crash_anywhere_in_a_round_leaves_a_model_live_and_nothing_unlearnt(
     assert on_the_board(slots["live"]) > 0.9
     with training(config(tmp_path), kafka, plan) as trainer:
         if announced:
-            turn_until(trainer, lambda: trainer.view.level)
+            turn_until(trainer, lambda: trainer.view.caught_up)
             assert not trainer.view.changed_users
         else:
             promote(trainer)
