@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidReplicationFactorError,
+    PolicyViolationError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+)
 
-__all__ = ["SCORER_GROUP", "UPDATER_GROUP", "TopicError", "TopicPlan", "TopicSpec", "ensure_topics"]
+__all__ = [
+    "SCORER_GROUP",
+    "UPDATER_GROUP",
+    "TopicError",
+    "TopicPlan",
+    "TopicProblem",
+    "TopicSpec",
+    "ensure_topics",
+    "topic_problems",
+]
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +58,19 @@ class TopicPlan:
     retention_ms: int = 365 * _DAY_MS  # of interactions and dead letters: how far back a replay can reach
     tombstone_ms: int = 7 * _DAY_MS  # how long a deletion stays visible to a restoring worker
     message_bytes: int = 8 * _MIB  # so that an oversized record reaches the updater and its dead letter
+    # Copies that must have a record before it counts as written. 0: one less than there are, at least 1, so that one
+    # broker may be missing.
+    min_insync_replicas: int = 0
 
     def __post_init__(self) -> None:
         for name in ("partitions", "replication_factor", "retention_ms", "tombstone_ms", "message_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_insync_replicas <= self.replication_factor:
+            raise ValueError(
+                f"min_insync_replicas must be from 0 to the {self.replication_factor} replicas, "
+                f"got {self.min_insync_replicas}"
+            )
 
     @property
     def interactions(self) -> str:
@@ -80,10 +104,14 @@ class TopicPlan:
     def monitor_windows(self) -> str:
         return self.prefix + "monitor-windows"
 
+    @property
+    def insync(self) -> str:
+        return str(self.min_insync_replicas or max(self.replication_factor - 1, 1))
+
     def specs(self) -> tuple[TopicSpec, ...]:
         compacted = {"min.cleanable.dirty.ratio": "0.1", "delete.retention.ms": str(self.tombstone_ms)}
         kept = {"retention.ms": str(self.retention_ms)}
-        return (
+        specs = (
             TopicSpec(
                 self.interactions,
                 self.partitions,
@@ -120,6 +148,18 @@ class TopicPlan:
                 },
             ),
         )
+        return tuple(replace(spec, configs={**spec.configs, "min.insync.replicas": self.insync}) for spec in specs)
+
+
+class TopicProblem(NamedTuple):
+    """A setting of an existing topic that does not fit, and the way out."""
+
+    topic: str
+    found: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.topic} {self.found}: {self.mend}"
 
 
 def ensure_topics(admin: KafkaAdminClient, plan: TopicPlan) -> None:
@@ -142,27 +182,101 @@ def ensure_topics(admin: KafkaAdminClient, plan: TopicPlan) -> None:
         except TopicAlreadyExistsError:
             # Another process started at the same moment: what it made is checked below like any other.
             admin.wait_for_topics(list(missing))
-    problems = _disagreements(admin, specs)
+        except (TopicAuthorizationFailedError, ClusterAuthorizationFailedError) as error:
+            raise TopicError(
+                f"no right to create or see {', '.join(missing)}: grant this user Create and Describe on them "
+                f"(kafka-acls --add --operation Create --operation Describe --topic NAME), or create them by hand:\n  "
+                + "\n  ".join(_create_command(spec, plan) for spec in specs if spec.name in missing)
+            ) from error
+        except (InvalidReplicationFactorError, PolicyViolationError) as error:
+            raise TopicError(
+                f"the cluster refuses to create {', '.join(missing)} with {plan.replication_factor} replicas: "
+                f"{error}; set --replication-factor to at most the number of brokers, or to what its policy asks for"
+            ) from error
+    problems = topic_problems(admin, specs)
     if problems:
-        raise TopicError("these topics do not fit Freshet:\n  " + "\n  ".join(problems))
+        raise TopicError("these topics do not fit Freshet:\n  " + "\n  ".join(map(str, problems)))
 
 
-def _disagreements(admin: KafkaAdminClient, specs: tuple[TopicSpec, ...]) -> list[str]:
+def _create_command(spec: TopicSpec, plan: TopicPlan) -> str:
+    configs = {"cleanup.policy": spec.cleanup, **spec.configs}
+    return (
+        f"kafka-topics --create --topic {spec.name} --partitions {spec.partitions} "
+        f"--replication-factor {plan.replication_factor} "
+        + " ".join(f"--config {name}={value}" for name, value in configs.items())
+    )
+
+
+def topic_problems(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicProblem]:
+    """What does not fit of topics that exist, missing rights to look included."""
     names = [spec.name for spec in specs]
-    partitions = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(names)}
+    described = {topic["name"]: topic for topic in admin.describe_topics(names)}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
     problems = []
     for spec in specs:
-        found = partitions.get(spec.name, 0)
-        if found != spec.partitions:
-            problems.append(
-                f"{spec.name} has {found} partitions, {spec.partitions} are needed: set --partitions, or use a --prefix"
+        partitions = described.get(spec.name, {}).get("partitions", [])
+        if not partitions:
+            problems.append(TopicProblem(spec.name, "cannot be seen", _grant("Describe", spec.name)))
+            continue
+        if len(partitions) != spec.partitions:
+            problems.append(_partition_problem(spec, len(partitions)))
+        found = {name: entry["value"] for name, entry in configs.get(spec.name, {}).items()}
+        if "cleanup.policy" not in found:
+            problems.append(TopicProblem(spec.name, "does not show its settings", _grant("DescribeConfigs", spec.name)))
+            continue
+        replicas = min(len(partition["replica_nodes"]) for partition in partitions)
+        problems += _setting_problems(spec, found, replicas)
+    return problems
+
+
+def _grant(operation: str, topic: str) -> str:
+    return f"grant this user {operation} on it (kafka-acls --add --operation {operation} --topic {topic})"
+
+
+def _partition_problem(spec: TopicSpec, found: int) -> TopicProblem:
+    if found > spec.partitions:
+        return TopicProblem(
+            spec.name,
+            f"has {found} partitions, {spec.partitions} are expected",
+            f"if it was grown, users would be split between their old and their new partition: run `freshet "
+            f"repartition --partitions {found}`, which moves them; if it always had {found}, set --partitions {found}",
+        )
+    return TopicProblem(
+        spec.name,
+        f"has {found} partitions, {spec.partitions} are expected",
+        f"set --partitions {found}, or use another --prefix",
+    )
+
+
+def _setting_problems(spec: TopicSpec, found: Mapping[str, str], replicas: int) -> list[TopicProblem]:
+    """Only settings without which a promise breaks: how long records are kept is the owner's choice."""
+    problems = []
+
+    def needed(name: str, value: str) -> None:
+        problems.append(
+            TopicProblem(
+                spec.name,
+                f"has {name}={found.get(name)}, needed is {value}",
+                f"kafka-configs --alter --topic {spec.name} --add-config {name}=[{value}]",
             )
-        cleanup = configs[spec.name]["cleanup.policy"]["value"]
-        if cleanup != spec.cleanup:
-            problems.append(
-                f"{spec.name} has cleanup.policy={cleanup}, needed is {spec.cleanup}: "
-                f"kafka-configs --alter --topic {spec.name} --add-config cleanup.policy={spec.cleanup}"
+        )
+
+    if set(found["cleanup.policy"].split(",")) != set(spec.cleanup.split(",")):
+        needed("cleanup.policy", spec.cleanup)
+    timestamps = spec.configs.get("message.timestamp.type")
+    if timestamps is not None and found.get("message.timestamp.type") != timestamps:
+        needed("message.timestamp.type", timestamps)
+    least = int(spec.configs.get("max.message.bytes", 0))
+    if least > int(found.get("max.message.bytes") or least):
+        needed("max.message.bytes", str(least))
+    insync = int(found.get("min.insync.replicas") or 1)
+    if insync > replicas:
+        problems.append(
+            TopicProblem(
+                spec.name,
+                f"has min.insync.replicas={insync} with {replicas} replicas, so that nothing can be written",
+                f"kafka-configs --alter --topic {spec.name} --add-config min.insync.replicas={max(replicas - 1, 1)}",
             )
+        )
     return problems

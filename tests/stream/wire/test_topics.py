@@ -1,0 +1,73 @@
+"""Topics are made as they are needed, and existing ones that do not fit are refused by name with a way out."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka.admin import KafkaAdminClient
+
+from stream.clients.connection import KafkaConnection
+from stream.wire.topics import TopicError, TopicPlan, ensure_topics, topic_problems
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def admin(kafka: KafkaConnection) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(**kafka.kafka_python())
+    yield client
+    client.close()
+
+
+def make(admin: KafkaAdminClient, name: str, partitions: int = 2, **configs: str) -> None:
+    settings = {name.replace("_", "."): value for name, value in configs.items()}
+    admin.create_topics(
+        {name: {"num_partitions": partitions, "replication_factor": 1, "configs": settings}}, wait_for_metadata=True
+    )
+
+
+def test_what_is_made_fits(admin: KafkaAdminClient, plan: TopicPlan) -> None:
+    ensure_topics(admin, plan)
+    assert topic_problems(admin, plan.specs()) == []
+    ensure_topics(admin, plan)
+
+
+@pytest.mark.parametrize(
+    ("configs", "problem"),
+    [
+        ({"message_timestamp_type": "CreateTime"}, "message.timestamp.type=CreateTime, needed is LogAppendTime"),
+        ({"cleanup_policy": "compact"}, "cleanup.policy=compact, needed is delete"),
+        ({"max_message_bytes": "1000"}, "max.message.bytes=1000, needed is 8388608"),
+        ({"min_insync_replicas": "2"}, "min.insync.replicas=2 with 1 replicas"),
+    ],
+)
+def test_a_topic_made_beforehand_that_breaks_a_promise_is_refused_by_name(
+    admin: KafkaAdminClient, plan: TopicPlan, configs: dict[str, str], problem: str
+) -> None:
+    fitting = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": str(plan.message_bytes)}
+    make(admin, plan.interactions, **(fitting | configs))
+    with pytest.raises(TopicError, match=problem) as refused:
+        ensure_topics(admin, plan)
+    assert str(refused.value).count(plan.interactions) == 2  # the topic, and the command that mends it
+    assert "kafka-configs --alter" in str(refused.value)
+
+
+def test_a_policy_in_another_order_fits(admin: KafkaAdminClient, plan: TopicPlan) -> None:
+    make(admin, plan.monitor_windows, 1, cleanup_policy="delete,compact")
+    ensure_topics(admin, plan)
+
+
+def test_a_grown_topic_is_refused_with_the_way_out(admin: KafkaAdminClient, plan: TopicPlan) -> None:
+    ensure_topics(admin, plan)
+    admin.create_partitions({plan.interactions: plan.partitions + 2})
+    with pytest.raises(TopicError, match=f"repartition --partitions {plan.partitions + 2}"):
+        ensure_topics(admin, plan)
+
+
+def test_more_replicas_than_brokers_is_one_clear_refusal(admin: KafkaAdminClient, prefix: str) -> None:
+    with pytest.raises(TopicError, match="--replication-factor"):
+        ensure_topics(admin, TopicPlan(prefix, partitions=1, replication_factor=3))
+
+
+def test_one_broker_may_be_missing_by_default() -> None:
+    insync = {replicas: TopicPlan(replication_factor=replicas).insync for replicas in (1, 2, 3, 5)}
+    assert insync == {1: "1", 2: "1", 3: "2", 5: "4"}
