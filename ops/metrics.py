@@ -177,7 +177,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "S",
         "Every event once.",
         variant=VARIANTS,
-        outcome=("hit", "miss", "repeat", "out_of_vocabulary", "no_list", "stale_list"),
+        outcome=("hit", "miss", "repeat", "negative", "out_of_vocabulary", "no_list", "stale_list"),
     ),
     _counter("prequential_ndcg_total", "S", "Sum of 1/log2(1+rank), rank at most 10.", variant=VARIANTS, slot=SLOTS),
     _counter(

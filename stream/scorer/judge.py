@@ -7,7 +7,6 @@ the lists that other models would have shown. See `stream.scorer.prequential` fo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from ops.metrics import ScorerMetrics, Tally
 from stream.scorer.config import ListConfig
@@ -53,7 +52,8 @@ class Judge:
             if masked is None:  # what the list shown could not hold: the history before these events
                 masked = set(request.history.items) - {event.item for event in request.new if not event.repeat}
             length = self._config.list_items
-            popular_rank = self._paired("popularity", slot, self._popularity.rank(event.item, masked, length), length)
+            popular_rank = _rank_of(event, self._popularity.rank(event.item, masked, length), length)
+            popular_rank = self._paired("popularity", slot, popular_rank, length)
             self._compare(request.user, event, shown, slot, rank, popular_rank, models)
 
     def _compare(
@@ -72,10 +72,15 @@ class Judge:
             previous = None
             if shadow_slot == "previous":
                 length = len(shown.shadow)
-                previous = self._paired("previous_shadow", "previous", rank_of(event.item, shown.shadow), length)
+                previous = _rank_of(event, rank_of(event.item, shown.shadow), length)
+                previous = self._paired("previous_shadow", "previous", previous, length)
             self._signals.control(user, event.time_ms, rank, popular_rank, previous)
         elif shown.variant == "treatment" and slot == "candidate":
-            stood_in = None if shadow_slot != "live" else _rank_or_miss(event.item, shown.shadow)
+            stood_in = None
+            if shadow_slot == "live":
+                length = len(shown.shadow)
+                stood_in = _rank_of(event, rank_of(event.item, shown.shadow), length)
+                stood_in = _miss_past_every_bucket(stood_in, stood_in <= length)
             self._signals.treatment(user, event.time_ms, shown.version, rank, stood_in)
 
     def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
@@ -92,9 +97,9 @@ class Judge:
             self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
 
 
-def _rank_or_miss(item: str, items: Sequence[str]) -> int:
-    rank = rank_of(item, items)
-    return _miss_past_every_bucket(rank, rank <= len(items))
+def _rank_of(event: NewInteraction, rank: int, length: int) -> int:
+    """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
+    return rank if event.weight > 0 else length + 1
 
 
 def _miss_past_every_bucket(rank: int, hit: bool) -> int:

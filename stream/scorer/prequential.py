@@ -15,7 +15,7 @@ from stream.wire.records import NewInteraction
 
 __all__ = ["Judgement", "Outcome", "ShownList", "judge_event", "rank_of"]
 
-Outcome = Literal["hit", "miss", "repeat", "out_of_vocabulary", "no_list", "stale_list"]
+Outcome = Literal["hit", "miss", "repeat", "negative", "out_of_vocabulary", "no_list", "stale_list"]
 
 
 class ShownList(msgspec.Struct, array_like=True, frozen=True):
@@ -65,10 +65,11 @@ def judge_event(
     vocabulary: Container[str] | None,
     oldest_ms: int,
 ) -> Judgement:
-    """What an event says of the list shown before it.
+    """What an event says about the list shown before it.
 
     A list published after the event arrived never counts, nor one older than `oldest_ms`; an item seen before is masked
-    from lists, and one outside the model's `vocabulary` (None: any item) cannot be ranked.
+    from lists, and one outside the model's `vocabulary` (None: any item) cannot be ranked. An event that speaks against
+    its item is a miss of a list that showed the item, and says nothing about another.
     """
     if event.repeat:
         return Judgement("repeat", 0)
@@ -79,4 +80,6 @@ def judge_event(
     if vocabulary is not None and event.item not in vocabulary:
         return Judgement("out_of_vocabulary", 0)
     rank = rank_of(event.item, shown.items)
+    if not event.weight > 0:
+        return Judgement("miss", len(shown.items) + 1) if rank <= len(shown.items) else Judgement("negative", 0)
     return Judgement("hit" if rank <= len(shown.items) else "miss", rank)

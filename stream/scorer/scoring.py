@@ -151,7 +151,8 @@ class Scoring:
                 in_vocabulary = event.item in live.items
                 first_met = not in_vocabulary and event.item not in self.popularity
                 self.signals.event(event.item, event.time_ms, in_vocabulary, first_met)
-            self.popularity.add(event.item, event.time_ms)
+            if event.weight > 0:
+                self.popularity.add(event.item, event.time_ms)
 
     # -- what survives a restart ---------------------------------------------------------------------------------------
 

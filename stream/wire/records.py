@@ -131,11 +131,14 @@ def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, 
 
 
 class NewInteraction(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an event changed: `repeat` says the item was already in the history."""
+    """What an event changed: `repeat` says the item was already in the history.
+
+    Events written by the first release end there and have weight 1; its scorers ignore what follows."""
 
     item: str
     time_ms: int
     repeat: bool
+    weight: float = 1.0  # strength of the interaction; 0 speaks against the item
 
 
 class Refresh(msgspec.Struct, array_like=True, frozen=True):

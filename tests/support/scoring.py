@@ -61,10 +61,10 @@ class World:
         """Begin again with these settings and the same lists and metrics."""
         self.scoring = Scoring(config, self.lists, self._metrics, lambda: self.now_ms / 1000)
 
-    def request(self, user: str, history: str, new: str = "", reason: str = "event") -> Request:
-        """`history` is newest first; `new` are those of its items that came now."""
+    def request(self, user: str, history: str, new: str = "", reason: str = "event", weight: float = 1.0) -> Request:
+        """`history` is newest first; `new` are those of its items that came now, each with this weight."""
         entries = [Entry(NOW - place, item, 1.0) for place, item in enumerate(history)]
-        news = tuple(NewInteraction(item, NOW, False) for item in new)
+        news = tuple(NewInteraction(item, NOW, False, weight) for item in new)
         value = Refresh(reason, self.now_ms, news, codec.encode(merge_entries(EMPTY, entries, 200))).encode()
         self.offset += 1
         return Request.decode(0, self.offset, user.encode(), value)

@@ -69,3 +69,25 @@ def test_repeats_and_unknown_items_are_not_held_against_the_model(world: World) 
     assert world.count("prequential_events_total", variant="control", outcome="out_of_vocabulary") == 1
     assert world.count("prequential_events_total", variant="control", outcome="repeat") == 1
     assert world.count("prequential_rank_count", variant="control", slot="live") == 0
+
+
+def test_an_event_against_an_item_is_no_hit_of_any_list(world: World) -> None:
+    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.serve(*(world.request(f"w{n}", "ah", new="a") for n in range(5)))  # a is popular
+    world.serve(world.request("u", "h", new="h"))  # shown: abc
+    before = world.count("prequential_events_total", variant="popularity", outcome="hit")
+    world.serve(world.request("u", "ah", new="a", weight=0.0))
+    assert world.count("prequential_events_total", variant="control", outcome="hit") == 0
+    assert world.count("prequential_events_total", variant="control", outcome="miss") == 1
+    assert world.count("prequential_events_total", variant="popularity", outcome="hit") == before
+    assert world.count("prequential_ndcg_total", variant="control", slot="live") == 0
+    world.serve(world.request("u", "gah", new="g", weight=0.0))  # not shown: nothing speaks against the list
+    assert world.count("prequential_events_total", variant="control", outcome="miss") == 1
+    assert world.count("prequential_events_total", variant="control", outcome="negative") == 1
+
+
+def test_an_event_against_an_item_does_not_make_it_popular(world: World) -> None:
+    world.serve(world.request("u", "a", new="a"))
+    world.serve(*(world.request(f"w{n}", "b", new="b", weight=0.0) for n in range(5)))
+    world.scoring.popularity.refresh()
+    assert [item for item, _ in world.scoring.popularity.top((), 5)] == ["a"]

@@ -93,6 +93,12 @@ def test_what_changed_is_told_and_counted() -> None:
     assert outcomes == Outcomes(applied=2, duplicate=1, late=1)
 
 
+def test_what_changed_carries_its_weight() -> None:
+    against = Arrival(Interaction("u", "a", 1, weight=0.0), NOW, event(item="a"))
+    change = apply(EMPTY, [against], 10, Outcomes())
+    assert change is not None and [new.weight for new in change.new] == [0.0]
+
+
 def test_a_replayed_batch_changes_nothing() -> None:
     events = [arrival("a", 1), arrival("b", 2)]
     change = apply(EMPTY, events, 10, Outcomes())
