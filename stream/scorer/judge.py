@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 from ops.metrics import ScorerMetrics, Tally
+from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
-from stream.scorer.popularity import Popularity
 from stream.scorer.prequential import ShownList, judge_event, rank_of
 from stream.scorer.requests import Request
 from stream.wire.records import NewInteraction

@@ -14,10 +14,10 @@ from model.errors import NonFiniteScores
 from model.ranker import Ranked
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
+from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
-from stream.scorer.popularity import Popularity
 from stream.scorer.requests import Request
 from stream.wire.records import Recommendation, ScoredItem
 

@@ -11,12 +11,12 @@ import msgspec
 
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
+from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.judge import Judge
 from stream.scorer.list_maker import Answer, ListMaker, Treated
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
-from stream.scorer.popularity import Popularity
 from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request
 from stream.scorer.shown_lists import ShownLists

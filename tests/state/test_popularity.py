@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.scorer.popularity import Popularity
+from state.popularity import Popularity
 
 HALF_LIFE = 1000
 events = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20 * HALF_LIFE)), max_size=300)
