@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from ops.local.broker import BrokerConfig, LocalBroker, free_ports, new_cluster_id
+from ops.local.broker import BrokerConfig, LocalBroker, free_ports
+from ops.local.kafka_node import new_cluster_id
 
 __all__ = ["LocalCluster"]
 

@@ -17,7 +17,10 @@ _HISTOGRAMS = {
 
 
 def figures(now: Samples, before: Samples | None, past: Samples | None) -> dict[str, Any]:
-    """What the page shows. Rates are since `before`, percentiles and hit rates since `past` (None: since the start)."""
+    """All figures of the page.
+
+    Rates are since `before`, percentiles and hit rates since `past` (None: since the processes started).
+    """
     dead = now.by("freshet_dead_letters_total", "reason")
     return {
         "time": now.seconds,
@@ -162,7 +165,7 @@ def _drift(now: Samples) -> list[dict[str, Any]]:
         events = now.largest("freshet_drift_window_events", signal=labels["signal"], window="current")
         evaluated = now.largest("freshet_drift_evaluated_timestamp_seconds", signal=labels["signal"])
         critical = now.largest("freshet_drift_critical_value", **at)
-        judged = evaluated and (at["reference"] == "training" or critical)  # a baseline takes a week to be known
+        judged = evaluated and (at["reference"] == "training" or critical)  # a weekly baseline needs a week of data
         rows.append(
             {
                 **at,
@@ -177,7 +180,7 @@ def _drift(now: Samples) -> list[dict[str, Any]]:
 
 
 def _feed(now: Samples) -> dict[str, bool]:
-    """Which checks pass; none before the first window was judged."""
+    """Result of each check of the feed; empty before the first window was evaluated."""
     if not now.total("freshet_drift_evaluated_timestamp_seconds"):
         return {}
     return {check: value == 0 for check, value in now.by("freshet_data_quality_state", "check").items()}

@@ -1,4 +1,4 @@
-"""How far consumers are behind, asked of the brokers: a consumer that hangs cannot report its own lag."""
+"""The lag of consumer groups, read from the brokers: a consumer that hangs cannot report its own lag."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class OffsetsAdmin(Protocol):
-    """What is used of `kafka.admin.KafkaAdminClient`. The poller needs one of its own: it runs in its own thread."""
+    """The part of `kafka.admin.KafkaAdminClient` that is used. The poller needs its own: it runs in its own thread."""
 
     def list_group_offsets(self, group_specs: Any) -> Mapping[str, Mapping[TopicPartition, Any]]: ...
 
@@ -32,7 +32,7 @@ class OffsetsAdmin(Protocol):
 def lag(end: int, beginning: int, committed: int | None) -> int:
     """Records that a consumer has still to read.
 
-    What retention removed is not waited for, and offsets read at different moments never make a negative lag.
+    Records that retention removed do not count, and offsets read at different moments never make the lag negative.
 
     >>> lag(end=100, beginning=0, committed=90), lag(end=100, beginning=95, committed=10), lag(100, 95, None)
     (10, 5, 5)
@@ -64,7 +64,7 @@ class LagPoller:
     def poll(self) -> dict[tuple[str, TopicPartition], int]:
         """Lag by (group, partition). Raises `KafkaError`; the gauges then keep their values and their time."""
         wanted = sorted({tp for partitions in self._partitions.values() for tp in partitions})
-        # The committed offsets first: ends that are read later can only be larger.
+        # Committed offsets are read first: ends that are read later can only be larger.
         committed = self._admin.list_group_offsets(dict(self._partitions))
         beginnings = self._admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.EARLIEST))
         ends = self._admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.LATEST))
@@ -82,7 +82,7 @@ class LagPoller:
         return found
 
     def run(self, stop: threading.Event, every_seconds: float = 15.0) -> None:
-        """Poll until `stop`, then close the admin client. A broker that does not answer is asked again next time."""
+        """Poll until `stop`, then close the admin client. If a broker does not answer, the next poll asks again."""
         try:
             while True:
                 try:

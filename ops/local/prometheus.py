@@ -1,4 +1,4 @@
-"""A Prometheus of one's own beside processes on this machine: Debian's, or the one `FRESHET_PROMETHEUS` names."""
+"""A Prometheus server for the processes of this machine: Debian's, or the program that `FRESHET_PROMETHEUS` names."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RULES = Path(__file__).parents[1] / "alerts.yml"
 
 
 class PrometheusError(RuntimeError):
-    """It did not start, or did not answer; the message has the end of its log."""
+    """Prometheus did not start or did not answer; the message has the end of its log."""
 
 
 def find_prometheus(environment: Mapping[str, str]) -> str | None:
-    """The program to start: what `FRESHET_PROMETHEUS` names, else `prometheus` on the path; None when there is none."""
+    """The program to start: `FRESHET_PROMETHEUS`, else `prometheus` on the path; None when there is none."""
     return shutil.which(environment.get("FRESHET_PROMETHEUS") or "prometheus")
 
 
@@ -90,7 +90,7 @@ class LocalPrometheus:
                 time.sleep(0.1)
         self.close()
         end = self._log.read_text(errors="replace")[-1000:]
-        raise PrometheusError(f"{self._command[0]} did not get ready at {self.url}; its log ends:\n{end}")
+        raise PrometheusError(f"{self._command[0]} is not ready at {self.url}; its log ends:\n{end}")
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""Prometheus pages read back: samples of several processes, their sums, and quantiles of their histograms."""
+"""Samples scraped from the metrics pages of several processes, their sums, and quantiles of their histograms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Samples:
-    """What all processes said at one moment, `seconds` on the caller's clock. `up` tells who answered."""
+    """Samples of all processes at one moment, `seconds` on the caller's clock. `up`: which processes answered."""
 
     seconds: float
     up: Mapping[str, bool]
@@ -44,7 +44,7 @@ class Samples:
 
 
 def read(urls: Mapping[str, str], seconds: float, timeout_seconds: float = 1.0) -> Samples:
-    """Ask every process for its page; one that does not answer, or not in Prometheus's format, is not up."""
+    """Scrape every process; one that does not answer, or not in Prometheus's format, is not up."""
     up, values = {}, dict[str, list[tuple[str, Labels, float]]]()
     for process, url in urls.items():
         try:

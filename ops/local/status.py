@@ -1,9 +1,9 @@
-"""The status page: one self-contained HTML page, and the figures behind it, scraped here rather than by the browser.
+"""The status page: one self-contained HTML page, and its figures, which this server scrapes for the browser.
 
 Serves on one address of this machine:
     /             the page
     /status.json  the newest figures and a short past
-    /user.json    ?user=...: what the given lookup knows of a user
+    /user.json    ?user=...: a user's last list, from the given lookup
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ PAGE = Path(__file__).with_name("status.html")
 # {"items": [{"item": ..., "score": ..., "why": ...}, ...], "model": ..., ...}; other keys are shown as they are.
 Lookup = Callable[[str], Mapping[str, Any] | None]
 
-# Nothing from elsewhere, ever: the page works on a machine without a network.
+# The page loads nothing from other hosts: it works on a machine without a network.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
 
 class StatusPage:
-    """Scrapes `urls` (process -> /metrics address) every so often and serves the page until `close`."""
+    """Scrapes `urls` (process -> /metrics address) every `every_seconds` and serves the page until `close`."""
 
-    _RATE_SECONDS = 10.0  # what rates are taken over
-    _PAST_SECONDS = 120.0  # what percentiles and hit rates are taken over
+    _RATE_SECONDS = 10.0  # span of the rates
+    _PAST_SECONDS = 120.0  # span of the percentiles and hit rates
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class StatusPage:
             thread.start()
 
     def scrape(self) -> None:
-        """Take new samples now."""
+        """Scrape all processes now."""
         now = read(self._urls, self._clock())
         recent = [old for old in self._samples if now.seconds - old.seconds <= self._RATE_SECONDS]
         before = recent[0] if recent else (self._samples[-1] if self._samples else None)
@@ -113,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "freshet", ""
 
     def do_GET(self) -> None:
-        # A page elsewhere whose name was made to point here must not read this one.
+        # A foreign page whose host name was made to resolve to this machine (DNS rebinding) must not read this one.
         if self.headers.get("Host") not in self.status.hosts:
-            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"ask by the address this page was started with\n")
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"use the address that this page was started with\n")
             return
         url = urlsplit(self.path)
         if url.path == "/":

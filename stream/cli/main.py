@@ -45,7 +45,7 @@ def main() -> None:
     """Run the command line; an expected error is one readable line and exit code 2."""
     from kafka.errors import KafkaError
 
-    from ops.local.broker import BrokerError
+    from ops.local.kafka_install import BrokerError
     from stream.registry.slots import NoWayBack
     from stream.sources.interaction_log import LogError
     from stream.sources.outbox import SourceError

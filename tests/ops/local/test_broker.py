@@ -16,7 +16,8 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from ops.local.broker import _UNTIL_PARENT_ENDS as UNTIL_PARENT_ENDS
-from ops.local.broker import BrokerConfig, BrokerError, LocalBroker, resolve_jars
+from ops.local.broker import BrokerConfig, LocalBroker
+from ops.local.kafka_install import BrokerError, resolve_jars
 from stream.clients.connection import KafkaConnection
 
 pytestmark = pytest.mark.kafka

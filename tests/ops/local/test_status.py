@@ -118,7 +118,7 @@ def test_the_figures_are_those_of_the_processes(world: World) -> None:
     assert found["series"][-1]["hit"] == 0.3
 
 
-def test_a_process_that_began_anew_does_not_run_backwards() -> None:
+def test_a_process_that_restarted_does_not_run_backwards() -> None:
     registries = [CollectorRegistry(), CollectorRegistry()]
     seen = []
     for registry, observed in zip(registries, (50, 5), strict=True):
