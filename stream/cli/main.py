@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli import demo, evaluate, kafka, models, sources, workers
+from stream.cli import cluster, demo, evaluate, kafka, models, sources, workers
 from stream.cli.options import set_log_level
 from stream.clients.connection import ConnectionRefused
 
@@ -29,6 +29,7 @@ for command in (
     sources.simulate,
     evaluate.evaluate,
     kafka.broker,
+    cluster.doctor,
 ):
     app.command()(command)
 app.add_typer(models.model_app, name="model")

@@ -1,0 +1,48 @@
+"""`freshet doctor`: the Kafka cluster as Freshet needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stream.cli.options import Partitions, Prefix, Replication, Servers, connect
+from stream.wire.topics import TopicPlan
+
+_COLOURS = {"fits": "green", "warning": "yellow", "does not fit": "red"}
+
+
+def doctor(
+    bootstrap_servers: Servers = None,
+    prefix: Prefix = "",
+    partitions: Partitions = 4,
+    replication_factor: Replication = 1,
+    process: Annotated[
+        list[str] | None,
+        typer.Option(help="updater, scorer or trainer: whose rights to check; may be repeated. All when not given."),
+    ] = None,
+) -> None:
+    """Check a cluster before using it: brokers, topics and their settings, and every right that is needed.
+
+    Run it as the user that the processes run as. It creates nothing and writes nothing. The exit code is 0 when
+    everything fits (warnings included), else 2.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from stream.cluster.doctor import examine
+    from stream.cluster.rights import PROCESSES
+    from stream.local.terminal import output
+
+    wanted = tuple(name for name in PROCESSES if process is None or name in process)
+    unknown = set(process or ()) - set(PROCESSES)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(PROCESSES)}")
+    table = Table("", "what", "found", "what to do")
+    bad = 0
+    for finding in examine(connect(bootstrap_servers), TopicPlan(prefix, partitions, replication_factor), wanted):
+        bad += finding.verdict == "does not fit"
+        table.add_row(Text(finding.verdict, _COLOURS[finding.verdict]), finding.subject, finding.found, finding.mend)
+    output().print(table)
+    if bad:
+        raise typer.Exit(2)

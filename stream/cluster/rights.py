@@ -1,0 +1,80 @@
+"""Which rights on Kafka each process needs, in the words of Kafka's access control lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from stream.wire.topics import SCORER_GROUP, UPDATER_GROUP, TopicPlan
+
+__all__ = ["PROCESSES", "Process", "Right", "needed_rights"]
+
+Process = Literal["updater", "scorer", "trainer"]
+PROCESSES: tuple[Process, ...] = ("updater", "scorer", "trainer")
+
+Resource = Literal["topic", "group", "transactional-id"]
+
+
+class Right(NamedTuple):
+    """`operations` on a resource; `prefixed` means every name that begins so."""
+
+    resource: Resource
+    name: str
+    operations: tuple[str, ...]
+    prefixed: bool = False
+
+    def command(self, principal: str = "User:NAME") -> str:
+        """The `kafka-acls` command that grants it."""
+        operations = " ".join(f"--operation {_WORDS[operation]}" for operation in self.operations)
+        pattern = " --resource-pattern-type prefixed" if self.prefixed else ""
+        return f"kafka-acls --add --allow-principal {principal} {operations} --{self.resource} '{self.name}'{pattern}"
+
+
+_WORDS = {
+    "READ": "Read",
+    "WRITE": "Write",
+    "DESCRIBE": "Describe",
+    "DESCRIBE_CONFIGS": "DescribeConfigs",
+    "CREATE": "Create",
+}
+_READ, _WRITE, _BOTH = ("READ",), ("WRITE",), ("READ", "WRITE")
+
+
+def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
+    """What one process does with each resource. Every process looks at the settings of every topic when it starts."""
+    uses: dict[Process, dict[str, tuple[str, ...]]] = {
+        "updater": {
+            plan.interactions: _READ,
+            plan.routed: _BOTH,
+            plan.histories: _BOTH,
+            plan.refreshes: _WRITE,
+            plan.dead_letters: _WRITE,
+            plan.models: _READ,
+            plan.monitor_windows: _WRITE,
+        },
+        "scorer": {
+            plan.refreshes: _READ,
+            plan.recommendations: _BOTH,
+            plan.dead_letters: _WRITE,
+            plan.models: _READ,
+            plan.monitor_windows: _WRITE,
+        },
+        "trainer": {
+            plan.histories: _READ,
+            plan.models: _BOTH,
+            plan.monitor_windows: _READ,
+            plan.recommendations: _READ,
+        },
+    }
+    for spec in plan.specs():
+        operations = uses[process].get(spec.name, ())
+        yield Right("topic", spec.name, (*operations, "DESCRIBE", "DESCRIBE_CONFIGS"))
+    groups: dict[Process, dict[str, tuple[str, ...]]] = {
+        "updater": {UPDATER_GROUP: ("READ", "DESCRIBE")},
+        "scorer": {SCORER_GROUP: ("READ", "DESCRIBE")},
+        "trainer": {UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},  # their lag
+    }
+    for group, operations in groups[process].items():
+        yield Right("group", plan.prefix + group, operations)
+    if process == "updater":
+        yield Right("transactional-id", f"{plan.prefix}{UPDATER_GROUP}-", ("WRITE", "DESCRIBE"), prefixed=True)

@@ -1,0 +1,111 @@
+"""A cluster is examined before it is used: what fits, what does not, and the command that mends it."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    KafkaAdminClient,
+    ResourcePattern,
+    ResourceType,
+)
+
+from ops.local.broker import BrokerConfig, LocalBroker, free_ports
+from stream.clients.connection import KafkaConnection
+from stream.cluster.doctor import Finding, examine
+from stream.cluster.rights import needed_rights
+from stream.wire.topics import TopicPlan, ensure_topics
+
+pytestmark = pytest.mark.kafka
+PLAN = TopicPlan("shop-", partitions=2)
+
+
+def as_user(servers: str, name: str) -> KafkaConnection:
+    return KafkaConnection(
+        servers,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username=name,
+        sasl_password=f"{name}-secret",
+    )
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    """A broker with access control lists; `admin` may do everything, `worker` nothing yet."""
+    port, controller = free_ports("127.0.0.1", 2)
+    listeners = f"SASL_PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"
+    login = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    config = BrokerConfig(
+        port=port,
+        controller_port=controller,
+        scram_users={"admin": "admin-secret", "worker": "worker-secret"},
+        properties={
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "inter.broker.listener.name": "SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+            "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": (
+                f'{login} required username="admin" password="admin-secret";'
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:admin;User:ANONYMOUS",
+        },
+    )
+    with LocalBroker(config) as broker:
+        admin = KafkaAdminClient(**as_user(broker.bootstrap_servers, "admin").kafka_python())
+        ensure_topics(admin, PLAN)
+        admin.close()
+        yield broker.bootstrap_servers
+
+
+def grant(servers: str, kind: ResourceType, name: str, operations: tuple[str, ...]) -> None:
+    admin = KafkaAdminClient(**as_user(servers, "admin").kafka_python())
+    admin.create_acls(
+        [
+            ACL("User:worker", "*", ACLOperation[op], ACLPermissionType.ALLOW, ResourcePattern(kind, name))
+            for op in operations
+        ]
+    )
+    admin.close()
+
+
+def bad(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict == "does not fit"]
+
+
+def test_a_cluster_that_fits(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    findings = list(examine(kafka, topics))
+    assert bad(findings) == []
+    assert {"updater", "scorer", "trainer", topics.interactions} <= {finding.subject for finding in findings}
+
+
+def test_a_right_that_is_missing_is_named_with_the_command_that_grants_it(guarded: str) -> None:
+    worker = as_user(guarded, "worker")
+    for right in needed_rights(PLAN, "scorer"):
+        kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
+        operations = tuple(op for op in right.operations if (right.name, op) != (PLAN.recommendations, "WRITE"))
+        grant(guarded, kinds[right.resource], right.name, operations)
+    (finding,) = bad(list(examine(worker, PLAN, ("scorer",))))
+    assert finding.found == f"lacks WRITE on topic {PLAN.recommendations}"
+    assert finding.mend == (
+        f"kafka-acls --add --allow-principal User:NAME --operation Write --topic '{PLAN.recommendations}'"
+    )
+    grant(guarded, ResourceType.TOPIC, PLAN.recommendations, ("WRITE",))
+    assert bad(list(examine(worker, PLAN, ("scorer",)))) == []
+
+
+def test_a_transactional_id_that_is_refused_is_named(guarded: str) -> None:
+    found = [finding.found for finding in bad(list(examine(as_user(guarded, "worker"), PLAN, ("updater",))))]
+    assert "lacks WRITE, DESCRIBE on transactional-id shop-freshet-updater-" in found
+
+
+def test_brokers_that_do_not_answer_are_one_finding() -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    (finding,) = examine(KafkaConnection(f"127.0.0.1:{port}"), PLAN)
+    assert finding.verdict == "does not fit"
+    assert f"127.0.0.1:{port}" in finding.found
