@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from kafka.admin import KafkaAdminClient
 
 from ops.local.broker import LocalBroker
 from stream.clients.connection import KafkaConnection
@@ -42,9 +41,7 @@ def plan(prefix: str) -> TopicPlan:
 @pytest.fixture
 def topics(kafka: KafkaConnection, plan: TopicPlan) -> TopicPlan:
     """The same, made already."""
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     return plan
 
 

@@ -9,7 +9,7 @@ import typer
 
 from stream.cli import cluster, demo, evaluate, kafka, models, sources, workers
 from stream.cli.options import set_log_level
-from stream.clients.connection import ConnectionRefused
+from stream.clients.connection import ConnectionConfigError
 
 __all__ = ["main"]
 
@@ -54,7 +54,7 @@ def main() -> None:
 
     try:
         app()
-    except (ConnectionRefused, BrokerError, TopicError, LogError, SourceError, NoWayBack) as error:
+    except (ConnectionConfigError, BrokerError, TopicError, LogError, SourceError, NoWayBack) as error:
         sys.exit(f"freshet: {error}")
     except KafkaError as error:
         sys.exit(

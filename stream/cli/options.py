@@ -52,15 +52,9 @@ def connect(servers: str | None) -> KafkaConnection:
 
 
 def ensured(connection: KafkaConnection, plan: TopicPlan) -> TopicPlan:
-    from kafka.admin import KafkaAdminClient
-
     from stream.wire.topics import ensure_topics
 
-    admin = KafkaAdminClient(**connection.kafka_python())
-    try:
-        ensure_topics(admin, plan)
-    finally:
-        admin.close()
+    ensure_topics(connection, plan)
     return plan
 
 
@@ -80,4 +74,4 @@ def name_or_position(name: str | None) -> str | int | None:
 
 
 def kafka_is_given(servers: str | None) -> bool:
-    return bool(servers or os.environ.get("FRESHET_BOOTSTRAP_SERVERS") or os.environ.get("FRESHET_KAFKA_CONFIG"))
+    return KafkaConnection.is_given(os.environ, servers)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ConnectionRefused", "KafkaConnection"]
+__all__ = ["ConnectionConfigError", "KafkaConnection"]
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_ADDRESSES = ("FRESHET_BOOTSTRAP_SERVERS", "FRESHET_KAFKA_CONFIG")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
-class ConnectionRefused(ValueError):
+class ConnectionConfigError(ValueError):
     """Settings that contradict each other or name what is not there."""
 
 
@@ -42,23 +43,29 @@ class KafkaConnection:
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers:
-            raise ConnectionRefused("no bootstrap servers: set FRESHET_BOOTSTRAP_SERVERS or --bootstrap-servers")
+            raise ConnectionConfigError("no bootstrap servers: set FRESHET_BOOTSTRAP_SERVERS or --bootstrap-servers")
         if self.security_protocol and self.security_protocol not in _PROTOCOLS:
-            raise ConnectionRefused(f"security protocol {self.security_protocol!r} is none of {', '.join(_PROTOCOLS)}")
+            raise ConnectionConfigError(
+                f"security protocol {self.security_protocol!r} is none of {', '.join(_PROTOCOLS)}"
+            )
         for prefix, used, example in (("sasl_", self.uses_sasl, "SASL_SSL"), ("ssl_", self.uses_tls, "SSL")):
             given = [f.name for f in fields(self) if f.name.startswith(prefix) and getattr(self, f.name)]
             if given and not used:  # never fall back to an open connection in silence
                 protocol = self.security_protocol or "PLAINTEXT"
-                raise ConnectionRefused(f"{', '.join(given)} given, but {protocol} ignores it: did you mean {example}?")
+                raise ConnectionConfigError(
+                    f"{', '.join(given)} given, but {protocol} ignores it: did you mean {example}?"
+                )
         if self.uses_sasl:
             if self.sasl_mechanism not in _MECHANISMS:
-                raise ConnectionRefused(f"SASL mechanism {self.sasl_mechanism!r} is none of {', '.join(_MECHANISMS)}")
+                raise ConnectionConfigError(
+                    f"SASL mechanism {self.sasl_mechanism!r} is none of {', '.join(_MECHANISMS)}"
+                )
             if not self.sasl_username or not self.sasl_password:
-                raise ConnectionRefused(f"{self.security_protocol} needs FRESHET_SASL_USERNAME and a password")
+                raise ConnectionConfigError(f"{self.security_protocol} needs FRESHET_SASL_USERNAME and a password")
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
             path = getattr(self, name)
             if path and not Path(path).is_file():
-                raise ConnectionRefused(f"{name}: {path} is not a file")
+                raise ConnectionConfigError(f"{name}: {path} is not a file")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], bootstrap_servers: str | None = None) -> KafkaConnection:
@@ -75,10 +82,15 @@ class KafkaConnection:
             try:
                 values["sasl_password"] = Path(password_file).read_text().strip()
             except OSError as error:
-                raise ConnectionRefused(f"FRESHET_SASL_PASSWORD_FILE: {error}") from None
+                raise ConnectionConfigError(f"FRESHET_SASL_PASSWORD_FILE: {error}") from None
         values["security_protocol"] = values["security_protocol"].upper()
         values["sasl_mechanism"] = values["sasl_mechanism"].upper()
         return cls(**values)
+
+    @staticmethod
+    def is_given(environment: Mapping[str, str], bootstrap_servers: str | None = None) -> bool:
+        """Whether the user named a Kafka in any of the ways that `from_environment` reads."""
+        return bool(bootstrap_servers or any(environment.get(variable) for variable in _ADDRESSES))
 
     @property
     def servers(self) -> list[str]:
@@ -139,6 +151,6 @@ def _read_properties(path: str | None) -> dict[str, str]:
     try:
         lines = Path(path).read_text().splitlines()
     except OSError as error:
-        raise ConnectionRefused(f"FRESHET_KAFKA_CONFIG: {error}") from None
+        raise ConnectionConfigError(f"FRESHET_KAFKA_CONFIG: {error}") from None
     pairs = (line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith(("#", "!")))
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.consumer.fetcher import ConsumerRecord
 
 from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
+from stream.clients.admin import topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.updater.merging import decode_batch
-from stream.wire.changelog import topic_identity
 from stream.wire.records import Forget, Interaction, Limits
 
 __all__ = [
@@ -95,24 +96,10 @@ def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:
 
 def _records(connection: KafkaConnection, topic: str) -> Iterator[ConsumerRecord]:
     """Every committed record of a topic up to its end as it is now."""
-    consumer = KafkaConsumer(
-        **connection.kafka_python(),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        max_poll_records=10_000,
-    )
-    try:
-        partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        while any(consumer.position(tp) < end for tp, end in ends.items()):
-            for records in consumer.poll(timeout_ms=200).values():
-                yield from records
-    finally:
-        consumer.close(timeout_ms=2000)
+    with TopicReader(connection, poll_records=10_000) as reader:
+        reader.assign(reader.partitions(topic))
+        reader.to_beginning()
+        yield from reader.read_to_end()
 
 
 def differences(found: dict[str, History], expected: dict[str, History]) -> list[str]:

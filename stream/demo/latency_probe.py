@@ -8,9 +8,9 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
 
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.wire.records import Recommendation
 
 __all__ = ["Observer"]
@@ -36,14 +36,9 @@ class Observer:
         self._pending: dict[str, deque[tuple[int, float]]] = defaultdict(deque)
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(), group_id=None, enable_auto_commit=False, fetch_max_wait_ms=50
-        )
-        partitions = [TopicPartition(topic, p) for p in sorted(self._consumer.partitions_for_topic(topic) or ())]
-        self._consumer.assign(partitions)
-        self._consumer.seek_to_end(*partitions)
-        for tp in partitions:
-            self._consumer.position(tp)  # resolves the end now, before the first event
+        self._reader = TopicReader(connection, wait_seconds=0.05)
+        self._reader.assign(self._reader.partitions(topic))
+        self._reader.to_end()  # before the first event
         self._thread = threading.Thread(target=self._read, name="observer", daemon=True)
         self._thread.start()
 
@@ -53,7 +48,7 @@ class Observer:
 
     def _read(self) -> None:
         while not self._stop.is_set():
-            for records in self._consumer.poll(timeout_ms=100).values():
+            for records in self._reader.poll(0.1).values():
                 now = time.monotonic()
                 for record in records:
                     if record.value is None:
@@ -88,4 +83,4 @@ class Observer:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(5)
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()

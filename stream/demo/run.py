@@ -25,6 +25,7 @@ from rich.text import Text
 
 from ops.local.broker import LocalBroker
 from state.history import Entry
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import (
     changelog_histories,
@@ -135,10 +136,9 @@ class Demo:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-")))
             connection = self._broker(stack)
-            plan = TopicPlan(prefix=f"demo-{os.getpid()}-" if "FRESHET_BOOTSTRAP_SERVERS" in os.environ else "")
-            admin = KafkaAdminClient(**connection.kafka_python())
-            stack.callback(admin.close)
-            ensure_topics(admin, plan)
+            plan = TopicPlan(prefix=f"demo-{os.getpid()}-" if KafkaConnection.is_given(os.environ) else "")
+            ensure_topics(connection, plan)
+            admin = stack.enter_context(admin_client(connection))
             emit = PrefixedLog(self._console, printing=not self._console.is_terminal)
             pipeline = self._pipeline(folder, connection, plan, emit)
             ended = threading.Event()
@@ -160,7 +160,7 @@ class Demo:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _broker(self, stack: ExitStack) -> KafkaConnection:
-        if os.environ.get("FRESHET_BOOTSTRAP_SERVERS") or os.environ.get("FRESHET_KAFKA_CONFIG"):
+        if KafkaConnection.is_given(os.environ):
             return KafkaConnection.from_environment(os.environ)
         with self._console.status("starting Apache Kafka (the first time its jars are downloaded)"):
             broker = stack.enter_context(LocalBroker())

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from state import codec
 from state.history import History
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.registry.slots import read_slots
 from stream.wire.partitioning import home_of
 from stream.wire.records import Recommendation
@@ -40,13 +41,7 @@ class ListLookup:
     def __init__(self, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._plan = plan
         self._lock = threading.Lock()
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            max_poll_records=_CHUNK,
-        )
+        self._reader = TopicReader(connection, poll_records=_CHUNK)
         self._connection = connection
         self._model: Recommender | None = None  # the last one that was asked why
 
@@ -124,17 +119,16 @@ class ListLookup:
 
     def _last(self, tp: TopicPartition, key: bytes) -> bytes | None:
         """The newest value of `key`, None when it was erased or is too far back. Reads backwards in chunks."""
-        consumer = self._consumer
-        consumer.assign([tp])
-        first = consumer.beginning_offsets([tp])[tp]
-        end = consumer.end_offsets([tp])[tp]
+        reader = self._reader
+        reader.assign([tp])
+        first, end = reader.beginnings([tp])[tp], reader.ends([tp])[tp]
         first = max(first, end - _FARTHEST)
         while end > first:
             start = max(end - _CHUNK, first)
             found, value = False, None
-            consumer.seek(tp, start)
-            while consumer.position(tp) < end:
-                records = consumer.poll(timeout_ms=1000).get(tp, [])
+            reader.seek(tp, start)
+            while reader.position(tp) < end:
+                records = reader.poll(1.0).get(tp, [])
                 if not records:
                     break
                 for record in records:
@@ -147,7 +141,7 @@ class ListLookup:
 
     def close(self) -> None:
         with self._lock:
-            self._consumer.close(timeout_ms=2000)
+            self._reader.close()
 
 
 def _when(time_ms: int) -> str:

@@ -13,15 +13,14 @@ leave a new live model whose `previous` is two steps behind.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from functools import cached_property
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaTimeoutError
+from kafka import KafkaProducer, TopicPartition
 
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.wire.records import Announcement, Rejected
 
 __all__ = ["NoWayBack", "Slots", "announce_rollback", "read_slots"]
@@ -41,16 +40,9 @@ class Slots:
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._connection, self._tp = connection, TopicPartition(topic, 0)
         self.current: dict[str, Announcement] = {}
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
-        )
-        self._consumer.assign([self._tp])
-        self._consumer.seek_to_beginning(self._tp)
+        self._reader = TopicReader(connection, wait_seconds=0.1)
+        self._reader.assign([self._tp])
+        self._reader.to_beginning()
         self.catch_up()
 
     @cached_property
@@ -67,19 +59,15 @@ class Slots:
     def previous(self) -> Announcement | None:
         return self.current.get("previous")
 
-    def catch_up(self, timeout_seconds: float = 30.0) -> None:
+    def catch_up(self) -> None:
         """Read to the end of the topic as it is now. Raises `KafkaTimeoutError` when the brokers do not answer."""
-        deadline = time.monotonic() + timeout_seconds
-        end = self._consumer.end_offsets([self._tp])[self._tp]
-        while self._consumer.position(self._tp) < end:
-            self.poll(timeout_ms=200)
-            if time.monotonic() > deadline:
-                raise KafkaTimeoutError(f"{self._tp.topic}: not read to its end {end} in {timeout_seconds:.0f} s")
+        for record in self._reader.read_to_end():
+            self._take(record.key, record.value)
 
-    def poll(self, timeout_ms: int = 0) -> bool:
+    def poll(self, timeout_seconds: float = 0.0) -> bool:
         """Take in what was announced; True when a slot moved."""
         moved = False
-        for records in self._consumer.poll(timeout_ms=timeout_ms).values():
+        for records in self._reader.poll(timeout_seconds).values():
             for record in records:
                 moved |= self._take(record.key, record.value)
         return moved
@@ -131,7 +119,7 @@ class Slots:
         return good, bad
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()
         if "_producer" in self.__dict__:
             self._producer.close(timeout=2)
 

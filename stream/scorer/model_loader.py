@@ -25,7 +25,7 @@ __all__ = ["ModelLoader"]
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 _WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
 _SLOTS = ("live", "candidate", "previous")
@@ -74,7 +74,7 @@ class ModelLoader:
                 if moved or (self._retry_at is not None and time.monotonic() >= self._retry_at):
                     self._take_over()
                 self.looked.set()
-                moved = self._slots.poll(_POLL_MS)
+                moved = self._slots.poll(_POLL_SECONDS)
             except Exception:  # the traffic goes on with the models it has
                 log.exception("following the models topic failed, trying again")
                 self._stop.wait(self._retry_seconds)

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import torch
-from kafka.admin import KafkaAdminClient
 
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
@@ -50,11 +49,7 @@ class Scorer:
         device: torch.device,
     ) -> None:
         self._config, self._plan, self._metrics = config, plan, metrics
-        admin = KafkaAdminClient(**connection.kafka_python())
-        try:
-            ensure_topics(admin, plan)
-        finally:
-            admin.close()
+        ensure_topics(connection, plan)
         lists = ShownLists.open(config.state_dir / "lists", config.store)
         self._scoring = Scoring(config.lists, lists, metrics)
         self._windows = WindowSender(connection, plan.monitor_windows)

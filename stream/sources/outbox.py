@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import msgspec
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from stream.clients.admin import admin_client, partition_count
 from stream.clients.connection import KafkaConnection
 from stream.wire.partitioning import home_of
 from stream.wire.records import Interaction
@@ -192,14 +192,11 @@ class InteractionSink:
 
 
 def _partitions_of(connection: KafkaConnection, topic: str) -> int:
-    admin = KafkaAdminClient(**connection.kafka_python())
-    try:
-        (description,) = admin.describe_topics([topic])
-    finally:
-        admin.close()
-    if not description["partitions"]:
+    with admin_client(connection) as admin:
+        count = partition_count(admin, topic)
+    if not count:
         raise SourceError(f"topic {topic} does not exist; is the --prefix right?")
-    return len(description["partitions"])
+    return count
 
 
 def as_record(interaction: Interaction) -> tuple[bytes, bytes]:

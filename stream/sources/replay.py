@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
-from kafka.admin import KafkaAdminClient
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from stream.clients.admin import admin_client, topic_identity
 from stream.clients.connection import KafkaConnection
 from stream.sources.interaction_log import Columns, InteractionLog, read_log
 from stream.sources.outbox import InteractionSink, Outbox, Pacer, Send, SourceConfig, as_record
-from stream.wire.changelog import topic_identity
 from stream.wire.records import Interaction
 
 __all__ = ["ProgressFile", "ReplayResult", "replay", "replay_file"]
@@ -207,8 +206,5 @@ def _source_identity(path: Path, columns: Columns, min_rating: float | None) -> 
 
 
 def _topic_id(connection: KafkaConnection, topic: str) -> str:
-    admin = KafkaAdminClient(**connection.kafka_python())
-    try:
+    with admin_client(connection) as admin:
         return f"{topic} {topic_identity(admin, topic)['topic_id']}"
-    finally:
-        admin.close()

@@ -23,14 +23,15 @@ from operator import neg
 from pathlib import Path
 from typing import NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from state.codec import CodecError, UnknownVersion, decode
 from state.history import History
 from state.store import Store, StoreMemory, StoreUnusable
+from stream.clients.admin import offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
-from stream.wire.changelog import open_store, topic_identity
+from stream.wire.changelog import changelog_reader, open_store
 
 __all__ = ["Changed", "HistoryView", "PartitionView"]
 
@@ -196,18 +197,9 @@ class HistoryView:
         self._ends: dict[int, int] = {}  # the topic's end when each partition was opened
         self._stamped_ms = 0
         self.partitions: dict[int, PartitionView] = {}
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",  # an updater's aborted transaction never happened
-            auto_offset_reset="none",
-            metrics_enabled=False,
-            max_poll_records=10_000,
-            max_partition_fetch_bytes=8 * 1024 * 1024,
-        )
+        self._reader = changelog_reader(connection)
         numbers = range(int(self._identity["partitions"]))
-        self._consumer.assign([TopicPartition(topic, number) for number in numbers])
+        self._reader.assign([TopicPartition(topic, number) for number in numbers])
         try:
             for number in numbers:
                 self._open(number)
@@ -217,8 +209,7 @@ class HistoryView:
 
     def _open(self, number: int) -> None:
         tp = TopicPartition(self._topic, number)
-        low = self._admin.list_partition_offsets({tp: OffsetSpec.EARLIEST})[tp].offset
-        end = self._admin.list_partition_offsets({tp: OffsetSpec.LATEST})[tp].offset
+        low, end = offset_range(self._admin, tp)
         identity = self._identity | {"partition": str(number)}
         path = self._folder / str(number)
         store = open_store(path, identity, self._memory, low, end, self._tombstone_ms, self._clock_ms())
@@ -232,7 +223,7 @@ class HistoryView:
             view = PartitionView(Store(path, identity, self._memory), self._fitted_until_ms, end)
             start = None
         self.partitions[number], self._ends[number] = view, end
-        self._consumer.seek(tp, low if start is None else max(start, low))
+        self._reader.seek(tp, low if start is None else max(start, low))
         where = "the beginning" if start is None else f"offset {start}"
         log.info("view of %s/%d: from %s to %d, %d users changed", *tp, where, end, len(view.changed))
 
@@ -246,7 +237,7 @@ class HistoryView:
     @property
     def caught_up(self) -> bool:
         return all(
-            self._consumer.position(TopicPartition(self._topic, number)) >= end for number, end in self._ends.items()
+            self._reader.position(TopicPartition(self._topic, number)) >= end for number, end in self._ends.items()
         )
 
     @property
@@ -266,19 +257,19 @@ class HistoryView:
 
         Raises `OffsetOutOfRangeError` when the topic lost what was to come next: a new view rebuilds.
         """
-        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        polled = self._reader.poll(timeout_ms / 1000)
         now_ms = self._clock_ms()
         for tp, records in polled.items():
             keyed = [(record.offset, record.key, record.value) for record in records if record.key is not None]
             try:
-                self.partitions[tp.partition].apply(keyed, self._consumer.position(tp), now_ms)
+                self.partitions[tp.partition].apply(keyed, self._reader.position(tp), now_ms)
             except StoreUnusable as error:
                 self._rebuild(tp.partition, error)
         if now_ms - self._stamped_ms > _IDLE_STAMP_MS:
             self._stamped_ms = now_ms
             for number, view in self.partitions.items():
                 # Also moves idle stores past transaction markers.
-                view.store.write({}, self._consumer.position(TopicPartition(self._topic, number)), now_ms)
+                view.store.write({}, self._reader.position(TopicPartition(self._topic, number)), now_ms)
         return sum(map(len, polled.values()))
 
     def take_changed(self, limit: int) -> dict[bytes, tuple[History, Changed]]:
@@ -326,7 +317,7 @@ class HistoryView:
         return sum(view.store.pending_compaction_bytes() for view in self.partitions.values())
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()
         for view in self.partitions.values():
             view.store.close()
         self.partitions.clear()

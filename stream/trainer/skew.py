@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from model.recommend import Recommender
 from state.history import History
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.trainer.exam import pack
 from stream.wire.records import Recommendation
 
@@ -29,15 +30,15 @@ class PublishedLists:
 
     def __init__(self, connection: KafkaConnection, topic: str, partitions: int, each: int = 50) -> None:
         self._partitions, self._each = [TopicPartition(topic, number) for number in range(partitions)], each
-        self._consumer = KafkaConsumer(**connection.kafka_python(), group_id=None, enable_auto_commit=False)
-        self._consumer.assign(self._partitions)
+        self._reader = TopicReader(connection)
+        self._reader.assign(self._partitions)
 
-    def newest(self, timeout_ms: int = 1000) -> dict[int, list[Recommendation]]:
+    def newest(self, timeout_seconds: float = 1.0) -> dict[int, list[Recommendation]]:
         """By partition. Raises `KafkaError`."""
-        beginnings = self._consumer.beginning_offsets(self._partitions)
-        for tp, end in self._consumer.end_offsets(self._partitions).items():
-            self._consumer.seek(tp, max(end - self._each, beginnings[tp]))
-        polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=self._each * len(self._partitions))
+        beginnings = self._reader.beginnings(self._partitions)
+        for tp, end in self._reader.ends(self._partitions).items():
+            self._reader.seek(tp, max(end - self._each, beginnings[tp]))
+        polled = self._reader.poll(timeout_seconds, self._each * len(self._partitions))
         return {
             tp.partition: [_recommendation.decode(record.value) for record in records if record.value is not None]
             for tp, records in polled.items()
@@ -57,7 +58,7 @@ class PublishedLists:
         return differing / compared if compared >= _LEAST_LISTS else None
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()
 
 
 def disagreement(

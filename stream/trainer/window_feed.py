@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
-from kafka.admin import KafkaAdminClient
 
 from ops.local.lag import LagPoller
 from ops.metrics import TrainerMetrics
 from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
 from ops.monitor.decisions import LoopState
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.wire.windows_topic import WindowReader
 
@@ -86,7 +86,7 @@ def poll_lag(
     every_seconds: float = 15.0,
 ) -> threading.Thread:
     """Start to poll the lag of {group: {topic: partitions}} in a thread with an admin client of its own."""
-    poller = LagPoller(KafkaAdminClient(**connection.kafka_python()), groups, metrics)
+    poller = LagPoller(admin_client(connection), groups, metrics)
     thread = threading.Thread(target=poller.run, args=(stop, every_seconds), name="lag", daemon=True)
     thread.start()
     return thread

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import torch
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
@@ -38,6 +37,7 @@ from model.recommend import Recommender
 from ops.metrics import TRIGGERS, TrainerMetrics
 from ops.monitor.decisions import Canary, RollBack, SkipRound, StartRound
 from state.store import StoreMemory
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.process import give_way
 from stream.registry.artifacts import Artifacts, Provenance, next_version
@@ -108,8 +108,8 @@ class Trainer:
         self._round_due = self._look_due = self._gauges_due = time.monotonic()
         self._skew_due = time.monotonic() + _SKEW_SECONDS
         self._skew = 0.0
-        self._admin = KafkaAdminClient(**connection.kafka_python())
-        ensure_topics(self._admin, plan)
+        ensure_topics(connection, plan)
+        self._admin = admin_client(connection)
         self._slots = Slots(connection, plan.models)
         if "candidate" in self._slots.current:  # of a predecessor that did not live to judge it
             self._slots.clear("candidate")

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.wire.partitioning import home_of
 from stream.wire.records import InputRecord
 
@@ -59,25 +60,16 @@ class RoutedReader:
 
     def __init__(self, connection: KafkaConnection, topic: str, poll_records: int, fetch_bytes: int) -> None:
         self.topic = topic
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            max_poll_records=poll_records,
-            max_partition_fetch_bytes=fetch_bytes,
-            fetch_max_wait_ms=100,
-        )
+        self._reader = TopicReader(connection, poll_records=poll_records, fetch_bytes=fetch_bytes, wait_seconds=0.1)
         self._numbers: set[int] = set()
 
     def begin(self, number: int, committed: int | None) -> int:
         """Read a partition from its committed offset on; returns where that is."""
         tp = TopicPartition(self.topic, number)
-        start = max(committed or 0, self._consumer.beginning_offsets([tp])[tp])
+        start = max(committed or 0, self._reader.beginnings([tp])[tp])
         self._numbers.add(number)
         self._assign()
-        self._consumer.seek(tp, start)
+        self._reader.seek(tp, start)
         return start
 
     def release(self, numbers: Iterable[int]) -> None:
@@ -87,11 +79,11 @@ class RoutedReader:
             self._assign()
 
     def _assign(self) -> None:
-        self._consumer.assign([TopicPartition(self.topic, number) for number in sorted(self._numbers)])
+        self._reader.assign([TopicPartition(self.topic, number) for number in sorted(self._numbers)])
 
     def poll(self) -> Mapping[TopicPartition, list[Any]]:
         """What has arrived, without waiting."""
-        return self._consumer.poll(timeout_ms=0) if self._numbers else {}
+        return self._reader.poll() if self._numbers else {}
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import CommitFailedError, KafkaError
@@ -46,6 +45,7 @@ from ops.monitor.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY, History
 from state.store import StoreConfig, StoreMemory
+from stream.clients.admin import admin_client
 from stream.clients.bulk_producer import BulkProducer
 from stream.clients.connection import KafkaConnection
 from stream.clients.fresh_poll import poll_fresh
@@ -173,8 +173,8 @@ class Updater:
         self._refused: tuple[tuple[str, int], float] | None = None  # the membership that is, and since when
         self._memory = StoreMemory(config.store)
         client = connection.kafka_python()
-        self._admin = KafkaAdminClient(**client)
-        ensure_topics(self._admin, plan)
+        ensure_topics(connection, plan)
+        self._admin = admin_client(connection)
         self._restorer = Restorer(
             connection,
             self._admin,
@@ -342,7 +342,7 @@ class Updater:
         self._restorer.begin(tp.partition)
 
     def _finish_restores(self) -> None:
-        for number, store in self._restorer.step(timeout_ms=20 if self._owned else 100).items():
+        for number, store in self._restorer.step(0.02 if self._owned else 0.1).items():
             starts = self._starts.pop(number)
             tp = TopicPartition(self._plan.interactions, number)
             # kafka-python keeps an old position when a partition comes back: say where to start.

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.errors import OffsetOutOfRangeError
 
 from state.store import Store, StoreLocked, StoreMemory, StoreUnusable
+from stream.clients.admin import offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 
-__all__ = ["Restorer", "open_store", "topic_identity"]
+__all__ = ["Restorer", "changelog_reader", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +30,9 @@ _LOCK_WAIT_SECONDS = 0.5
 _LOG_EVERY_SECONDS = 10.0
 
 
-def topic_identity(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
-    """What a store of one partition belongs to: a topic deleted and made again has another id."""
-    (description,) = admin.describe_topics([topic])
-    return {"topic_id": str(description["topic_id"]), "partitions": str(len(description["partitions"]))}
+def changelog_reader(connection: KafkaConnection) -> TopicReader:
+    """A reader for much at a time, to which a beginning that moved is an error: what was skipped may be missed."""
+    return TopicReader(connection, poll_records=10_000, fetch_bytes=8 * 1024 * 1024, when_lost="none")
 
 
 def open_store(
@@ -108,16 +109,7 @@ class Restorer:
         self._identity = topic_identity(admin, topic)
         self._restores: dict[TopicPartition, _Restore] = {}
         self._logged = time.monotonic()
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            metrics_enabled=False,
-            max_poll_records=10_000,
-            max_partition_fetch_bytes=8 * 1024 * 1024,
-        )
+        self._reader = changelog_reader(connection)
 
     def __bool__(self) -> bool:
         return bool(self._restores)
@@ -125,17 +117,15 @@ class Restorer:
     def begin(self, partition: int) -> None:
         """Open the partition's store and queue its restore."""
         tp = TopicPartition(self._topic, partition)
-        # The high watermark, not the last stable offset: a transaction left pending by a lost worker may still commit.
-        low = self._admin.list_partition_offsets({tp: OffsetSpec.EARLIEST})[tp].offset
-        end = self._admin.list_partition_offsets({tp: OffsetSpec.LATEST})[tp].offset
+        low, end = offset_range(self._admin, tp)
         identity = self._identity | {"partition": str(partition)}
         store = open_store(
             self._folder / str(partition), identity, self._memory, low, end, self._tombstone_ms, self._clock_ms()
         )
         start = store.next_offset
         self._restores[tp] = _Restore(store, end)
-        self._consumer.assign(list(self._restores))
-        self._consumer.seek(tp, low if start is None else max(start, low))
+        self._reader.assign(list(self._restores))
+        self._reader.seek(tp, low if start is None else max(start, low))
         log.info(
             "%s/%d: restoring offsets %s to %d",
             self._topic,
@@ -144,14 +134,13 @@ class Restorer:
             end,
         )
 
-    def step(self, timeout_ms: int = 100) -> dict[int, Store]:
+    def step(self, timeout_seconds: float = 0.1) -> dict[int, Store]:
         """Read some more; returns the stores that are level now, by partition. Their owner closes them."""
         try:
-            polled = self._consumer.poll(timeout_ms=timeout_ms) if self._behind() else {}
+            polled = self._reader.poll(timeout_seconds) if self._behind() else {}
         except OffsetOutOfRangeError:
             # Compaction or retention moved the beginning while we read: what is gone was superseded or expired.
-            for tp in self._restores:
-                self._consumer.seek_to_beginning(tp)
+            self._reader.to_beginning()
             return {}
         for tp, records in polled.items():
             restore = self._restores[tp]
@@ -160,31 +149,31 @@ class Restorer:
         done = {}
         for tp, restore in list(self._restores.items()):
             # position, not the last record seen: it also moves over gaps of compaction and transaction markers
-            position = self._consumer.position(tp)
+            position = self._reader.position(tp)
             if position >= restore.end:
                 restore.store.write({}, next_offset=position, now_ms=self._clock_ms())
                 log.info("%s/%d: level at offset %d, %d records", tp.topic, tp.partition, position, restore.records)
                 done[tp.partition] = restore.store
                 del self._restores[tp]
         if done:
-            self._consumer.assign(list(self._restores))
+            self._reader.assign(list(self._restores))
         elif time.monotonic() - self._logged > _LOG_EVERY_SECONDS:
             self._logged = time.monotonic()
             for tp, restore in self._restores.items():
-                log.info("%s/%d: %d of %d", tp.topic, tp.partition, self._consumer.position(tp), restore.end)
+                log.info("%s/%d: %d of %d", tp.topic, tp.partition, self._reader.position(tp), restore.end)
         return done
 
     def _behind(self) -> bool:
-        return any(self._consumer.position(tp) < restore.end for tp, restore in self._restores.items())
+        return any(self._reader.position(tp) < restore.end for tp, restore in self._restores.items())
 
     def abandon(self, partition: int) -> None:
         """Stop restoring a partition that moved away; what was read so far stays useful."""
         restore = self._restores.pop(TopicPartition(self._topic, partition), None)
         if restore is not None:
             restore.store.close()
-            self._consumer.assign(list(self._restores))
+            self._reader.assign(list(self._restores))
 
     def close(self) -> None:
         for tp in list(self._restores):
             self.abandon(tp.partition)
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()

@@ -16,6 +16,9 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from stream.clients.admin import admin_client
+from stream.clients.connection import KafkaConnection
+
 __all__ = [
     "SCORER_GROUP",
     "UPDATER_GROUP",
@@ -162,8 +165,13 @@ class TopicProblem(NamedTuple):
         return f"{self.topic} {self.found}: {self.mend}"
 
 
-def ensure_topics(admin: KafkaAdminClient, plan: TopicPlan) -> None:
+def ensure_topics(connection: KafkaConnection, plan: TopicPlan) -> None:
     """Create what is missing and check what exists. Raises `TopicError` naming every disagreement at once."""
+    with admin_client(connection) as admin:
+        _ensure(admin, plan)
+
+
+def _ensure(admin: KafkaAdminClient, plan: TopicPlan) -> None:
     specs = plan.specs()
     existing = set(admin.list_topics())
     missing = {

@@ -11,11 +11,12 @@ import socket
 import time
 import uuid
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from ops.monitor.windows import WindowCounter
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 
 __all__ = ["WindowReader", "WindowSender", "worker_name"]
 
@@ -55,27 +56,17 @@ class WindowReader:
     """Reads every record, from the beginning, without a group."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
-        self._tp = TopicPartition(topic, _PARTITION)
-        self._consumer = KafkaConsumer(
-            **connection.kafka_python(), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        self._consumer.assign([self._tp])
-        self._consumer.seek_to_beginning(self._tp)
+        self._reader = TopicReader(connection)
+        self._reader.assign([TopicPartition(topic, _PARTITION)])
+        self._reader.to_beginning()
 
-    def catch_up(self, timeout_seconds: float = 60.0) -> list[bytes]:
+    def catch_up(self) -> list[bytes]:
         """All records that are there now. Raises `KafkaTimeoutError` when the brokers do not answer."""
-        found: list[bytes] = []
-        deadline = time.monotonic() + timeout_seconds
-        end = self._consumer.end_offsets([self._tp])[self._tp]
-        while self._consumer.position(self._tp) < end:
-            found += self.poll(timeout_ms=200)
-            if time.monotonic() > deadline:
-                raise KafkaTimeoutError(f"{self._tp.topic}: not read to its end {end} in {timeout_seconds:.0f} s")
-        return found
+        return [record.value for record in self._reader.read_to_end() if record.value is not None]
 
-    def poll(self, timeout_ms: int = 0) -> list[bytes]:
-        polled = self._consumer.poll(timeout_ms=timeout_ms)
+    def poll(self) -> list[bytes]:
+        polled = self._reader.poll()
         return [record.value for records in polled.values() for record in records if record.value is not None]
 
     def close(self) -> None:
-        self._consumer.close(timeout_ms=2000)
+        self._reader.close()

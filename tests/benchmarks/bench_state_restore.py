@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 
 from ops.local.broker import LocalBroker
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
 from state.store import StoreMemory
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.wire.changelog import Restorer
 from stream.wire.topics import TopicPlan, ensure_topics
@@ -40,8 +40,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
         connection = KafkaConnection(broker.bootstrap_servers)
-        admin = KafkaAdminClient(**connection.kafka_python())
-        ensure_topics(admin, plan)
+        ensure_topics(connection, plan)
+        admin = admin_client(connection)
         producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
         for user in range(options.histories):
             producer.send(plan.histories, value, key=b"u%d" % user, partition=user % plan.partitions)

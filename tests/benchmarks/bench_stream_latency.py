@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from kafka.admin import KafkaAdminClient
 
 from ops.local.broker import BrokerConfig, LocalBroker
 from stream.clients.connection import KafkaConnection
@@ -171,9 +170,7 @@ def main() -> None:
             *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "10", "--first-updates", "100"),
         )
         config = PipelineConfig(Path(folder), broker.bootstrap_servers, trainer_options=trainer)
-        admin = KafkaAdminClient(**connection.kafka_python())
-        ensure_topics(admin, config.plan)
-        admin.close()
+        ensure_topics(connection, config.plan)
         lines: list[str] = []
         pipeline = Pipeline(config, lambda name, line: lines.append(f"{name} {line}"))
         runner = threading.Thread(target=pipeline.run, args=(stop,))

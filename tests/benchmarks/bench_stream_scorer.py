@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 import torch
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 
 from model.artifact import Manifest, save_artifact
 from model.batch import Histories
@@ -189,9 +188,7 @@ def steady(connection: KafkaConnection, folder: Path, rate: float, seconds: floa
 
 
 def with_topics(connection: KafkaConnection, plan: TopicPlan) -> None:
-    admin = KafkaAdminClient(**connection.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(connection, plan)
 
 
 def main() -> None:

@@ -147,14 +147,14 @@ def fill(connection, plan, count: int, users: int) -> None:
 def measure(connection, name: str, prefix: str, count: int, users: int) -> tuple[float, float, float]:
     """Events per second, events per second of CPU, and resident MiB at the end."""
     import psutil
-    from kafka.admin import KafkaAdminClient
 
+    from stream.clients.admin import admin_client
     from stream.demo.audit import records_taken
     from stream.wire.topics import TopicPlan, ensure_topics
 
     plan = TopicPlan(prefix, PARTITIONS)
-    admin = KafkaAdminClient(**connection.kafka_python())
-    ensure_topics(admin, plan)
+    ensure_topics(connection, plan)
+    admin = admin_client(connection)
     with tempfile.TemporaryDirectory() as folder:
         group, command = commands(connection.bootstrap_servers, prefix, folder)[name]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 
 from ops.metrics import UpdaterMetrics
 from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
 from stream.updater.worker import Updater, UpdaterConfig
 from stream.wire.topics import TopicPlan
 
@@ -62,16 +63,10 @@ def interaction(user: str, item: str, timestamp: int) -> tuple[bytes, bytes]:
 
 def read_all(kafka: KafkaConnection, topic: str) -> list:
     """Every committed record of a topic."""
-    consumer = KafkaConsumer(**kafka.kafka_python(), isolation_level="read_committed", auto_offset_reset="earliest")
-    partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(partitions)
-    ends = consumer.end_offsets(partitions)
-    records: list = []
-    while any(consumer.position(tp) < end for tp, end in ends.items()):
-        for batch in consumer.poll(timeout_ms=200).values():
-            records += batch
-    consumer.close()
-    return records
+    with TopicReader(kafka) as reader:
+        reader.assign(reader.partitions(topic))
+        reader.to_beginning()
+        return list(reader.read_to_end())
 
 
 def applied(metrics: UpdaterMetrics) -> float:

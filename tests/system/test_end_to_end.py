@@ -15,10 +15,10 @@ import pytest
 import rocksdict
 from confluent_kafka import Consumer, Producer
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 
 from state import codec
 from state.history import Entry
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, last_values, reference_merge, stored_histories
 from stream.demo.scrape import scrape
@@ -60,9 +60,7 @@ class Running:
 
 @contextmanager
 def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[Running]:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     config = PipelineConfig(folder, kafka.bootstrap_servers, plan, trainer_options=TRAINER)
     lines: list[str] = []
     running = Running(Pipeline(config, lambda name, line: lines.append(f"{name} | {line}")), lines)
@@ -94,11 +92,8 @@ def entries(folder: Path) -> Iterator[tuple[bytes, bytes]]:
 
 
 def stored(kafka: KafkaConnection, plan: TopicPlan, folder: Path) -> dict:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    try:
+    with admin_client(kafka) as admin:
         return stored_histories(admin, plan.histories, [folder / "updater" / "histories"])
-    finally:
-        admin.close()
 
 
 def test_another_client_gets_a_new_list_within_two_seconds(

@@ -22,15 +22,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka import KafkaProducer
 
 from ops.local.broker import BrokerConfig, LocalBroker
 from state.history import Entry
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, last_values, reference_merge, stored_histories
 from stream.updater.worker import CRASH_POINTS
 from stream.wire.topics import TopicPlan, ensure_topics
+from tests.support.updating import read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -111,9 +112,7 @@ class Arena:
         self.producer = KafkaProducer(**kafka.kafka_python(), linger_ms=2, delivery_timeout_ms=90_000)
 
     def make_topics(self) -> None:
-        admin = KafkaAdminClient(**self.kafka.kafka_python())
-        ensure_topics(admin, self.plan)
-        admin.close()
+        ensure_topics(self.kafka, self.plan)
 
     def worker(self, name: str = "w", **options: object) -> Worker:
         worker = Worker(self.kafka, self.plan, self.folder / name, worker=name, **options)
@@ -156,7 +155,7 @@ class Arena:
         expected = self.expected()
         assert differences(changelog_histories(self.kafka, self.plan.histories), expected) == []
         if folders:
-            admin = KafkaAdminClient(**self.kafka.kafka_python())
+            admin = admin_client(self.kafka)
             stores = [self.folder / name / "histories" for name in folders]
             assert differences(stored_histories(admin, self.plan.histories, stores), expected) == []
             admin.close()
@@ -165,17 +164,7 @@ class Arena:
         assert set(letters.values()) <= {1}, "a rejected record must be a dead letter exactly once"
 
     def dead_letters(self) -> list[bytes]:
-        consumer = KafkaConsumer(
-            **self.kafka.kafka_python(), isolation_level="read_committed", auto_offset_reset="earliest"
-        )
-        tp = TopicPartition(self.plan.dead_letters, 0)
-        consumer.assign([tp])
-        end, values = consumer.end_offsets([tp])[tp], []
-        while consumer.position(tp) < end:
-            for batch in consumer.poll(timeout_ms=200).values():
-                values += [record.value for record in batch]
-        consumer.close()
-        return values
+        return [letter.value for letter in read_all(self.kafka, self.plan.dead_letters)]
 
     def close(self) -> None:
         for worker in self.workers:
@@ -351,7 +340,7 @@ def test_a_recreated_topic_is_not_mixed_with_the_old_stores(arena: Arena) -> Non
     first = arena.worker()
     arena.until_caught_up()
     assert first.stop() == 0
-    admin = KafkaAdminClient(**arena.kafka.kafka_python())
+    admin = admin_client(arena.kafka)
     for topic in (arena.plan.histories, arena.plan.interactions, arena.plan.dead_letters):
         admin.delete_topics([topic])
     admin.delete_groups([f"{arena.plan.prefix}freshet-updater"])

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -101,9 +100,7 @@ class Watched:
 def watched(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
     plan = TopicPlan(prefix=f"t{uuid.uuid4().hex[:10]}-", partitions=PARTITIONS)
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     watched, stop = Watched(folder, kafka, plan), threading.Event()
     thread = threading.Thread(target=watched.pipeline.run, args=(stop,))
     thread.start()

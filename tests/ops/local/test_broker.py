@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from ops.local.broker import _UNTIL_PARENT_ENDS as UNTIL_PARENT_ENDS
 from ops.local.broker import BrokerConfig, LocalBroker
 from ops.local.kafka_install import BrokerError, resolve_jars
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 
 pytestmark = pytest.mark.kafka
@@ -32,7 +32,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> No
 
 
 def create_topic(connection: KafkaConnection, topic: str, configs: dict[str, str] | None = None) -> None:
-    admin = KafkaAdminClient(**connection.kafka_python())
+    admin = admin_client(connection)
     try:
         spec = {"num_partitions": 1, "replication_factor": 1}
         admin.create_topics({topic: spec | {"configs": configs or {}}}, wait_for_metadata=True)

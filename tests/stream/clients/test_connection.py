@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.clients.connection import ConnectionRefused, KafkaConnection
+from stream.clients.connection import ConnectionConfigError, KafkaConnection
 
 SCRAM = {
     "FRESHET_BOOTSTRAP_SERVERS": "one:9093,two:9093",
@@ -83,6 +83,20 @@ def test_a_password_comes_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_contradictions_are_refused_without_telling_secrets(change: dict[str, str], hint: str) -> None:
-    with pytest.raises(ConnectionRefused, match=hint) as refusal:
+    with pytest.raises(ConnectionConfigError, match=hint) as refusal:
         KafkaConnection.from_environment(SCRAM | change)
     assert "hush-hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "argument", "given"),
+    [
+        ({}, None, False),
+        ({"FRESHET_BOOTSTRAP_SERVERS": ""}, None, False),
+        ({"FRESHET_BOOTSTRAP_SERVERS": "one:9092"}, None, True),
+        ({"FRESHET_KAFKA_CONFIG": "client.properties"}, None, True),
+        ({}, "one:9092", True),
+    ],
+)
+def test_a_kafka_is_given_in_any_of_three_ways(environment: dict[str, str], argument: str | None, given: bool) -> None:
+    assert KafkaConnection.is_given(environment, argument) is given

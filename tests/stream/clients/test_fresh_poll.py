@@ -4,9 +4,10 @@ from contextlib import closing
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import NewTopic
 
 import stream.clients.fresh_poll
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.fresh_poll import poll_fresh
 
@@ -20,7 +21,7 @@ def resting(kafka: KafkaConnection, prefix: str, monkeypatch: pytest.MonkeyPatch
         **kafka.kafka_python(), group_id=f"{prefix}group", auto_offset_reset="earliest", enable_auto_commit=False
     )
     with (
-        closing(KafkaAdminClient(**kafka.kafka_python())) as admin,
+        admin_client(kafka) as admin,
         closing(KafkaProducer(**kafka.kafka_python())) as producer,
         closing(consumer),
     ):

@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import poll_as_member
 
@@ -13,7 +14,7 @@ SESSION_SECONDS = 6.0
 
 @contextmanager
 def topic(kafka: KafkaConnection, name: str, partitions: int) -> Iterator[KafkaAdminClient]:
-    with closing(KafkaAdminClient(**kafka.kafka_python())) as admin:
+    with admin_client(kafka) as admin:
         admin.create_topics([NewTopic(name, partitions, 1)])
         yield admin
         admin.delete_topics([name])

@@ -4,9 +4,9 @@ import time
 
 import pytest
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 
 from state.history import EMPTY, Entry, merge_entries
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import records_written, reference_of_topic
 from stream.demo.run import DemoReport
@@ -17,8 +17,8 @@ from stream.wire.topics import TopicPlan, ensure_topics
 
 @pytest.mark.kafka
 def test_the_topic_itself_says_what_histories_must_be(kafka: KafkaConnection, plan: TopicPlan) -> None:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
+    ensure_topics(kafka, plan)
+    admin = admin_client(kafka)
     producer = KafkaProducer(**kafka.kafka_python())
     before_ms = int(time.time() * 1000) - 60_000
     for user, item, time_ms in (("ann", "tea", before_ms), ("ann", "cup", before_ms + 1), ("bob", "tea", before_ms)):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from model.artifact import Manifest, save_artifact
 from model.config import preset
@@ -21,6 +21,7 @@ from model.learner import Learner
 from ops.local.broker import LocalBroker
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
@@ -209,7 +210,7 @@ def test_popularity_then_a_model_taken_over_live(
 def test_a_list_that_was_not_delivered_is_not_committed(
     kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
 ) -> None:
-    admin = KafkaAdminClient(**kafka.kafka_python())
+    admin = admin_client(kafka)
 
     def take_at_most(size: int) -> None:
         configs = {"cleanup.policy": "compact", "max.message.bytes": str(size)}

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaTimeoutError
 from kafka.partitioner.default import murmur2
 from rich.console import Console
@@ -174,9 +173,7 @@ def test_waiting_ends_when_stopped() -> None:
 def test_a_file_reaches_kafka_once_and_where_java_clients_would_put_it(
     tmp_path: Path, kafka: KafkaConnection, plan: TopicPlan
 ) -> None:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     path = tmp_path / "log.csv"
     rows = [f"user {n % 7},item {n},{START_MS + n}" for n in range(500)]
     path.write_text("user,item,timestamp\n" + "\n".join(rows))

@@ -5,7 +5,6 @@ import threading
 import numpy as np
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
 
 from stream.clients.connection import KafkaConnection
 from stream.sources.outbox import InteractionSink
@@ -196,9 +195,7 @@ def test_a_live_run_keeps_its_rate_and_dates_events_to_their_sending() -> None:
 
 @pytest.mark.kafka
 def test_simulated_events_arrive_in_kafka(kafka: KafkaConnection, plan: TopicPlan) -> None:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     with InteractionSink(kafka, plan.interactions) as sink:
         result = simulate(world(), sink, threading.Event(), rate=float("inf"), events=500, broken=0.1)
     consumer = KafkaConsumer(**kafka.kafka_python(), auto_offset_reset="earliest")

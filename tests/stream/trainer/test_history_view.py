@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 
 from state.codec import UnknownVersion, encode
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store, StoreConfig, StoreMemory
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.trainer.history_view import Changed, HistoryView, PartitionView
 from stream.wire.topics import TopicPlan, ensure_topics
@@ -164,8 +164,8 @@ def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History | No
 @contextmanager
 def following(kafka: KafkaConnection, plan: TopicPlan, folder: Path, fitted_until_ms: int = 0) -> Iterator[HistoryView]:
     """A view that has caught up."""
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
+    ensure_topics(kafka, plan)
+    admin = admin_client(kafka)
     view = HistoryView(
         kafka,
         admin,
@@ -247,7 +247,7 @@ def test_a_topic_made_again_is_another_topic(kafka: KafkaConnection, plan: Topic
     write(kafka, plan, PEOPLE)
     with following(kafka, plan, tmp_path) as view:
         before = view.identity
-    admin = KafkaAdminClient(**kafka.kafka_python())
+    admin = admin_client(kafka)
     admin.delete_topics([plan.histories])
     deadline = time.monotonic() + 20
     while plan.histories in admin.list_topics():

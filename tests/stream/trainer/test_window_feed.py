@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka.admin import KafkaAdminClient
 from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
@@ -27,9 +26,7 @@ NOW = 1_700_000_000_000
 
 @pytest.fixture
 def topic(kafka: KafkaConnection, plan: TopicPlan) -> str:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     return plan.monitor_windows
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 from prometheus_client import CollectorRegistry
 
 from model.artifact import load_recommender
@@ -62,9 +61,7 @@ def catalogue(count: int) -> int:
 
 
 def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History]) -> None:
-    admin = KafkaAdminClient(**kafka.kafka_python())
-    ensure_topics(admin, plan)
-    admin.close()
+    ensure_topics(kafka, plan)
     producer = KafkaProducer(**kafka.kafka_python(), linger_ms=5)
     for user, value in users.items():
         producer.send(plan.histories, encode(value), key=user.encode(), partition=int(user[1:]) % plan.partitions)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
 from kafka.partitioner.default import murmur2
 
 from state.history import Entry
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
 from stream.updater.routing import sampled_strangers
@@ -78,7 +78,7 @@ def test_users_of_two_hashes_have_one_history_in_their_own_partition(
         expected = reference_merge(events, limit=10)
         until(lambda: changelog_histories(kafka, plan.histories) == expected, "the last event")
         assert applied(metrics) == 1
-    admin = KafkaAdminClient(**kafka.kafka_python())
+    admin = admin_client(kafka)
     assert differences(stored_histories(admin, plan.histories, [tmp_path / "histories"]), expected) == []
     admin.close()
     histories = read_all(kafka, plan.histories)

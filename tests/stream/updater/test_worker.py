@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.errors import CommitFailedError
 from prometheus_client import CollectorRegistry
 
 from ops.metrics import UpdaterMetrics
 from state import codec
 from state.history import Entry, History
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.fresh_poll import poll_fresh
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
@@ -29,7 +29,7 @@ NOW = 1_700_000_000_000
 def assert_histories(kafka: KafkaConnection, plan: TopicPlan, folder: Path, expected: dict[str, History]) -> None:
     """In Kafka and in RocksDB."""
     assert differences(changelog_histories(kafka, plan.histories), expected) == []
-    admin = KafkaAdminClient(**kafka.kafka_python())
+    admin = admin_client(kafka)
     assert differences(stored_histories(admin, plan.histories, [folder / "histories"]), expected) == []
     admin.close()
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.wire.topics import TopicError, TopicPlan, ensure_topics, topic_problems
 
@@ -13,9 +14,8 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def admin(kafka: KafkaConnection) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(**kafka.kafka_python())
-    yield client
-    client.close()
+    with admin_client(kafka) as client:
+        yield client
 
 
 def make(admin: KafkaAdminClient, name: str, partitions: int = 2, **configs: str) -> None:
@@ -25,10 +25,10 @@ def make(admin: KafkaAdminClient, name: str, partitions: int = 2, **configs: str
     )
 
 
-def test_what_is_made_fits(admin: KafkaAdminClient, plan: TopicPlan) -> None:
-    ensure_topics(admin, plan)
+def test_what_is_made_fits(kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan) -> None:
+    ensure_topics(kafka, plan)
     assert topic_problems(admin, plan.specs()) == []
-    ensure_topics(admin, plan)
+    ensure_topics(kafka, plan)
 
 
 @pytest.mark.parametrize(
@@ -41,31 +41,31 @@ def test_what_is_made_fits(admin: KafkaAdminClient, plan: TopicPlan) -> None:
     ],
 )
 def test_a_topic_made_beforehand_that_breaks_a_promise_is_refused_by_name(
-    admin: KafkaAdminClient, plan: TopicPlan, configs: dict[str, str], problem: str
+    kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan, configs: dict[str, str], problem: str
 ) -> None:
     fitting = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": str(plan.message_bytes)}
     make(admin, plan.interactions, **(fitting | configs))
     with pytest.raises(TopicError, match=problem) as refused:
-        ensure_topics(admin, plan)
+        ensure_topics(kafka, plan)
     assert str(refused.value).count(plan.interactions) == 2  # the topic, and the command that mends it
     assert "kafka-configs --alter" in str(refused.value)
 
 
-def test_a_policy_in_another_order_fits(admin: KafkaAdminClient, plan: TopicPlan) -> None:
+def test_a_policy_in_another_order_fits(kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan) -> None:
     make(admin, plan.monitor_windows, 1, cleanup_policy="delete,compact")
-    ensure_topics(admin, plan)
+    ensure_topics(kafka, plan)
 
 
-def test_a_grown_topic_is_refused_with_the_way_out(admin: KafkaAdminClient, plan: TopicPlan) -> None:
-    ensure_topics(admin, plan)
+def test_a_grown_topic_is_refused_with_the_way_out(kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan) -> None:
+    ensure_topics(kafka, plan)
     admin.create_partitions({plan.interactions: plan.partitions + 2})
     with pytest.raises(TopicError, match=f"repartition --partitions {plan.partitions + 2}"):
-        ensure_topics(admin, plan)
+        ensure_topics(kafka, plan)
 
 
-def test_more_replicas_than_brokers_is_one_clear_refusal(admin: KafkaAdminClient, prefix: str) -> None:
+def test_more_replicas_than_brokers_is_one_clear_refusal(kafka: KafkaConnection, prefix: str) -> None:
     with pytest.raises(TopicError, match="--replication-factor"):
-        ensure_topics(admin, TopicPlan(prefix, partitions=1, replication_factor=3))
+        ensure_topics(kafka, TopicPlan(prefix, partitions=1, replication_factor=3))
 
 
 def test_one_broker_may_be_missing_by_default() -> None:

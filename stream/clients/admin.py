@@ -1,0 +1,38 @@
+"""Questions to the cluster and changes of its topics, outside of every stream."""
+
+from __future__ import annotations
+
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient, OffsetSpec
+
+from stream.clients.connection import KafkaConnection
+
+__all__ = ["admin_client", "offset_range", "partition_count", "topic_identity"]
+
+
+def admin_client(connection: KafkaConnection) -> KafkaAdminClient:
+    """A client to close, or to open a `with` block with. One thread at a time may use it."""
+    return KafkaAdminClient(**connection.kafka_python())
+
+
+def partition_count(admin: KafkaAdminClient, topic: str) -> int:
+    """How many partitions a topic has; 0 when it does not exist."""
+    (description,) = admin.describe_topics([topic])
+    return len(description["partitions"])
+
+
+def topic_identity(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
+    """What a store of one partition belongs to: a topic deleted and made again has another id."""
+    (description,) = admin.describe_topics([topic])
+    return {"topic_id": str(description["topic_id"]), "partitions": str(len(description["partitions"]))}
+
+
+def offset_range(admin: KafkaAdminClient, tp: TopicPartition) -> tuple[int, int]:
+    """The first offset of a partition and its high watermark.
+
+    The high watermark, not the last stable offset, which a consumer that reads committed records is given: a
+    transaction left pending by a lost worker may still commit.
+    """
+    first = admin.list_partition_offsets({tp: OffsetSpec.EARLIEST})[tp].offset
+    end = admin.list_partition_offsets({tp: OffsetSpec.LATEST})[tp].offset
+    return first, end
