@@ -56,7 +56,9 @@ def test_a_policy_in_another_order_fits(kafka: KafkaConnection, admin: KafkaAdmi
     ensure_topics(kafka, plan)
 
 
-def test_a_grown_topic_is_refused_with_the_way_out(kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan) -> None:
+def test_a_grown_topic_is_refused_with_the_way_out(
+    kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan
+) -> None:
     ensure_topics(kafka, plan)
     admin.create_partitions({plan.interactions: plan.partitions + 2})
     with pytest.raises(TopicError, match=f"repartition --partitions {plan.partitions + 2}"):
