@@ -12,7 +12,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["PARENT_PID", "die_with_parent", "end_process", "give_way", "prepare_process", "spare_the_collector"]
+__all__ = ["PARENT_PID", "die_with_parent", "end_process", "prepare_process", "run_at_idle_priority", "tune_gc"]
 
 # Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
 # passwords included.
@@ -53,7 +53,7 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
     return stop
 
 
-def give_way() -> None:
+def run_at_idle_priority() -> None:
     """From now on this thread, and every one it starts, runs only while nobody else wants the core.
 
     A high niceness is not enough: Linux lets the running thread finish its slice of some milliseconds before one of
@@ -66,11 +66,11 @@ def give_way() -> None:
         os.nice(19)
 
 
-def spare_the_collector() -> None:
-    """Call when everything long-lived is loaded: the garbage collector does not walk it again.
+def tune_gc() -> None:
+    """Call when everything long-lived is loaded: the garbage collector never walks it again.
 
-    A full collection stops every thread, with torch and Faust loaded for 70 to 90 ms. And it looks at what is young
-    less often: nearly all of it is records on their way, which hold no cycles and go without it.
+    A full collection stops every thread, for 70 to 90 ms with torch and Faust loaded. Young objects are collected less
+    often too: nearly all of them belong to records in flight, which hold no cycles and are freed without the collector.
     """
     gc.collect()
     gc.freeze()

@@ -14,7 +14,7 @@ import torch
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
 from stream.clients.faust_records import deliver_eagerly
-from stream.process import spare_the_collector
+from stream.process import tune_gc
 from stream.scorer.config import ScorerConfig
 from stream.scorer.faust_app import scoring_app
 from stream.scorer.liveness import Liveness
@@ -145,7 +145,7 @@ def run_scorer(
 
     async def work() -> bool:
         scorer = Scorer(config, connection, plan, metrics, device)
-        spare_the_collector()
+        tune_gc()
         try:
             healthy = await scorer.run(stop)
         except BaseException:

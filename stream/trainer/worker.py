@@ -39,7 +39,7 @@ from ops.monitor.decisions import Canary, RollBack, SkipRound, StartRound
 from state.store import StoreMemory
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
-from stream.process import give_way
+from stream.process import run_at_idle_priority
 from stream.registry.artifacts import Artifacts, Provenance, next_version
 from stream.registry.slots import NoWayBack, Slots
 from stream.trainer.config import TrainerConfig
@@ -472,7 +472,7 @@ def run_trainer(
     With `config.spare_time_only` the calling thread and those it starts give way to everything else.
     """
     if config.spare_time_only:
-        give_way()
+        run_at_idle_priority()
     if config.threads:
         torch.set_num_threads(config.threads)
     trainer = Trainer(config, connection, plan, TrainerMetrics(registry))

@@ -24,14 +24,14 @@ from stream.clients.reader import TopicReader
 from stream.wire.partitioning import home_of
 from stream.wire.records import InputRecord
 
-__all__ = ["Repartition", "RoutedReader", "RoutedRecord", "routed_record", "sampled_strangers"]
+__all__ = ["Repartition", "RoutedReader", "RoutedRecord", "routed_record", "sampled_misplaced"]
 
 Repartition = Literal["off", "strict"]
 
 _SAMPLE = 16  # the hash, in plain Python, costs more than decoding the record
 
 
-def sampled_strangers(records: Sequence[InputRecord], partitions: int) -> int:
+def sampled_misplaced(records: Sequence[InputRecord], partitions: int) -> int:
     """How many of every sixteenth record (by offset) lie in another partition than their key's home."""
     sample = records[-records[0].offset % _SAMPLE :: _SAMPLE]
     return sum(record.key is not None and home_of(record.key, partitions) != record.partition for record in sample)

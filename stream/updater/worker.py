@@ -49,12 +49,12 @@ from stream.clients.admin import admin_client
 from stream.clients.bulk_producer import BulkProducer
 from stream.clients.connection import KafkaConnection
 from stream.clients.fresh_poll import poll_fresh
-from stream.process import spare_the_collector
+from stream.process import tune_gc
 from stream.registry.slots import Slots
 from stream.updater.merging import Arrival, Change, Outcomes, apply, decode_batch
 from stream.updater.partition import OwnedPartition
 from stream.updater.rescoring import RescoringConfig, RescoringWalk
-from stream.updater.routing import Repartition, RoutedReader, routed_record, sampled_strangers
+from stream.updater.routing import Repartition, RoutedReader, routed_record, sampled_misplaced
 from stream.wire.changelog import Restorer
 from stream.wire.dead_letters import dead_letter
 from stream.wire.partitioning import home_of
@@ -358,9 +358,9 @@ class Updater:
     def _merge(self, tp: TopicPartition, partition: OwnedPartition, records: list[ConsumerRecord]) -> list[_Changed]:
         metrics, limit, number = self._metrics, self._config.history_items, tp.partition
         metrics.events_consumed["interactions"].inc(len(records))
-        strangers = sampled_strangers(records, self._plan.partitions)
-        if strangers:
-            metrics.foreign_partition.inc(strangers)
+        misplaced = sampled_misplaced(records, self._plan.partitions)
+        if misplaced:
+            metrics.foreign_partition.inc(misplaced)
         arrivals, rejected = decode_batch(records, self._config.limits)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
@@ -572,5 +572,5 @@ def run_updater(
 ) -> None:
     """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues."""
     updater = Updater(config, connection, plan, metrics)
-    spare_the_collector()
+    tune_gc()
     updater.run(stop)

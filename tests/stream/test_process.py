@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from stream.process import give_way
+from stream.process import run_at_idle_priority
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux has this policy")
@@ -16,7 +16,7 @@ def test_a_thread_that_gives_way_takes_along_those_it_starts_and_no_other() -> N
         found.append(os.sched_getscheduler(0))
 
     def work() -> None:
-        give_way()
+        run_at_idle_priority()
         found.append(os.sched_getscheduler(0))
         thread = threading.Thread(target=child)
         thread.start()
@@ -32,12 +32,12 @@ def test_a_thread_that_gives_way_takes_along_those_it_starts_and_no_other() -> N
 def test_what_lives_is_not_collected_again_but_what_comes_later_is() -> None:
     program = """
 import gc, weakref
-from stream.process import spare_the_collector
+from stream.process import tune_gc
 
 class Node:
     pass
 
-spare_the_collector()
+tune_gc()
 assert gc.get_freeze_count() > 1000
 later = Node()
 later.itself, gone = later, weakref.ref(later)

@@ -12,7 +12,7 @@ from state.history import Entry
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
-from stream.updater.routing import sampled_strangers
+from stream.updater.routing import sampled_misplaced
 from stream.updater.worker import UpdaterConfig
 from stream.wire.partitioning import home_of
 from stream.wire.topics import TopicPlan
@@ -35,8 +35,8 @@ def test_home_is_where_java_clients_put_a_key() -> None:
 def test_every_sixteenth_record_is_looked_at() -> None:
     at_home = home_of(b"u", 2)
     away = [Place(b"u", 1 - at_home, offset) for offset in range(3, 67)]
-    assert sampled_strangers(away, 2) == 4
-    assert sampled_strangers([Place(b"u", at_home, 0), Place(None, 0, 16)], 2) == 0
+    assert sampled_misplaced(away, 2) == 4
+    assert sampled_misplaced([Place(b"u", at_home, 0), Place(None, 0, 16)], 2) == 0
 
 
 def test_an_unknown_way_of_repartitioning_is_refused(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def by_librdkafka(kafka: KafkaConnection, plan: TopicPlan, records: list[tuple[b
 
 
 @pytest.mark.kafka
-def test_without_routing_strangers_are_counted(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path) -> None:
+def test_without_routing_misplaced_records_are_counted(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path) -> None:
     with running(UpdaterConfig(tmp_path, checkpoint_seconds=0.2), kafka, plan) as metrics:
         by_librdkafka(kafka, plan, [interaction(f"u{n}", "i", NOW) for n in range(640)])
         until(lambda: applied(metrics) == 640, "taking all events in")
@@ -100,9 +100,9 @@ def test_a_routed_wish_to_be_forgotten_keeps_its_time(kafka: KafkaConnection, pl
         producer.close()
         until(lambda: changelog_histories(kafka, plan.histories).get(user, None) is not None, "a history")
         until(lambda: changelog_histories(kafka, plan.histories)[user].forgotten_ms > NOW, "forgetting")
-    (stranger,) = [r for r in read_all(kafka, plan.interactions) if r.value is None]
+    (misplaced,) = [r for r in read_all(kafka, plan.interactions) if r.value is None]
     assert changelog_histories(kafka, plan.histories)[user].items == ()
-    assert changelog_histories(kafka, plan.histories)[user].forgotten_ms == stranger.timestamp
+    assert changelog_histories(kafka, plan.histories)[user].forgotten_ms == misplaced.timestamp
 
 
 @pytest.mark.kafka
