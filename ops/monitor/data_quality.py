@@ -1,8 +1,9 @@
-"""Is the feed sound enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
+"""Is the feed good enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
 
-The checks read what the updaters count per window: `events` valid ones, of them `duplicates` and `new_items` (an item
-nobody has met before); `dead_letters`, of them `misdated` (ahead of the clock, or of another age); `backward`, events
-far behind the newest; and the events of the busiest user.
+The checks read what the updaters count per window: `events` valid ones, of them `duplicates`; `dead_letters`, of them
+`misdated` (ahead of the clock, or of another age); `backward`, events far behind the newest; and the events of the
+busiest user. The scorers add which items they first met. A scorer knows only its own events, and those only since it
+started, so an item is new when no scorer named it in this window or an earlier one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ CHECKS = ("rate", "dead_letters", "duplicates", "user_share", "clock", "items")
 
 _HOUR_MS = 3_600_000
 _WEEK_HOURS = 168
+_SCORER = "scorer"  # the kind of worker that meets items
+_MOST_ITEMS = 1_000_000  # remembered as met, about 100 MB
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,14 @@ class DataQuality:
         self.failed: dict[str, str] = {}
         self._recent: deque[int] = deque(maxlen=config.kept_windows)
         self._hourly: dict[int, tuple[float, int]] = {}  # hour of the week -> rate, windows behind it
+        self._met: dict[int, None] = {}  # hashes of items, oldest first
+        self._without_scorers: int | None = None  # windows since the last with a scorer's part; None before the first
 
     def update(self, window: MergedWindow) -> dict[str, str]:
         """The checks that this window fails, each with the figures; also kept in `failed`."""
         config, totals = self.config, window.totals
         events, dead = totals.get("events", 0), totals.get("dead_letters", 0)
+        new_items = self._meet(window)
         self.failed = {}
         self._judge_rate(window.start_ms, events)
         if events + dead < config.least_events:
@@ -75,13 +81,28 @@ class DataQuality:
             "dead_letters": (dead, events + dead, config.dead_letters),
             "duplicates": (totals.get("duplicates", 0), events, config.duplicates),
             "user_share": (window.peaks.get("user_events", 0), events, config.user_share),
-            "items": (totals.get("new_items", 0), events, config.new_items),
+            "items": (new_items, events, config.new_items),
         }
         for check, (part, whole, limit) in limits.items():
             self._judge(check, check.replace("_", " "), part, whole, limit)
         self._judge("clock", "events of impossible times", totals.get("misdated", 0), events + dead, config.misdated)
         self._judge("clock", "events far behind the newest", totals.get("backward", 0), events, config.backward)
+        if self._without_scorers is not None and 0 < self._without_scorers <= config.kept_windows:
+            self.failed.setdefault("items", "no scorer counted the items of this window")
         return self.failed
+
+    def _meet(self, window: MergedWindow) -> int:
+        """How many items nobody has met before this window."""
+        if _SCORER in window.kinds:
+            self._without_scorers = 0
+        elif self._without_scorers is not None:
+            self._without_scorers += 1
+        met = self._met
+        new = window.first_met - met.keys()
+        met.update(dict.fromkeys(sorted(new)))
+        while len(met) > _MOST_ITEMS:
+            del met[next(iter(met))]
+        return len(new) + window.totals.get("new_items", 0)
 
     def _judge(self, check: str, what: str, part: int, whole: int, limit: float) -> None:
         if part > limit * whole:

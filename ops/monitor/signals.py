@@ -167,7 +167,7 @@ class ScorerSignals:
         self._item_times: list[int] = []
         self._items: list[int] = []
         self._unknown: list[int] = []
-        self._new_item_times: list[int] = []
+        self._first_met: list[tuple[int, int]] = []  # event time, hash of the item
         self._score_times: list[int] = []
         self._top1: list[float] = []
         self._margin: list[float] = []
@@ -187,14 +187,14 @@ class ScorerSignals:
         self._model_epoch, self._bins, self._items_epoch, self._scores = model, items, items_epoch, scores
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool = False) -> None:
-        """An event's item; `first_met`: no event ever named it before."""
+        """An event's item; `first_met`: this worker knows of no event that named it before."""
+        if first_met:
+            self._first_met.append((time_ms, zlib.crc32(item.encode())))
         if self._bins is None:
             return
         self._item_times.append(time_ms)
         self._items.append(self._bins.items.get(item, self._bins.size - 1))
         self._unknown.append(0 if in_vocabulary else 1)
-        if first_met:
-            self._new_item_times.append(time_ms)
 
     def ranked(self, time_ms: int, best: float, last: float) -> None:
         """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
@@ -241,7 +241,6 @@ class ScorerSignals:
             assert self._bins is not None  # `event` notes nothing without
             windows.add("item_popularity", self._item_times, self._items, self._bins.size, self._items_epoch)
             windows.add("unknown_item_rate", self._item_times, self._unknown, 2)
-            windows.add_total("new_items", self._new_item_times)
         if self._score_times:
             assert self._scores is not None  # `ranked` notes nothing without
             for signal, values, edges in (
@@ -250,6 +249,8 @@ class ScorerSignals:
             ):
                 bins = np.searchsorted(edges, values, side="right")
                 windows.add(signal, self._score_times, bins.tolist(), len(edges) + 1, self._model_epoch)
+        for time_ms, item in self._first_met:
+            windows.first_met(time_ms, (item,))
         windows.add_total("lists", self._delivered_times)
         windows.add_total("late_lists", self._late_times)
         windows.add("against_popularity", self._outcome_times, self._against_popularity, 4, self._model_epoch)

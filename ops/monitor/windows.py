@@ -42,7 +42,10 @@ class WindowConfig:
 
 
 class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One worker's totals of one window, as written to the topic. `worker` is new with every start of a process."""
+    """One worker's totals of one window, as written to the topic.
+
+    `worker` begins with its kind and "@", and is new with every start of a process.
+    """
 
     worker: str
     start_ms: int
@@ -50,6 +53,7 @@ class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
     counts: dict[str, list[int]]  # "signal" or "signal epoch" -> counts by bin
     totals: dict[str, int]  # plain sums
     peaks: dict[str, int]  # largest values, such as the events of the busiest user
+    first_met: list[int] = []  # hashes of items that the worker met for the first time; records of old have none
 
     @property
     def key(self) -> bytes:
@@ -73,6 +77,7 @@ class _Open:
     counts: dict[str, Table] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     busiest: dict[bytes, int] = field(default_factory=dict)
+    first_met: set[int] = field(default_factory=set)
     changed: bool = True
 
 
@@ -88,6 +93,7 @@ class WindowCounter:
     """
 
     _BUSIEST = 64  # users remembered per window
+    _FIRST_MET = 10_000  # items remembered per window
 
     def __init__(self, worker: str, config: WindowConfig) -> None:
         self.worker, self.config = worker, config
@@ -131,6 +137,18 @@ class WindowCounter:
             cut = sorted(busiest.values())[-self._BUSIEST - 1]
             window.busiest = {user: count - cut for user, count in busiest.items() if count > cut}
 
+    def first_met(self, time_ms: int, items: Iterable[int]) -> None:
+        """Remember hashes of items that nobody was seen to meet before. Those that are too many to remember add to the
+        plain sum `new_items`."""
+        window = self._window(time_ms - time_ms % self.config.window_ms)
+        for item in items:
+            if item in window.first_met:
+                continue
+            if len(window.first_met) < self._FIRST_MET:
+                window.first_met.add(item)
+            else:
+                window.totals["new_items"] += 1
+
     def take(self) -> list[WindowRecord]:
         """Records of the windows that changed since the last call, oldest first; forgets windows past their grace."""
         records = []
@@ -146,6 +164,7 @@ class WindowCounter:
                         {name: table.tolist() for name, table in window.counts.items()},
                         dict(window.totals),
                         {"user_events": max(window.busiest.values(), default=0)},
+                        sorted(window.first_met),
                     )
                 )
             # One window longer than the merge waits, so that a late event adds to its window instead of replacing it.
@@ -163,12 +182,15 @@ class WindowCounter:
 
 @dataclass(frozen=True)
 class MergedWindow:
-    """A closed window, summed over workers. `counts` maps (signal, epoch) to counts by bin."""
+    """A closed window, summed over workers. `counts` maps (signal, epoch) to counts by bin; `kinds` are those of the
+    workers that counted."""
 
     start_ms: int
     counts: Mapping[tuple[str, str], Table]
     totals: Mapping[str, int]
     peaks: Mapping[str, int]
+    first_met: frozenset[int] = frozenset()
+    kinds: frozenset[str] = frozenset()
 
     def epochs(self, signal: str) -> list[str]:
         return [epoch for name, epoch in self.counts if name == signal]
@@ -257,4 +279,6 @@ def _sum(start_ms: int, records: Sequence[WindowRecord]) -> MergedWindow:
             totals[name] += value
         for name, value in record.peaks.items():
             peaks[name] = max(peaks[name], value)
-    return MergedWindow(start_ms, counts, dict(totals), dict(peaks))
+    first_met = frozenset(item for record in records for item in record.first_met)
+    kinds = frozenset(record.worker.partition("@")[0] for record in records)
+    return MergedWindow(start_ms, counts, dict(totals), dict(peaks), first_met, kinds)

@@ -67,7 +67,7 @@ def test_a_scorer_counts_items_scores_and_pairs_under_their_model() -> None:
     assert record.counts["score_margin m1"] == [0, 1] and record.counts["score_margin m2"] == [1, 0]
     assert paired_counts(record.counts["against_popularity m1"]) == PairedCounts(first=1, second=1)
     assert paired_counts(record.counts["against_previous m1"]) == PairedCounts(second=1)
-    assert record.totals == {"new_items": 1}
+    assert len(record.first_met) == 1 and record.totals == {}
 
 
 def test_new_items_count_in_the_windows_of_their_events_however_late_they_are_flushed() -> None:
@@ -79,4 +79,4 @@ def test_new_items_count_in_the_windows_of_their_events_however_late_they_are_fl
             signals.event(name, time_ms, in_vocabulary=False, first_met=True)
     signals.event("a", later, in_vocabulary=True)
     signals.flush()
-    assert [record.totals for record in signals.windows.take()] == [{"new_items": 3}, {"new_items": 1}]
+    assert [len(record.first_met) for record in signals.windows.take()] == [3, 1]
