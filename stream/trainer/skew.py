@@ -6,7 +6,9 @@ twenty. Wrong vocabularies, weights or histories move far more than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from kafka import TopicPartition
@@ -16,49 +18,74 @@ from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.trainer.exam import pack
-from stream.wire.records import Recommendation
+from stream.wire.records import InputRecord, Recommendation
 
 __all__ = ["PublishedLists", "disagreement"]
 
+log = logging.getLogger(__name__)
+
 _FIRST, _AMONG = 10, 20
-_LEAST_LISTS = 100  # to say anything
+_LEAST_EACH = 50
 _recommendation = msgspec.json.Decoder(Recommendation)
 
 
 class PublishedLists:
-    """The newest lists on `recommendations`, `each` of every partition."""
+    """Compares the newest lists on `recommendations`, block by block: a share of differing lists stands for a block of
+    `block` comparable lists, and until the next block is full. Lists are compared once, so what was published before
+    the scorers were mended does not keep the share up.
+    """
 
-    def __init__(self, connection: KafkaConnection, topic: str, partitions: int, each: int = 50) -> None:
-        self._partitions, self._each = [TopicPartition(topic, number) for number in range(partitions)], each
+    def __init__(self, connection: KafkaConnection, topic: str, partitions: int, block: int = 100) -> None:
+        self._partitions, self._block = [TopicPartition(topic, number) for number in range(partitions)], block
+        self._each = max(2 * block // partitions, _LEAST_EACH)  # most lists of a partition that one call compares
+        self._following: dict[TopicPartition, int] = {}  # offset after the last list that was compared
+        self._version = ""  # of the model that the counts are about
+        self._compared = self._differing = 0  # lists of the block that is not full yet
+        self._share: float | None = None
         self._reader = TopicReader(connection)
         self._reader.assign(self._partitions)
-
-    def newest(self, timeout_seconds: float = 1.0) -> dict[int, list[Recommendation]]:
-        """By partition. Raises `KafkaError`."""
-        beginnings = self._reader.beginnings(self._partitions)
-        for tp, end in self._reader.ends(self._partitions).items():
-            self._reader.seek(tp, max(end - self._each, beginnings[tp]))
-        polled = self._reader.poll(timeout_seconds, self._each * len(self._partitions))
-        return {
-            tp.partition: [_recommendation.decode(record.value) for record in records if record.value is not None]
-            for tp, records in polled.items()
-        }
 
     def differing(
         self, model: Recommender, histories: Callable[[int, list[bytes]], Mapping[bytes, History]]
     ) -> float | None:
-        """The share of them that `model` would not give to the users' `histories` of a partition; None for too few.
-
-        Raises `KafkaError` and `ModelError`.
-        """
-        compared = differing = 0
-        for number, lists in self.newest().items():
+        """The share of lists that `model` would not give to the users' `histories` of a partition; None while too few
+        of its lists were compared. Raises `KafkaError` and `ModelError`."""
+        if model.version != self._version:
+            self._version, self._compared, self._differing, self._share = model.version, 0, 0, None
+        for number, lists in self._newest().items():
             found = disagreement(lists, histories(number, [shown.user.encode() for shown in lists]), model)
-            compared, differing = compared + found[0], differing + found[1]
-        return differing / compared if compared >= _LEAST_LISTS else None
+            self._compared, self._differing = self._compared + found[0], self._differing + found[1]
+        if self._compared >= self._block:
+            self._share = self._differing / self._compared
+            self._compared = self._differing = 0
+        return self._share
+
+    def _newest(self, timeout_seconds: float = 2.0) -> dict[int, list[Recommendation]]:
+        """The newest lists of every partition that were not returned before."""
+        beginnings, ends = self._reader.beginnings(self._partitions), self._reader.ends(self._partitions)
+        for tp, end in ends.items():
+            self._reader.seek(tp, max(end - self._each, beginnings[tp], min(self._following.get(tp, 0), end)))
+        lists: dict[int, list[Recommendation]] = {}
+        deadline = time.monotonic() + timeout_seconds
+        # A poll returns what has arrived, perhaps of one partition only; what is late is left to the next call.
+        while any(self._reader.position(tp) < end for tp, end in ends.items()) and time.monotonic() < deadline:
+            for tp, records in self._reader.poll(0.1, self._each * len(self._partitions)).items():
+                lists.setdefault(tp.partition, []).extend(_decoded(records))
+        self._following = {tp: self._reader.position(tp) for tp in self._partitions}
+        return lists
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _decoded(records: Iterable[InputRecord]) -> Iterator[Recommendation]:
+    """Without tombstones and what nobody can read: whoever wrote that, it is no list of a scorer."""
+    for record in records:
+        if record.value is not None:
+            try:
+                yield _recommendation.decode(record.value)
+            except msgspec.DecodeError as error:
+                log.warning("%s/%d, offset %d is no list: %s", record.topic, record.partition, record.offset, error)
 
 
 def disagreement(

@@ -432,9 +432,8 @@ class Trainer:
         except (KafkaError, ModelError) as error:
             log.warning("the scorers' lists could not be compared: %s", error)
             return
-        if found is not None:
-            self._skew = found
-            self.metrics.train_serve_mismatch_ratio.set(found)
+        self._skew = found or 0.0  # nothing is known against the scorers while too few lists were compared
+        self.metrics.train_serve_mismatch_ratio.set(self._skew)
 
     # -- going live ----------------------------------------------------------------------------------------------------
 
