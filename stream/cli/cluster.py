@@ -1,7 +1,8 @@
-"""`freshet doctor`: the Kafka cluster as Freshet needs it."""
+"""`freshet doctor` and `freshet repartition`: the Kafka cluster as Freshet needs it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,3 +47,40 @@ def doctor(
     output().print(table)
     if bad:
         raise typer.Exit(2)
+
+
+def repartition(
+    partitions: Annotated[int, typer.Option(min=1, help="How many there shall be.")],
+    bootstrap_servers: Servers = None,
+    prefix: Prefix = "",
+    replication_factor: Replication = 1,
+    history_items: Annotated[int, typer.Option(min=1, help="Newest items kept per user, as updaters keep them.")] = 200,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Where histories are collected, about as much as the topic; a temporary folder.")
+    ] = None,
+) -> None:
+    """Grow to more partitions: every user moves to the one that murmur2 gives, histories and lists follow.
+
+    Stop updaters and scorers first; producers may go on. An interrupted run is finished by running it again. From then
+    on events that arrive in another partition than their user's are routed there.
+    """
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from stream.cluster.repartition import repartition as move
+    from stream.local.terminal import output
+
+    plan = TopicPlan(prefix, partitions, replication_factor)
+    console = output()
+    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("looking")
+        moved = move(
+            connect(bootstrap_servers),
+            plan,
+            history_items,
+            work_dir,
+            progress=lambda what, done: bar.update(task, description=f"{what}: {done:,}"),
+        )
+    console.print(
+        f"{partitions} partitions: {moved.users:,} users, {moved.histories:,} histories and {moved.lists:,} lists moved, "
+        f"{moved.refreshes:,} users are scored again. Start updaters and scorers with --partitions {partitions}"
+    )

@@ -30,6 +30,7 @@ for command in (
     evaluate.evaluate,
     kafka.broker,
     cluster.doctor,
+    cluster.repartition,
 ):
     app.command()(command)
 app.add_typer(models.model_app, name="model")
@@ -54,7 +55,15 @@ def main() -> None:
 
     try:
         app()
-    except (ConnectionConfigError, BrokerError, TopicError, LogError, SourceError, NoWayBack) as error:
+    except (
+        ConnectionConfigError,
+        BrokerError,
+        TopicError,
+        LogError,
+        SourceError,
+        NoWayBack,
+        RepartitionError,
+    ) as error:
         sys.exit(f"freshet: {error}")
     except KafkaError as error:
         sys.exit(

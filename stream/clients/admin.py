@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.errors import CoordinatorNotAvailableError
 
 from stream.clients.connection import KafkaConnection
 
-__all__ = ["admin_client", "offset_range", "partition_count", "topic_identity"]
+__all__ = ["admin_client", "ask_coordinator", "offset_range", "partition_count", "topic_identity"]
+
+
+_T = TypeVar("_T")
+_COORDINATOR_SECONDS = 15.0
 
 
 def admin_client(connection: KafkaConnection) -> KafkaAdminClient:
@@ -36,3 +45,18 @@ def offset_range(admin: KafkaAdminClient, tp: TopicPartition) -> tuple[int, int]
     first = admin.list_partition_offsets({tp: OffsetSpec.EARLIEST})[tp].offset
     end = admin.list_partition_offsets({tp: OffsetSpec.LATEST})[tp].offset
     return first, end
+
+
+def ask_coordinator(ask: Callable[[], _T]) -> _T:
+    """The answer to a question about a group.
+
+    A cluster that never had a group makes its topic of offsets on the first question about one, and refuses until then.
+    """
+    deadline = time.monotonic() + _COORDINATOR_SECONDS
+    while True:
+        try:
+            return ask()
+        except CoordinatorNotAvailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -6,27 +6,24 @@ transactional id is checked by asking for one that no worker uses.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import (
     ClusterAuthorizationFailedError,
-    CoordinatorNotAvailableError,
     GroupAuthorizationFailedError,
     KafkaError,
     TransactionalIdAuthorizationFailedError,
 )
 
+from stream.clients.admin import ask_coordinator
 from stream.clients.connection import KafkaConnection
 from stream.cluster.rights import PROCESSES, Process, Right, needed_rights
 from stream.wire.topics import TopicPlan, topic_problems
 
 __all__ = ["Finding", "Verdict", "examine"]
-
-_COORDINATOR_SECONDS = 15.0
 
 Verdict = Literal["fits", "warning", "does not fit"]
 
@@ -148,7 +145,7 @@ def _rights(
 
 def _group_right(admin: KafkaAdminClient, right: Right) -> Iterator[Right]:
     try:
-        described = _patiently(lambda: admin.describe_groups([right.name], include_authorized_operations=True))
+        described = ask_coordinator(lambda: admin.describe_groups([right.name], include_authorized_operations=True))
     except (GroupAuthorizationFailedError, ClusterAuthorizationFailedError):
         yield right
         return
@@ -160,18 +157,6 @@ def _group_right(admin: KafkaAdminClient, right: Right) -> Iterator[Right]:
     absent = tuple(op for op in right.operations if op not in operations)
     if operations and absent:
         yield right._replace(operations=absent)
-
-
-def _patiently(ask: Callable[[], Any]) -> Any:
-    """A cluster that never had a group makes its topic of offsets on the first question about one."""
-    deadline = time.monotonic() + _COORDINATOR_SECONDS
-    while True:
-        try:
-            return ask()
-        except CoordinatorNotAvailableError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def _transaction_right(connection: KafkaConnection, right: Right) -> Iterator[Right]:

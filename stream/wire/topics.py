@@ -108,6 +108,10 @@ class TopicPlan:
         return self.prefix + "monitor-windows"
 
     @property
+    def layout(self) -> str:
+        return self.prefix + "layout"
+
+    @property
     def insync(self) -> str:
         return str(self.min_insync_replicas or max(self.replication_factor - 1, 1))
 
@@ -137,6 +141,7 @@ class TopicPlan:
             TopicSpec(self.refreshes, self.partitions, "delete", {"retention.ms": str(_DAY_MS)}),
             TopicSpec(self.recommendations, self.partitions, "compact", compacted),
             TopicSpec(self.models, 1, "compact", compacted),
+            TopicSpec(self.layout, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.
             TopicSpec(self.dead_letters, 1, "delete", kept | {"max.message.bytes": str(self.message_bytes + _MIB)}),
             # A window's totals are written again and again; only the last ones are worth reading.
