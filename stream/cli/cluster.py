@@ -81,6 +81,6 @@ def repartition(
             progress=lambda what, done: bar.update(task, description=f"{what}: {done:,}"),
         )
     console.print(
-        f"{partitions} partitions: {moved.users:,} users, {moved.histories:,} histories and {moved.lists:,} lists moved, "
-        f"{moved.refreshes:,} users are scored again. Start updaters and scorers with --partitions {partitions}"
+        f"{partitions} partitions: of {moved.users:,} users, {moved.histories:,} histories and {moved.lists:,} lists "
+        f"moved; {moved.refreshes:,} users are scored again. Start updaters and scorers with --partitions {partitions}"
     )

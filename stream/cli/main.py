@@ -48,6 +48,7 @@ def main() -> None:
     from kafka.errors import KafkaError
 
     from ops.local.kafka_install import BrokerError
+    from stream.cluster.repartition import RepartitionError
     from stream.registry.slots import NoWayBack
     from stream.sources.interaction_log import LogError
     from stream.sources.outbox import SourceError
