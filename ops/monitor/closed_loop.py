@@ -65,8 +65,8 @@ class ClosedLoop:
         self.decisions = DecisionLoop(config.loop, state)
         self.refused = 0  # records that nobody could read
         self._against_previous = PairedCounts()  # of closed windows, since the promotion
-        self._candidate = ""
-        self._against_live = PairedCounts()  # of the candidate, in closed windows
+        self._canary = ""
+        self._against_live = PairedCounts()  # of the canary, in closed windows
         self._nonfinite = 0
         self._burning_since_ms: int | None = None
         self._shown = np.zeros(SHOWN_BINS, dtype=np.int64)  # by live in closed windows, since the promotion
@@ -134,7 +134,7 @@ class ClosedLoop:
             log.warning("the feed fails %s: %s", check, why)
         self._note_latency(window)
         live = self.decisions.state.live
-        self._against_live += _paired(window, "against_live", self._candidate)
+        self._against_live += _paired(window, "against_live", self._canary)
         self._nonfinite += window.totals.get(f"nonfinite {live}", 0)
         self._against_previous += _paired(window, "against_previous", live)
         self._shown = self._shown + window.counts.get(("shown", live), 0)
@@ -171,18 +171,18 @@ class ClosedLoop:
             shown = shown + window.counts.get(("shown", self.decisions.state.live), 0)
         return spread_of(shown) if shown.sum() >= _LEAST_SHOWN else None
 
-    def candidate_counts(self) -> PairedCounts:
-        """How the candidate (first) and live (second) answered the events of the candidate's users so far."""
+    def canary_counts(self) -> PairedCounts:
+        """How the canary (first) and live (second) answered the events of the canary's users so far."""
         counts = self._against_live
         for window in self.merge.open():
-            counts += _paired(window, "against_live", self._candidate)
+            counts += _paired(window, "against_live", self._canary)
         return counts
 
     # -- what the trainer tells ----------------------------------------------------------------------------------------
 
     def canary(self, version: str) -> None:
-        """A candidate serves some users from now on; "" for none any more."""
-        self._candidate, self._against_live = version, PairedCounts()
+        """This model is the canary from now on; "": there is none any more."""
+        self._canary, self._against_live = version, PairedCounts()
 
     def adopt(self, live: str, previous: str) -> None:
         """These models are in service already."""

@@ -16,7 +16,7 @@ import msgspec
 
 from ops.monitor.detectors import McNemarEvidence
 
-__all__ = ["Canary", "DecisionLoop", "LoopConfig", "LoopState", "RollBack", "SkipRound", "StartRound", "Trigger"]
+__all__ = ["CanaryTest", "DecisionLoop", "LoopConfig", "LoopState", "RollBack", "SkipRound", "StartRound", "Trigger"]
 
 Trigger = Literal["schedule", "drift", "quality", "vocabulary", "manual"]
 Gate = Literal["data_quality", "cooldown"]
@@ -338,13 +338,13 @@ class DecisionLoop:
             state.absorbing = False
 
 
-class Canary:
-    """A candidate that serves some users before all: refused on evidence against it, promoted after enough events.
+class CanaryTest:
+    """May the canary go live? Refused on evidence against it, promoted after enough events.
 
-    >>> canary = Canary()
+    >>> canary = CanaryTest()
     >>> canary.add(against=5, in_favour=9, events=1500), canary.add(against=3, in_favour=2, events=600)
     (None, 'promote')
-    >>> Canary().add(against=60, in_favour=20, events=800)
+    >>> CanaryTest().add(against=60, in_favour=20, events=800)
     'reject'
     """
 
@@ -353,7 +353,7 @@ class Canary:
         self.evidence = McNemarEvidence(alpha)
 
     def add(self, against: int, in_favour: int, events: int) -> Literal["promote", "reject"] | None:
-        """Events of canary users: how many only live's list hit, only the candidate's, and how many were scored."""
+        """Events of canary users: how many only live's list hit, only the canary's, and how many were scored."""
         self._events += events
         if self.evidence.add(against, in_favour):
             return "reject"

@@ -228,9 +228,9 @@ class ScorerSignals:
             self._previous_times.append(time_ms)
             self._against_previous.append(2 * hit + previous_hit)
 
-    def canary(self, time_ms: int, candidate: str, hit: bool, live_hit: bool) -> None:
-        """An event answered by a list of the candidate, and by the one that live would have shown."""
-        times, pairs = self._canary.setdefault(candidate, ([], []))
+    def canary(self, time_ms: int, version: str, hit: bool, live_hit: bool) -> None:
+        """An event answered by a list of the canary of this version, and by the one that live would have shown."""
+        times, pairs = self._canary.setdefault(version, ([], []))
         times.append(time_ms)
         pairs.append(2 * hit + live_hit)
 
@@ -255,8 +255,8 @@ class ScorerSignals:
         windows.add_total("late_lists", self._late_times)
         windows.add("against_popularity", self._outcome_times, self._against_popularity, 4, self._model_epoch)
         windows.add("against_previous", self._previous_times, self._against_previous, 4, self._model_epoch)
-        for candidate, (times, pairs) in self._canary.items():
-            windows.add("against_live", times, pairs, 4, candidate)
+        for version, (times, pairs) in self._canary.items():
+            windows.add("against_live", times, pairs, 4, version)
         for model, (times, shown) in self._shown.items():
             windows.add("shown", times, shown, SHOWN_BINS, model)
         self._clear()

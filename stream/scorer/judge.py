@@ -15,7 +15,7 @@ from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList, judge_event, rank_of
 from stream.scorer.requests import Request
-from stream.wire.records import NewInteraction
+from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, NewInteraction
 
 __all__ = ["Judge"]
 
@@ -37,7 +37,7 @@ class Judge:
         arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
         variant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
-        judged_by = models.candidate if slot == "candidate" else models.live
+        judged_by = models.canary if slot == CANARY_SLOT else models.live
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
         masked: set[str] | None = None
         for event in request.new:
@@ -75,13 +75,13 @@ class Judge:
                 previous = _rank_of(event, rank_of(event.item, shown.shadow), length)
                 previous = self._paired("previous_shadow", "previous", previous, length)
             self._signals.control(user, event.time_ms, rank, popular_rank, previous)
-        elif shown.variant == "treatment" and slot == "candidate":
+        elif shown.variant == CANARY_VARIANT and slot == CANARY_SLOT:
             stood_in = None
             if shadow_slot == "live":
                 length = len(shown.shadow)
                 stood_in = _rank_of(event, rank_of(event.item, shown.shadow), length)
                 stood_in = _miss_past_every_bucket(stood_in, stood_in <= length)
-            self._signals.treatment(user, event.time_ms, shown.version, rank, stood_in)
+            self._signals.canary(user, event.time_ms, shown.version, rank, stood_in)
 
     def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
         """Count what a list of `length` items that was not shown says to the same event."""

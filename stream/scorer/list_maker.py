@@ -19,15 +19,15 @@ from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
-from stream.wire.records import Recommendation, ScoredItem
+from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
 
-__all__ = ["Answer", "ListMaker", "Shadow", "Treated"]
+__all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow"]
 
 log = logging.getLogger(__name__)
 
 
 class Shadow(NamedTuple):
-    """The list that another model would have shown: the previous model, or live to a user of the candidate."""
+    """The list that another model would have shown: the previous model, or live to a user of the canary."""
 
     model: Recommender
     items: tuple[str, ...]
@@ -49,8 +49,8 @@ class Answer(NamedTuple):
         return "" if self.model is None else self.model.version
 
 
-class Treated(NamedTuple):
-    """A user whom the candidate will answer, with the list that live would have shown."""
+class CanaryUser(NamedTuple):
+    """A user whom the canary will answer, with the list that live would have shown."""
 
     request: Request
     shadow: Shadow | None
@@ -70,8 +70,8 @@ class _RankedBatch(NamedTuple):
 
 
 class ListMaker:
-    """Makes the lists of a batch in up to three calls: `make` for most users, `treat` for those of the candidate, and
-    `with_shadows` once the lists are delivered, because no list needs to wait for a comparison."""
+    """Makes the lists of a batch in up to three calls: `make` for most users, `answer_canary` for those of the canary,
+    and `with_shadows` once the lists are delivered, because no list needs to wait for a comparison."""
 
     def __init__(
         self,
@@ -85,31 +85,31 @@ class ListMaker:
         self._config, self._popularity, self._clock = config, popularity, clock
         self._metrics, self._tally, self._signals = metrics, tally, signals
 
-    def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[Treated]]:
-        """Answers to requests of distinct users, and the users whom `treat` answers."""
+    def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[CanaryUser]]:
+        """Answers to requests of distinct users, and the users whom `answer_canary` answers."""
         forgotten: list[Request] = []
         others: list[Request] = []
-        treated: list[Request] = []
+        canary_users: list[Request] = []
         for request in requests:
             if request.reason == "forget":
                 forgotten.append(request)
             else:
-                (treated if models.treats(request.user) else others).append(request)
-        ranked = self._rank(others, models, treated)
+                (canary_users if models.gets_canary(request.user) else others).append(request)
+        ranked = self._rank(others, models, canary_users)
         answers = [Answer(request, "popularity", None, (), None) for request in forgotten]
         answers += self._encode(others, ranked.lists)
-        return answers, [Treated(*pair) for pair in zip(treated, ranked.shadows, strict=True)]
+        return answers, [CanaryUser(*pair) for pair in zip(canary_users, ranked.shadows, strict=True)]
 
-    def treat(self, treated: Sequence[Treated], models: Models) -> list[Answer]:
-        """Let the candidate answer its users. Ranking a few users costs almost as much as ranking many, and the many
+    def answer_canary(self, canary_users: Sequence[CanaryUser], models: Models) -> list[Answer]:
+        """Let the canary answer its users. Ranking a few users costs almost as much as ranking many, and the many
         need not wait for it."""
-        requests = [request for request, _ in treated]
-        ranked = self._rank_with(models.candidate, "candidate", "treatment", requests)
+        requests = [request for request, _ in canary_users]
+        ranked = self._rank_with(models.canary, CANARY_SLOT, CANARY_VARIANT, requests)
         answers = self._encode(requests, (ranked or self._rank(requests, models)).lists)
-        # Live's list is compared with the candidate's, so where the candidate gave none there is nothing to compare.
+        # Live's list is compared with the canary's, so where the canary gave none there is nothing to compare.
         return [
-            answer if answer.variant != "treatment" else answer._replace(shadow=shadow)
-            for answer, (_, shadow) in zip(answers, treated, strict=True)
+            answer if answer.variant != CANARY_VARIANT else answer._replace(shadow=shadow)
+            for answer, (_, shadow) in zip(answers, canary_users, strict=True)
         ]
 
     def with_shadows(self, answers: Sequence[Answer], models: Models) -> list[Answer]:

@@ -24,6 +24,7 @@ from ops.monitor.windows import WindowCounter
 from stream.scorer.allowance import Allowance
 from stream.scorer.config import ListSignalsConfig
 from stream.scorer.models import Models
+from stream.wire.records import CANARY_VARIANT
 from stream.wire.windows_topic import worker_name
 
 __all__ = ["ListSignals"]
@@ -65,14 +66,14 @@ class ListSignals:
         items = {
             "control": live,
             "popularity": live,
-            "treatment": models.candidate,
+            CANARY_VARIANT: models.canary,
             "previous_shadow": models.previous,
         }
         self._catalogues = {variant: len(model.items) for variant, model in items.items() if model is not None}
-        share = models.candidate_share if models.candidate is not None else 0.0
+        share = models.canary_share if models.canary is not None else 0.0
         self._metrics.experiment_treatment_ratio.set(share)
-        if models.candidate is None:
-            self._lists.pop("treatment", None)
+        if models.canary is None:
+            self._lists.pop(CANARY_VARIANT, None)
         version = live.version if live is not None else ""
         if version == self._live:
             return
@@ -110,12 +111,12 @@ class ListSignals:
             self._evidence.add(int(shadow and not hit), int(hit and not shadow))
         self.window_signals.outcome(time_ms, hit, popular, shadow)
 
-    def treatment(self, user: bytes, time_ms: int, candidate: str, rank: int, live: int | None) -> None:
-        """The rank that a candidate's list gave to an event, and perhaps that in the list it was shown instead of."""
+    def canary(self, user: bytes, time_ms: int, version: str, rank: int, live: int | None) -> None:
+        """The rank that a canary's list gave to an event, and perhaps that in the list it was shown instead of."""
         hit = rank <= HIT_RANKS
-        self._detect(user, time_ms, "treatment", hit)
+        self._detect(user, time_ms, CANARY_VARIANT, hit)
         if live is not None:
-            self.window_signals.canary(time_ms, candidate, hit, live <= HIT_RANKS)
+            self.window_signals.canary(time_ms, version, hit, live <= HIT_RANKS)
 
     def _detect(self, user: bytes, time_ms: int, variant: str, hit: bool) -> None:
         for found in self._outcomes.update(user, time_ms, variant, hit):

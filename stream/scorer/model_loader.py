@@ -19,7 +19,7 @@ from stream.registry.artifacts import load_reference
 from stream.registry.reference import Reference
 from stream.registry.slots import Slots
 from stream.scorer.models import Models
-from stream.wire.records import Announcement
+from stream.wire.records import CANARY_SLOT, Announcement
 
 __all__ = ["ModelLoader"]
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 _WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
-_SLOTS = ("live", "candidate", "previous")
+_SLOTS = ("live", CANARY_SLOT, "previous")
 
 Load = Callable[[str, str | None, torch.device], Recommender]
 
@@ -93,11 +93,10 @@ class ModelLoader:
             complete = False
             if slot == "live" and slot in self._serving:
                 serving[slot] = self._serving[slot]  # what is live stays until its successor loads
-        candidate = announced.get("candidate")
-        share = candidate.metrics.get("canary_share", 0.0) if candidate else 0.0
+        share = announced[CANARY_SLOT].share if CANARY_SLOT in announced else 0.0
         models = {slot: model for slot, (_, model) in serving.items()}
         reference = self._reference_of(serving["live"][0]) if "live" in serving else None
-        self._swap(Models(models.get("live"), models.get("previous"), models.get("candidate"), share, reference))
+        self._swap(Models(models.get("live"), models.get("previous"), models.get(CANARY_SLOT), share, reference))
         self._report(serving)
         self._retry_at = None
         if not complete:

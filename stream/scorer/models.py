@@ -8,8 +8,12 @@ from functools import cached_property
 
 from model.recommend import Recommender
 from stream.registry.reference import Reference
+from stream.wire.records import CANARY_SLOT
 
-__all__ = ["Models", "in_treatment"]
+__all__ = ["Models", "in_canary_share"]
+
+
+_SALT = b"freshet-treatment:"  # another salt would give the canary to other users in the middle of its time
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,8 @@ class Models:
 
     live: Recommender | None = None
     previous: Recommender | None = None
-    candidate: Recommender | None = None
-    candidate_share: float = 0.0  # share of the users, chosen by hash
+    canary: Recommender | None = None
+    canary_share: float = 0.0  # share of the users, chosen by hash
     reference: Reference | None = None  # what the data that the live model was fitted on looked like
 
     def slot(self, version: str) -> str:
@@ -28,14 +32,14 @@ class Models:
 
     @cached_property
     def _slots(self) -> dict[str, str]:
-        placed = (("previous", self.previous), ("candidate", self.candidate), ("live", self.live))
+        placed = (("previous", self.previous), (CANARY_SLOT, self.canary), ("live", self.live))
         return {model.version: slot for slot, model in placed if model is not None} | {"": "none"}
 
-    def treats(self, user: bytes) -> bool:
-        """Does the candidate answer this user?"""
-        return self.candidate is not None and self.candidate_share > 0 and in_treatment(user, self.candidate_share)
+    def gets_canary(self, user: bytes) -> bool:
+        """Does the canary answer this user?"""
+        return self.canary is not None and self.canary_share > 0 and in_canary_share(user, self.canary_share)
 
 
-def in_treatment(user: bytes, share: float) -> bool:
+def in_canary_share(user: bytes, share: float) -> bool:
     """A stable hash of the user decides: the same answer in every process and run."""
-    return zlib.crc32(b"freshet-treatment:" + user) / 2**32 < share
+    return zlib.crc32(_SALT + user) / 2**32 < share

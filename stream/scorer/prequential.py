@@ -29,7 +29,7 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     # What another model would have shown, for a pair of answers to the same event; of some users.
     shadow_version: str = ""
     shadow: tuple[str, ...] = ()
-    experiment: str = ""  # version of the candidate in whose experiment the user was counted
+    counted_for: str = ""  # version of the canary for which the user was counted
 
     def encode(self) -> bytes:
         return _encoder.encode(self)

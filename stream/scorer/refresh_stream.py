@@ -1,7 +1,7 @@
 """The agent of the Faust app: from the records of `refreshes` to the acks behind their lists.
 
     take a batch -> keep the newest refresh per user -> score on one thread -> send
-                 -> let the candidate treat its users -> send
+                 -> let the canary answer its users -> send
                         -> await delivery -> shadow -> ack, while the next batch is scored
 
 An offset is committed only after the lists of all records before it were delivered. A crash repeats lists, and a list
@@ -59,9 +59,9 @@ class RefreshStream:
                 async with self._sending:
                     while len(messages) < self._batch_refreshes and not queue.empty():
                         messages.append(queue.get_nowait())
-                    batch, treated, delivered = await self._send_lists(messages)
+                    batch, canary_answers, delivered = await self._send_lists(messages)
                     await self._finished()  # deliveries are noted and acked in order, and two batches are held at most
-                    self._finishing = asyncio.create_task(self._finish(messages, batch, treated, delivered))
+                    self._finishing = asyncio.create_task(self._finish(messages, batch, canary_answers, delivered))
             except StopAsyncIteration:  # Faust closes its channels when it stops
                 return
             except Exception:
@@ -77,19 +77,23 @@ class RefreshStream:
         delivered = asyncio.gather(*deliveries)
         publish = self._metrics.scoring["publish"]
         delivered.add_done_callback(lambda _: publish.observe(time.perf_counter() - started))
-        treated: list[Answer] = []
-        if batch.scored.treated:
-            treated = await self._thread.call(self._thread.treat, batch)
-            delivered = asyncio.gather(delivered, *await self._publisher.send_lists(treated))
-        return batch, treated, delivered
+        canary_answers: list[Answer] = []
+        if batch.scored.canary_users:
+            canary_answers = await self._thread.call(self._thread.answer_canary, batch)
+            delivered = asyncio.gather(delivered, *await self._publisher.send_lists(canary_answers))
+        return batch, canary_answers, delivered
 
     async def _finish(
-        self, messages: Sequence[Any], batch: ScoredBatch, treated: Sequence[Answer], delivered: asyncio.Future[Any]
+        self,
+        messages: Sequence[Any],
+        batch: ScoredBatch,
+        canary_answers: Sequence[Answer],
+        delivered: asyncio.Future[Any],
     ) -> None:
         """From the departure of a batch's lists to its acks. Never raises."""
         try:
             await delivered
-            await self._thread.call(self._thread.note_delivered, batch, treated)
+            await self._thread.call(self._thread.note_delivered, batch, canary_answers)
             if self.failed:
                 return
             for message in messages:

@@ -14,7 +14,7 @@ from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.judge import Judge
-from stream.scorer.list_maker import Answer, ListMaker, Treated
+from stream.scorer.list_maker import Answer, CanaryUser, ListMaker
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList
@@ -32,15 +32,15 @@ class Scored(NamedTuple):
     """What `Scoring.score` made of a batch."""
 
     answers: list[Answer]
-    treated: list[Treated]  # the candidate answers these in `treat`
-    experiments: Mapping[bytes, str]  # by user: the candidate in whose experiment the user was counted already
+    canary_users: list[CanaryUser]  # the canary answers these in `answer_canary`
+    counted_for: Mapping[bytes, str]  # by user: version of the canary for which the user was counted already
 
 
 class Scoring:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`; `treat`, while the answers of `score` are on their way; `with_shadows` and `delivered` once
-    the brokers have all lists.
+    Every batch: `score`; `answer_canary`, while the answers of `score` are on their way; `with_shadows` and `delivered`
+    once the brokers have all lists.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class Scoring:
         self._metrics.scoring_batch_users.observe(len(requests))
         judged = self.signals.to_judge([request for request in requests if request.new], self._clock())
         with self._metrics.scoring["load"].time():
-            # An experiment counts its users by what their last lists say, so then all of those are needed.
-            shown = self._shown(judged if models.candidate is None else requests)
+            # With a canary, users are counted by what their last lists say: then all of those are needed.
+            shown = self._shown(judged if models.canary is None else requests)
         for request in requests:
             self._count(request, models.live)
         for request in judged:
             self._judge.judge(request, None if request.forgotten else shown[request.user], models)
         self.popularity.refresh()
-        answers, treated = self._maker.make(requests, models)
+        answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
-        return Scored(answers, treated, {user: before.experiment for user, before in shown.items() if before})
+        return Scored(answers, canary_users, {user: before.counted_for for user, before in shown.items() if before})
 
-    def treat(self, treated: Sequence[Treated]) -> list[Answer]:
-        """Let the candidate of the last `score` answer its users."""
-        answers = self._maker.treat(treated, self._batch_models)
+    def answer_canary(self, canary_users: Sequence[CanaryUser]) -> list[Answer]:
+        """Let the canary of the last `score` answer its users."""
+        answers = self._maker.answer_canary(canary_users, self._batch_models)
         self._tally.flush()
         return answers
 
@@ -87,13 +87,13 @@ class Scoring:
         return self._maker.with_shadows(answers, self._batch_models)
 
     def delivered(
-        self, answers: Iterable[Answer], experiments: Mapping[bytes, str], seen: Mapping[int, tuple[int, int]]
+        self, answers: Iterable[Answer], counted_for: Mapping[bytes, str], seen: Mapping[int, tuple[int, int]]
     ) -> None:
         """The brokers have these lists: from now on they are what their users see. `seen`: `ShownLists.spans` at
         `score`."""
         now, published = self._clock(), self._metrics.recommendations_published
         shown: dict[bytes, ShownList | None] = {}
-        keep = self.config.signals.judged_per_second > 0 or self._batch_models.candidate is not None
+        keep = self.config.signals.judged_per_second > 0 or self._batch_models.canary is not None
         for answer in answers:
             user = answer.request.user
             self._note_latency(answer.request, now)
@@ -104,7 +104,7 @@ class Scoring:
             names = tuple(item.item for item in answer.items)
             self._note_list(answer, names)
             if keep:
-                experiment = self._counted_in(answer, experiments.get(user, ""))
+                counted = self._counted_for(answer, counted_for.get(user, ""))
                 version, shadow = ("", ()) if answer.shadow is None else (answer.shadow[0].version, answer.shadow[1])
                 shown[user] = ShownList(
                     int(now * 1000),
@@ -114,7 +114,7 @@ class Scoring:
                     names,
                     version,
                     shadow,
-                    experiment,
+                    counted,
                 )
         self._tally.flush()
         self._lists.put(shown, seen)
@@ -131,14 +131,14 @@ class Scoring:
         if answer.shadow is not None and answer.variant == "control":
             self.signals.published(user, newest_ms, "previous_shadow", answer.shadow.items, answer.shadow.model)
 
-    def _counted_in(self, answer: Answer, experiment: str) -> str:
-        """Count each user once per experiment, when the first list of it is out. Returns the experiment in which the
-        user is counted now."""
-        candidate = self._batch_models.candidate
-        if candidate is None or experiment == candidate.version or answer.variant == "popularity":
-            return experiment
+    def _counted_for(self, answer: Answer, counted: str) -> str:
+        """Count each user once per canary, when the first list since its announcement is out. Returns the version of
+        the canary for which the user is counted now."""
+        canary = self._batch_models.canary
+        if canary is None or counted == canary.version or answer.variant == "popularity":
+            return counted
         self._metrics.experiment_users[answer.variant].inc()
-        return candidate.version
+        return canary.version
 
     def _shown(self, requests: Sequence[Request]) -> dict[bytes, ShownList | None]:
         lists = self._lists.get((request.partition, request.user) for request in requests)

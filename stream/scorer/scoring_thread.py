@@ -70,12 +70,12 @@ class ScoringThread:
         scored = self._scoring.score(wanted) if wanted else Scored([], [], {})
         return ScoredBatch(scored, rejected, self._lists.spans())
 
-    def treat(self, batch: ScoredBatch) -> list[Answer]:
-        return self._scoring.treat(batch.scored.treated)
+    def answer_canary(self, batch: ScoredBatch) -> list[Answer]:
+        return self._scoring.answer_canary(batch.scored.canary_users)
 
-    def note_delivered(self, batch: ScoredBatch, treated: Sequence[Answer]) -> None:
+    def note_delivered(self, batch: ScoredBatch, canary_answers: Sequence[Answer]) -> None:
         answers = self._scoring.with_shadows(batch.scored.answers)
-        self._scoring.delivered([*answers, *treated], batch.scored.experiments, batch.seen)
+        self._scoring.delivered([*answers, *canary_answers], batch.scored.counted_for, batch.seen)
 
     def assigned(self, partitions: set[int]) -> None:
         """These partitions are owned from now on, and no others."""

@@ -35,7 +35,7 @@ from model.device import pick_device
 from model.errors import ModelError
 from model.recommend import Recommender
 from ops.metrics import TRIGGERS, TrainerMetrics
-from ops.monitor.decisions import Canary, RollBack, SkipRound, StartRound
+from ops.monitor.decisions import CanaryTest, RollBack, SkipRound, StartRound
 from state.store import StoreMemory
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
@@ -48,7 +48,7 @@ from stream.trainer.history_view import HistoryView
 from stream.trainer.round import Candidate, RoundInput, RoundWorker, describe, export_metrics
 from stream.trainer.skew import PublishedLists
 from stream.trainer.window_feed import WindowFeed, poll_lag
-from stream.wire.records import Announcement
+from stream.wire.records import CANARY_SLOT, Announcement
 from stream.wire.topics import TopicPlan, ensure_topics
 
 __all__ = ["CRASH_POINTS", "Trainer", "run_trainer"]
@@ -111,8 +111,8 @@ class Trainer:
         ensure_topics(connection, plan)
         self._admin = admin_client(connection)
         self._slots = Slots(connection, plan.models)
-        if "candidate" in self._slots.current:  # of a predecessor that did not live to judge it
-            self._slots.clear("candidate")
+        if CANARY_SLOT in self._slots.current:  # of a predecessor that did not live to judge it
+            self._slots.clear(CANARY_SLOT)
         self._published = PublishedLists(connection, plan.recommendations, plan.partitions)
         self._feed = WindowFeed(config.closed_loop, connection, plan.monitor_windows, metrics, config.state_dir, clock)
         provenance = self._follow_live()
@@ -293,7 +293,7 @@ class Trainer:
     def _show_slots(self) -> None:
         shown = [
             (slot, announcement.version, announcement.parent)
-            for slot in ("live", "candidate", "previous")
+            for slot in ("live", CANARY_SLOT, "previous")
             if (announcement := self._slots.current.get(slot)) is not None
         ]
         if shown != self._shown:
@@ -399,16 +399,15 @@ class Trainer:
     def _try_out(self, given: RoundInput, candidate: Candidate, announcement: Announcement) -> None:
         """Let the candidate answer some users before all."""
         config = self._config
-        shared = {**announcement.metrics, "canary_share": config.canary_share}
-        self._slots.put("candidate", msgspec.structs.replace(announcement, metrics=shared))
+        self._slots.put(CANARY_SLOT, msgspec.structs.replace(announcement, share=config.canary_share))
         self._show_slots()
         self._feed.loop.canary(announcement.version)
         self._trial = _Trial(given, candidate, announcement, time.monotonic() + config.canary_seconds)
         log.info("%s answers %.0f %% of the users", announcement.version, 100 * config.canary_share)
 
     def _judge_trial(self, trial: _Trial, now: float) -> None:
-        counts = self._feed.loop.candidate_counts()
-        verdict = Canary(self._config.canary_events).add(counts.second, counts.first, counts.events)
+        counts = self._feed.loop.canary_counts()
+        verdict = CanaryTest(self._config.canary_events).add(counts.second, counts.first, counts.events)
         moved = self._slots.live != trial.given.slot
         if verdict is None and now < trial.until and not moved:
             return
@@ -421,7 +420,7 @@ class Trainer:
         else:
             outcome, why = self._publish(trial.given, trial.announcement, trial.candidate.recommender)
             self._conclude(trial.given, trial.candidate, outcome, why or told)
-        self._slots.clear("candidate")
+        self._slots.clear(CANARY_SLOT)
         self._show_slots()
 
     # -- do the scorers do the same? -----------------------------------------------------------------------------------

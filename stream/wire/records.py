@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
 __all__ = [
+    "CANARY_SLOT",
+    "CANARY_VARIANT",
     "Announcement",
     "Forget",
     "InputRecord",
@@ -25,6 +27,11 @@ __all__ = [
     "ScoredItem",
     "decode_interaction",
 ]
+
+# The model that answers a share of the users before it may go live is the *canary*. Consumers and dashboards know it by
+# these words.
+CANARY_SLOT: Final = "candidate"
+CANARY_VARIANT: Final = "treatment"
 
 RejectionReason = Literal["decode", "schema", "timestamp", "oversize", "handler"]
 RefreshReason = Literal["event", "model", "forget"]
@@ -178,14 +185,17 @@ class Recommendation(msgspec.Struct, frozen=True):
     user: str
     items: tuple[ScoredItem, ...]  # best first; scores compare inside one list only
     model: str  # version that ranked it, "" for popularity
-    variant: str  # control, treatment or popularity
+    variant: str  # control, treatment (the canary) or popularity
     as_of: int  # event time of the newest interaction it knows, milliseconds; 0 for none
     reason: str  # event or model
     published: int  # milliseconds since 1970 UTC
 
 
+_OLD_SHARE = "canary_share"
+
+
 class Announcement(msgspec.Struct, frozen=True):
-    """`models`, keyed by slot: which artifact is `live` (or `candidate`, `previous`) from now on."""
+    """`models`, keyed by slot: which artifact is `live` (or `candidate`, `previous`, `retired`) from now on."""
 
     slot: str
     version: str
@@ -196,12 +206,19 @@ class Announcement(msgspec.Struct, frozen=True):
     data_until: int  # event time of the newest interaction it was fitted on, milliseconds
     items: int  # size of its catalogue
     metrics: dict[str, float] = {}
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0  # of the users that a canary answers, chosen by hash
 
     @staticmethod
     def decode(value: bytes) -> Announcement:
         """Raises `Rejected`."""
         try:
-            return msgspec.json.decode(value, type=Announcement)
+            announcement = msgspec.json.decode(value, type=Announcement)
+            if _OLD_SHARE not in announcement.metrics:
+                return announcement
+            # The share was an entry of the metrics at first.
+            fields = msgspec.to_builtins(announcement)
+            fields["share"] = fields["metrics"].pop(_OLD_SHARE)
+            return msgspec.convert(fields, Announcement)
         except msgspec.ValidationError as error:
             raise Rejected("schema", str(error)) from None
         except msgspec.DecodeError as error:

@@ -210,8 +210,8 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
                 requests = [Request.decode(0, *one) for one in batch]
                 lists.advance(0, batch[0][0], batch[-1][0] + 1)
                 scored = scoring.score(requests)
-                answers = [*scoring.with_shadows(scored.answers), *scoring.treat(scored.treated)]
-                scoring.delivered(answers, scored.experiments, lists.spans())
+                answers = [*scoring.with_shadows(scored.answers), *scoring.answer_canary(scored.canary_users)]
+                scoring.delivered(answers, scored.counted_for, lists.spans())
                 spent += time.thread_time() - started
                 clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()

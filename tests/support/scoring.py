@@ -73,10 +73,10 @@ class World:
         offsets = [request.offset for request in requests]
         self.lists.advance(0, min(offsets), max(offsets) + 1)
         scored = self.scoring.score(coalesce(requests))
-        treated = self.scoring.treat(scored.treated)
-        answers = [*self.scoring.with_shadows(scored.answers), *treated]
+        canary_answers = self.scoring.answer_canary(scored.canary_users)
+        answers = [*self.scoring.with_shadows(scored.answers), *canary_answers]
         self.now_ms += 5
-        self.scoring.delivered(answers, scored.experiments, self.lists.spans())
+        self.scoring.delivered(answers, scored.counted_for, self.lists.spans())
         self.now_ms += 5
         return answers
 

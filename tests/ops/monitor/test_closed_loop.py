@@ -167,21 +167,21 @@ def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood()
     assert counted == 0
 
 
-def test_a_candidates_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
+def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
     stream.loop.canary("m3")
     time_ms = START_MS + stream.number * WINDOW_MS
     for hit, live_hit in ((True, False), (True, False), (False, True), (False, False)):
         stream.scorer.canary(time_ms, "m3", hit, live_hit)
-    stream.scorer.canary(time_ms, "an earlier candidate", True, False)
+    stream.scorer.canary(time_ms, "an earlier canary", True, False)
     stream.scorer.flush()
     for record in stream.scorer.windows.take():
         stream.loop.add(record.encode())
-    assert stream.loop.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+    assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
     stream.window()
     stream.window()
-    assert stream.loop.candidate_counts() == PairedCounts(first=2, second=1, neither=1)
+    assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
     stream.loop.canary("")
-    assert stream.loop.candidate_counts() == PairedCounts()
+    assert stream.loop.canary_counts() == PairedCounts()
 
 
 def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) -> None:

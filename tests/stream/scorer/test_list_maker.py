@@ -3,7 +3,7 @@
 import msgspec
 
 from model.errors import NonFiniteScores
-from stream.scorer.models import Models, in_treatment
+from stream.scorer.models import Models, in_canary_share
 from stream.wire.records import Recommendation
 from tests.support.scoring import NOW, Fixed, World, names
 
@@ -55,31 +55,31 @@ def test_a_model_that_breaks_does_not_stop_the_stream(world: World) -> None:
     assert world.count("scoring_failures_total", reason="model") == 1
 
 
-def test_the_candidate_answers_its_share_of_the_users(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcd"), candidate=Fixed("v2", "dcba"), candidate_share=0.3)
+def test_the_canary_answers_its_share_of_the_users(world: World) -> None:
+    world.scoring.models = Models(live=Fixed("v1", "abcd"), canary=Fixed("v2", "dcba"), canary_share=0.3)
     users = [f"u{n}" for n in range(300)]
     answers = world.serve(*(world.request(user, "h") for user in users))
-    treated = {a.request.user for a in answers if a.variant == "treatment"}
-    assert treated == {user.encode() for user in users if in_treatment(user.encode(), 0.3)}
-    assert 60 < len(treated) < 120
+    canary_users = {a.request.user for a in answers if a.variant == "treatment"}
+    assert canary_users == {user.encode() for user in users if in_canary_share(user.encode(), 0.3)}
+    assert 60 < len(canary_users) < 120
     assert all(
-        (names(a), a.version) == (("dcb", "v2") if a.request.user in treated else ("abc", "v1")) for a in answers
+        (names(a), a.version) == (("dcb", "v2") if a.request.user in canary_users else ("abc", "v1")) for a in answers
     )
-    assert not in_treatment(b"u", 0.0) and in_treatment(b"u", 1.0)
+    assert not in_canary_share(b"u", 0.0) and in_canary_share(b"u", 1.0)
 
 
-def test_nobody_else_waits_for_the_candidate(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcd"), candidate=Fixed("v2", "dcba"), candidate_share=0.3)
+def test_nobody_else_waits_for_the_canary(world: World) -> None:
+    world.scoring.models = Models(live=Fixed("v1", "abcd"), canary=Fixed("v2", "dcba"), canary_share=0.3)
     requests = [world.request(f"u{n}", "h") for n in range(100)]
     world.lists.advance(0, 1, 101)
     scored = world.scoring.score(requests)
     assert scored.answers and all(answer.value is not None for answer in scored.answers)
-    assert scored.treated and len(scored.answers) + len(scored.treated) == 100
+    assert scored.canary_users and len(scored.answers) + len(scored.canary_users) == 100
 
 
-def test_an_unsound_candidate_leaves_its_users_to_live(world: World) -> None:
+def test_an_unsound_canary_leaves_its_users_to_live(world: World) -> None:
     unsound = Fixed("v2", "dcba", fails=NonFiniteScores)
-    world.scoring.models = Models(live=Fixed("v1", "abcd"), candidate=unsound, candidate_share=1.0)
+    world.scoring.models = Models(live=Fixed("v1", "abcd"), canary=unsound, canary_share=1.0)
     (answer,) = world.serve(world.request("u", "h"))
     assert (names(answer), answer.version, answer.variant) == ("abc", "v1", "control")
     assert answer.shadow is None

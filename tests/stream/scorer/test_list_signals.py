@@ -10,7 +10,7 @@ from state.history import History
 from stream.cli.workers import scorer
 from stream.registry.reference import Reference
 from stream.scorer.config import ListConfig, ListSignalsConfig
-from stream.scorer.models import Models, in_treatment
+from stream.scorer.models import Models, in_canary_share
 from tests.support.scoring import Fixed, World, everybody
 
 
@@ -77,25 +77,25 @@ def test_nobody_is_asked_of_a_previous_model_that_is_live_again(world: World) ->
     assert answer.shadow is None
 
 
-def test_a_candidate_is_paired_with_what_live_would_have_shown(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"), candidate=Fixed("v2", "hgfedcba"), candidate_share=1.0)
+def test_a_canary_is_paired_with_what_live_would_have_shown(world: World) -> None:
+    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"), canary=Fixed("v2", "hgfedcba"), canary_share=1.0)
     world.serve(world.request("u", "d", new="d"))
-    world.serve(world.request("u", "gd", new="g"))  # in the candidate's list only
+    world.serve(world.request("u", "gd", new="g"))  # in the canary's list only
     world.serve(world.request("u", "agd", new="a"))  # in live's only
     found = world.windows()
     assert found["against_live v2"] == [0, 1, 1, 0]
     assert "against_popularity v1" not in found
 
 
-def test_each_user_of_an_experiment_is_counted_once(world: World) -> None:
+def test_each_user_is_counted_once_for_a_canary(world: World) -> None:
     live, users = Fixed("v1", "abcdefgh"), [f"u{n}" for n in range(200)]
     for version in ("v2", "v3"):
-        world.scoring.models = Models(live=live, candidate=Fixed(version, "hgfedcba"), candidate_share=0.3)
+        world.scoring.models = Models(live=live, canary=Fixed(version, "hgfedcba"), canary_share=0.3)
         for _ in range(2):
             world.serve(*(world.request(user, "d") for user in users))
-    treated = sum(in_treatment(user.encode(), 0.3) for user in users)
-    assert world.count("experiment_users_total", variant="treatment") == 2 * treated
-    assert world.count("experiment_users_total", variant="control") == 2 * (200 - treated)
+    canary_users = sum(in_canary_share(user.encode(), 0.3) for user in users)
+    assert world.count("experiment_users_total", variant="treatment") == 2 * canary_users
+    assert world.count("experiment_users_total", variant="control") == 2 * (200 - canary_users)
     assert world.count("experiment_treatment_ratio") == 0.3
 
 

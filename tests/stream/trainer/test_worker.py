@@ -317,7 +317,7 @@ def test_a_refit_starts_from_nothing_and_is_judged_against_live(
 
 
 @pytest.mark.parametrize(("against", "in_favour", "verdict"), [(2, 3, "promoted"), (60, 10, "rejected")])
-def test_a_candidate_is_tried_on_some_users_first(
+def test_a_canary_answers_some_users_first(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, against: int, in_favour: int, verdict: str
 ) -> None:
     write(kafka, plan, world(8))
@@ -326,7 +326,7 @@ def test_a_candidate_is_tried_on_some_users_first(
         write(kafka, plan, world(11))
         turn_until(trainer, lambda: "candidate" in read_slots(kafka, plan.models))
         slots = read_slots(kafka, plan.models)
-        assert slots["candidate"].metrics["canary_share"] == 0.2
+        assert slots["candidate"].share == 0.2
         assert slots["candidate"].parent == slots["live"].version
         counter = WindowCounter("scorer", WindowConfig())
         bins = [1] * against + [2] * in_favour + [0] * 100  # only live hit, only the candidate, neither
