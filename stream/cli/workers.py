@@ -52,7 +52,8 @@ def updater(
 
     from ops.metrics import UpdaterMetrics, serve
     from stream.process import prepare_process
-    from stream.updater.worker import UpdaterConfig, run_updater
+    from stream.updater.config import UpdaterConfig
+    from stream.updater.worker import run_updater
 
     stop = prepare_process(log_level())
     plan = TopicPlan(prefix, partitions, replication_factor)

@@ -7,7 +7,11 @@ from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
 
-__all__ = ["BulkProducer"]
+from stream.clients.connection import KafkaConnection
+
+__all__ = ["BulkProducer", "bulk_producer"]
+
+_MIB = 1024 * 1024
 
 
 class BulkProducer(KafkaProducer):
@@ -41,3 +45,15 @@ class BulkProducer(KafkaProducer):
         if self._transaction_manager is not None:
             self._transaction_manager._pending_txn_offset_commits.clear()
         super().begin_transaction()
+
+
+def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: Any) -> BulkProducer:
+    """A producer for many records up to `message_bytes`, acknowledged by all replicas in sync."""
+    return BulkProducer(
+        **connection.kafka_python(),
+        acks="all",
+        metrics_enabled=False,  # the client's own figures cost on every record and are read by nobody
+        batch_size=_MIB // 4,
+        max_request_size=message_bytes + 2 * _MIB,
+        **settings,
+    )

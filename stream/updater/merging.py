@@ -9,7 +9,7 @@ from typing import NamedTuple
 from state.history import Entry, History, merge_entries
 from stream.wire.records import Forget, InputRecord, Interaction, Limits, NewInteraction, Rejected, decode_interaction
 
-__all__ = ["Arrival", "Change", "Outcomes", "apply", "decode_batch"]
+__all__ = ["Arrival", "Change", "Changed", "Outcomes", "apply", "decode_batch"]
 
 
 class Arrival(NamedTuple):
@@ -36,6 +36,15 @@ class Change:
     kinds: list[str] = field(default_factory=list)  # of the events in `new`, as their producers name them
     arrived_ms: int = 0
     forgotten: bool = False
+
+
+class Changed(NamedTuple):
+    """A user whose history changed."""
+
+    partition: int
+    user: bytes
+    change: Change
+    history: bytes  # encoded
 
 
 def decode_batch(

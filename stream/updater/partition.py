@@ -1,18 +1,32 @@
-"""What an updater holds of one partition, above RocksDB: merged, and not yet made durable by a checkpoint."""
+"""One partition in the hands of an updater: what is held of it above RocksDB, and where it stands in its life."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from state.store import Store
 from stream.wire.records import InputRecord, Rejected
 
-__all__ = ["OwnedPartition"]
+__all__ = ["IllegalTransition", "PartitionTask", "TaskState", "Unsaved"]
+
+TaskState = Literal["assigned", "restoring", "running", "released"]
+
+_NEXT: dict[TaskState, tuple[TaskState, ...]] = {
+    "assigned": ("restoring", "released"),
+    "restoring": ("running", "released"),
+    "running": ("released",),
+    "released": (),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """A partition was asked for what its state does not allow: a fault of the updater, which must end and replay."""
 
 
 @dataclass
 class Unsaved:
-    """What merged records brought."""
+    """What merged records brought and no checkpoint has made durable."""
 
     positions: dict[str, int]  # by topic: the offset after the last of them
     histories: dict[bytes, bytes] = field(default_factory=dict)  # by user, encoded
@@ -22,7 +36,7 @@ class Unsaved:
 
     @property
     def records(self) -> int:
-        """How many a checkpoint writes."""
+        """How many records a checkpoint writes."""
         return len(self.histories) + len(self.dead) + len(self.routed)
 
     def followed_by(self, later: Unsaved) -> Unsaved:
@@ -36,35 +50,89 @@ class Unsaved:
         )
 
 
-@dataclass
-class OwnedPartition:
-    store: Store
-    committed: dict[str, int]  # by topic: the offset after the last record of a checkpoint
-    unsaved: Unsaved
-    leaving: Unsaved  # what the checkpoint under way carries
-    newest_ms: int = 0  # event time
+class PartitionTask:
+    """
+        assigned ---restore---> restoring ---run---> running
+            |                       |                   |
+            +-------release---------+------release------+-----> released
 
-    @classmethod
-    def starting(cls, store: Store, offsets: dict[str, int]) -> OwnedPartition:
-        return cls(store, offsets, Unsaved(offsets.copy()), Unsaved({}))
+    assigned    the group gave the partition to this worker; nothing is read of it
+    restoring   its offsets are known, its store is open and follows the changelog
+    running     the store has caught up: records are merged, and checkpoints carry what they brought
+    released    the partition is another's, its store is closed. If it returns, it gets a new task
+
+    A checkpoint takes what is unsaved in flight (`begin_checkpoint`). It ends with everything durable (`complete`), or
+    refused, and then its load goes with the next one (`requeue`). Whatever the state does not allow raises
+    `IllegalTransition`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.state: TaskState = "assigned"
+        self.committed: dict[str, int] = {}  # by topic: the offset after the last record of a checkpoint
+        self.unsaved = Unsaved({})
+        self.in_flight = Unsaved({})  # what the checkpoint under way carries
+        self.newest_ms = 0  # event time
+        self._store: Store | None = None
+
+    def _move(self, state: TaskState) -> None:
+        if state not in _NEXT[self.state]:
+            raise IllegalTransition(f"partition {self.number} is {self.state} and cannot become {state}")
+        self.state = state
 
     @property
-    def moved(self) -> bool:
+    def store(self) -> Store:
+        if self._store is None:
+            raise IllegalTransition(f"partition {self.number} is {self.state} and has no store")
+        return self._store
+
+    def restore(self, store: Store, committed: dict[str, int]) -> None:
+        """The store follows the changelog from now on; the task closes it when it is released."""
+        self._move("restoring")
+        self._store, self.committed = store, committed
+
+    def run(self, committed: dict[str, int]) -> None:
+        """Records are read from these offsets on, besides those that `restore` was given."""
+        self._move("running")
+        self.committed |= committed
+        self.unsaved = Unsaved(self.committed.copy())
+
+    def release(self) -> None:
+        """What no checkpoint has made durable is dropped: the next owner replays it."""
+        self._move("released")
+        self.unsaved, self.in_flight = Unsaved({}), Unsaved({})
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def has_unsaved(self) -> bool:
         """There is something for a checkpoint."""
-        return self.unsaved.positions != self.committed
+        return self.state == "running" and self.unsaved.positions != self.committed
 
     def unsaved_history(self, user: bytes) -> bytes | None:
-        """Encoded, of a user whom RocksDB may not know so well."""
-        return self.unsaved.histories.get(user) or self.leaving.histories.get(user)
+        """The encoded history of a user, if it is newer than the one in RocksDB."""
+        return self.unsaved.histories.get(user) or self.in_flight.histories.get(user)
 
-    def set_out(self) -> None:
-        """A checkpoint begins."""
-        self.leaving, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy())
+    def begin_checkpoint(self) -> None:
+        if self.state != "running" or self._checkpointing:
+            raise IllegalTransition(f"partition {self.number} is {self.state}, or a checkpoint is under way")
+        self.in_flight, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy())
 
-    def turn_back(self) -> None:
-        """It was refused: what it carried goes with the next."""
-        self.leaving, self.unsaved = Unsaved({}), self.leaving.followed_by(self.unsaved)
+    def requeue(self) -> None:
+        """The checkpoint was refused: the next one carries its load."""
+        self._require_checkpoint()
+        self.in_flight, self.unsaved = Unsaved({}), self.in_flight.followed_by(self.unsaved)
 
-    def arrive(self) -> None:
-        """It is done, RocksDB included."""
-        self.committed, self.leaving = self.leaving.positions, Unsaved({})
+    def complete(self) -> None:
+        """The checkpoint is durable, RocksDB included."""
+        self._require_checkpoint()
+        self.committed, self.in_flight = self.in_flight.positions, Unsaved({})
+
+    @property
+    def _checkpointing(self) -> bool:
+        return bool(self.in_flight.positions)
+
+    def _require_checkpoint(self) -> None:
+        if not self._checkpointing:
+            raise IllegalTransition(f"partition {self.number} is {self.state} and no checkpoint is under way")

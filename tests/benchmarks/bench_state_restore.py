@@ -17,9 +17,8 @@ from ops.local.broker import LocalBroker
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
 from state.store import StoreMemory
-from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
-from stream.wire.changelog import Restorer
+from stream.updater.restore import Restorer
 from stream.wire.topics import TopicPlan, ensure_topics
 
 ITEMS, NOW = 20, 1_700_000_000_000
@@ -41,7 +40,6 @@ def main() -> None:
     with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
         connection = KafkaConnection(broker.bootstrap_servers)
         ensure_topics(connection, plan)
-        admin = admin_client(connection)
         producer = KafkaProducer(**connection.kafka_python(), linger_ms=20, batch_size=256 * 1024)
         for user in range(options.histories):
             producer.send(plan.histories, value, key=b"u%d" % user, partition=user % plan.partitions)
@@ -50,17 +48,16 @@ def main() -> None:
         rates, per_core = [], []
         for number in range(options.rounds):
             path = Path(folder) / str(number)
-            restorer = Restorer(connection, admin, plan.histories, path, memory, plan.tombstone_ms, now_ms)
+            restorer = Restorer(connection, plan.histories, path, memory, plan.tombstone_ms, now_ms)
             began, cpu = time.perf_counter(), time.process_time()
-            for partition in range(plan.partitions):
-                restorer.begin(partition)
+            stores = [restorer.begin(partition) for partition in range(plan.partitions)]
             while restorer:
-                for store in restorer.step().values():
-                    store.close()
+                restorer.step()
             rates.append(options.histories / (time.perf_counter() - began))
             per_core.append(options.histories / (time.process_time() - cpu))
             restorer.close()
-        admin.close()
+            for store in stores:
+                store.close()
     rate, core = statistics.median(rates), statistics.median(per_core)
     print(f"{options.histories:,} histories of {ITEMS} items, {len(value)} bytes, {plan.partitions} partitions")
     print(f"{rate:,.0f} histories/s, {core:,.0f} per core; median of {options.rounds}")

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from ops.metrics import UpdaterMetrics
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
-from stream.updater.worker import Updater, UpdaterConfig
+from stream.updater.config import UpdaterConfig
+from stream.updater.worker import Updater
 from stream.wire.topics import TopicPlan
 
 

@@ -29,7 +29,7 @@ from state.history import Entry
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, last_values, reference_merge, stored_histories
-from stream.updater.worker import CRASH_POINTS
+from stream.updater.checkpoint import CRASH_POINTS
 from stream.wire.topics import TopicPlan, ensure_topics
 from tests.support.updating import read_all
 

@@ -13,8 +13,8 @@ from state import codec
 from state.history import EMPTY
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories
+from stream.updater.config import UpdaterConfig
 from stream.updater.merging import Outcomes, apply, decode_batch
-from stream.updater.worker import UpdaterConfig
 from stream.wire.records import Forget, Limits, Refresh
 from stream.wire.topics import TopicPlan
 from tests.support.fuzzing import NOW, fuzzed

@@ -14,8 +14,9 @@ from state.store import Store
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories
 from stream.registry.slots import Slots
+from stream.updater.config import UpdaterConfig
 from stream.updater.rescoring import RescoringConfig, RescoringWalk
-from stream.updater.worker import Updater, UpdaterConfig
+from stream.updater.worker import Updater
 from stream.wire.records import Announcement, Refresh
 from stream.wire.topics import TopicPlan
 from tests.support.updating import applied, interaction, produce, read_all, running, until
@@ -72,11 +73,11 @@ def test_a_new_live_model_sends_everybody_again_but_who_was_forgotten(
         produce(kafka, plan, [(b"u3", None)])
         while reasons(kafka, plan).get("u3") != "forget":  # merged, and not yet in the store
             updater.turn()
-            updater._refresh_producer.flush()
+            updater._refreshes._producer.flush()
         slots.put("live", Announcement("live", "v2", "nowhere", "sha", "v1", NOW, NOW, 1))
-        while list(reasons(kafka, plan).values()).count("model") < 9 or updater._walk is not None:
+        while list(reasons(kafka, plan).values()).count("model") < 9 or updater._rescoring.walking:
             updater.turn()
-            updater._refresh_producer.flush()
+            updater._refreshes._producer.flush()
         assert reasons(kafka, plan) == {f"u{n}": "forget" if n == 3 else "model" for n in range(10)}
     finally:
         slots.close()
@@ -94,8 +95,8 @@ def test_a_model_that_goes_live_before_an_updater_has_its_partitions_reaches_the
     slots = Slots(kafka, topics.models)
     try:
         slots.put("live", Announcement("live", "v2", "nowhere", "sha", "v1", NOW, NOW, 1))
-        while updater._slots.live is None:
-            updater._slots.poll()
+        while updater._rescoring._slots.live is None:
+            updater._rescoring._slots.poll()
         updater._rescore()  # as in a turn that ends before the group has answered
         deadline = time.monotonic() + 30
         while list(reasons(kafka, topics).values()).count("model") < 10:

@@ -12,8 +12,8 @@ from state.history import Entry
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
+from stream.updater.config import UpdaterConfig
 from stream.updater.routing import sampled_misplaced
-from stream.updater.worker import UpdaterConfig
 from stream.wire.partitioning import home_of
 from stream.wire.topics import TopicPlan
 from tests.support.updating import applied, interaction, produce, read_all, rejected, running, until

@@ -15,9 +15,10 @@ from state import codec
 from state.history import Entry, History
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
-from stream.clients.fresh_poll import poll_fresh
+from stream.clients.member import Move
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
-from stream.updater.worker import Updater, UpdaterConfig
+from stream.updater.config import UpdaterConfig
+from stream.updater.worker import Updater
 from stream.wire.records import Refresh
 from stream.wire.topics import TopicPlan
 from tests.support.updating import applied, interaction, produce, read_all, rejected, running, until
@@ -202,13 +203,14 @@ def test_records_that_were_read_before_their_partition_moved_are_read_again(
 ) -> None:
     metrics = UpdaterMetrics(CollectorRegistry())
     updater = Updater(UpdaterConfig(tmp_path / "one", checkpoint_seconds=3600), kafka, plan, metrics)
+    member, poll = updater._member, updater._member.poll
     read: list[TopicPartition] = []
 
     def poll_while_moving(*arguments: Any) -> Any:
-        polled = poll_fresh(*arguments)
+        polled = poll(*arguments)
         read.extend(polled)
-        updater._moves.on_partitions_revoked(polled)
-        updater._moves.on_partitions_assigned(polled)
+        member._consumer.pause(*polled)
+        member.moves += [Move("revoked", frozenset(polled)), Move("assigned", frozenset(polled))]
         return polled
 
     try:
@@ -217,7 +219,7 @@ def test_records_that_were_read_before_their_partition_moved_are_read_again(
             updater.turn()
         produce(kafka, plan, [interaction("u", "b", NOW + 1)])
         with monkeypatch.context() as patch:
-            patch.setattr("stream.updater.worker.poll_fresh", poll_while_moving)
+            patch.setattr(member, "poll", poll_while_moving)
             while not read:
                 updater.turn()
         updater.checkpoint()
@@ -236,7 +238,7 @@ def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
     produce(kafka, plan, [interaction("u", "before", NOW)])
     while "u" not in changelog_histories(kafka, plan.histories):
         forgotten.turn()
-    forgotten._consumer._coordinator._disable_heartbeat()  # as when the library's heartbeats end for good
+    forgotten._member._consumer._coordinator._disable_heartbeat()  # as when the library's heartbeats end for good
     feeding = threading.Event()
 
     def feed() -> None:

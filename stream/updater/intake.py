@@ -1,0 +1,85 @@
+"""Consumed records of one partition, merged into what its task holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from kafka.consumer.fetcher import ConsumerRecord
+
+from ops.metrics import UpdaterMetrics
+from ops.monitor.signals import UpdaterSignals
+from state import codec
+from state.history import EMPTY, History
+from stream.updater.config import UpdaterConfig
+from stream.updater.merging import Arrival, Changed, Outcomes, apply, decode_batch
+from stream.updater.partition import PartitionTask
+from stream.updater.routing import sampled_misplaced
+from stream.wire.partitioning import home_of
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Merges, sets dead letters and misplaced events aside, and counts all of it for the metrics and the monitor."""
+
+    def __init__(
+        self, config: UpdaterConfig, partitions: int, metrics: UpdaterMetrics, signals: UpdaterSignals
+    ) -> None:
+        self._config, self._partitions = config, partitions
+        self._metrics, self._signals = metrics, signals
+        self.newest_ms = 0  # event time, over all partitions
+
+    def merge(self, task: PartitionTask, topic: str, records: Sequence[ConsumerRecord]) -> list[Changed]:
+        """Merge records of one topic, in order of offset; returns the users whose histories changed."""
+        metrics, unsaved = self._metrics, task.unsaved
+        metrics.events_consumed["interactions"].inc(len(records))
+        misplaced = sampled_misplaced(records, self._partitions)
+        if misplaced:
+            metrics.foreign_partition.inc(misplaced)
+        arrivals, rejected = decode_batch(records, self._config.limits)
+        for record, error in rejected:
+            metrics.dead_letters[error.reason].inc()
+            unsaved.dead.append((record, error))
+        if self._config.repartition == "strict":
+            self._set_aside(task, arrivals)
+        before = _histories(task, arrivals)
+        outcomes = Outcomes()
+        changes: list[Changed] = []
+        for user, events in arrivals.items():
+            change = apply(before[user], events, self._config.history_items, outcomes)
+            if change is not None:
+                value = codec.encode(change.history)
+                unsaved.histories[user] = value
+                unsaved.arrivals_ms.append(change.arrived_ms)
+                changes.append(Changed(task.number, user, change, value))
+                times_ms = [event.time_ms for event in change.new]
+                before_ms = 0 if change.forgotten else before[user].newest_ms
+                self._signals.user(user, before_ms, times_ms, len(change.history.items), change.kinds)
+                task.newest_ms = max(task.newest_ms, change.history.newest_ms)
+        self.newest_ms = max(self.newest_ms, task.newest_ms)
+        self._signals.feed(
+            self.newest_ms,
+            duplicates=outcomes.duplicate,
+            late=outcomes.late,
+            dead_letters=len(rejected),
+            misdated=sum(error.reason == "timestamp" for _, error in rejected),
+        )
+        for outcome, count in asdict(outcomes).items():
+            if count:
+                metrics.events_applied[outcome].inc(count)
+        unsaved.positions[topic] = records[-1].offset + 1
+        return changes
+
+    def _set_aside(self, task: PartitionTask, arrivals: dict[bytes, list[Arrival]]) -> None:
+        """Take out the events of users who belong to other partitions."""
+        homes = {user: home_of(user, self._partitions) for user in arrivals}
+        for user in [user for user, home in homes.items() if home != task.number]:
+            task.unsaved.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
+
+
+def _histories(task: PartitionTask, users: Iterable[bytes]) -> dict[bytes, History]:
+    values: dict[bytes, bytes | None] = {user: task.unsaved_history(user) for user in users}
+    stored = [user for user, value in values.items() if value is None]
+    values.update(zip(stored, task.store.get_many(stored), strict=True))
+    return {user: EMPTY if value is None else codec.decode(value) for user, value in values.items()}
