@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal
 
@@ -16,6 +16,7 @@ from stream.clients.connection import KafkaConnection
 __all__ = ["TopicReader"]
 
 _MIB = 1024 * 1024
+_LEADER_SECONDS = 0.02  # between two looks whether the leader of a partition is known
 
 
 class TopicReader:
@@ -74,12 +75,17 @@ class TopicReader:
         """The offset of the next record to read. It also moves over gaps of compaction and transaction markers."""
         return self._consumer.position(tp)
 
-    def beginnings(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return self._consumer.beginning_offsets(list(partitions))
+    def beginnings(
+        self, partitions: Iterable[TopicPartition], patience_seconds: float = 30.0
+    ) -> Mapping[TopicPartition, int]:
+        """The first offsets that are left. Raises `KafkaTimeoutError` when the brokers do not answer."""
+        return _all_offsets(self._consumer.beginning_offsets, list(partitions), patience_seconds)
 
-    def ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The offsets after the last committed records."""
-        return self._consumer.end_offsets(list(partitions))
+    def ends(
+        self, partitions: Iterable[TopicPartition], patience_seconds: float = 30.0
+    ) -> Mapping[TopicPartition, int]:
+        """The offsets after the last committed records. Raises `KafkaTimeoutError` when the brokers do not answer."""
+        return _all_offsets(self._consumer.end_offsets, list(partitions), patience_seconds)
 
     def poll(
         self, timeout_seconds: float = 0.0, most: int | None = None
@@ -117,3 +123,18 @@ class TopicReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _all_offsets(
+    ask: Callable[..., Mapping[TopicPartition, int]], partitions: list[TopicPartition], patience_seconds: float
+) -> Mapping[TopicPartition, int]:
+    """kafka-python asks only the leaders that it knows, and then misses the answer for the other partitions with a
+    KeyError. Meanwhile it has begun to look for their leaders."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return ask(partitions, timeout_ms=int(patience_seconds * 1000))
+        except KeyError as error:
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError(f"no leader is known of {error} for {patience_seconds:.0f} s") from None
+            time.sleep(_LEADER_SECONDS)

@@ -79,3 +79,18 @@ def test_brokers_that_fall_silent_are_named_with_the_place(kafka: KafkaConnectio
         reader.poll = lambda *_: {}  # type: ignore[method-assign]
         with pytest.raises(KafkaTimeoutError, match=f"{topics.refreshes}/0 at 0 of 2"):
             list(reader.read_to_end(patience_seconds=0.0))
+
+
+def test_ends_are_told_of_topics_that_the_reader_did_not_know(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    """kafka-python leaves them out of its answer while it looks for their leaders."""
+    fill(kafka, topics.refreshes, 6)
+    with TopicReader(kafka) as reader:
+        known = [TopicPartition(topics.refreshes, 0), TopicPartition(topics.refreshes, 1)]
+        reader.assign(known)
+        reader.to_beginning()
+        assert len(list(reader.read_to_end())) == 6
+        asked = [*known, TopicPartition(topics.histories, 0)]
+        assert dict(reader.ends(asked)) == dict(zip(asked, (3, 3, 0), strict=True))
+        assert set(reader.beginnings([*asked, TopicPartition(topics.models, 0)]).values()) == {0}
+        with pytest.raises(KafkaTimeoutError, match="no leader is known"):
+            reader.ends([known[0], TopicPartition(topics.refreshes, 99)], patience_seconds=0.5)
