@@ -6,13 +6,13 @@ Legend: B users, K the length of the lists.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from model.batch import Histories
 
-__all__ = ["Ranked", "Ranker"]
+__all__ = ["Hidden", "Ranked", "Ranker"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Ranked:
 
     columns: np.ndarray  # int64 [B, K]
     scores: np.ndarray  # float32 [B, K]
+
+
+class Hidden(NamedTuple):
+    """What may not be listed: pairs of a user's row and an item's column."""
+
+    rows: np.ndarray  # int64 [n]
+    columns: np.ndarray  # int64 [n]
 
 
 class Ranker(Protocol):

@@ -17,7 +17,7 @@ from model.config import ModelConfig
 from model.errors import ModelError, NonFiniteScores
 from model.items import ItemIndex
 from model.network import Network
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 from model.recorded import RecordedRanking
 from model.scoring import DEFAULT_LIMITS, CatalogueScorer, Limits, Precision, largest
 
@@ -69,16 +69,20 @@ class Recommender:
                 self._recorded = RecordedRanking(self._scorer, self._decay)
 
     @torch.inference_mode()
-    def rank(self, histories: Histories, k: int) -> Ranked:
-        """The best `k` items [B, K] that each of B users has not interacted with (algorithm 2 of the paper, no noise).
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
+        """The best `k` items [B, K] for each of B users (algorithm 2 of the paper, no noise), without those `hidden`:
+        by default, what the user has interacted with.
 
         Raises `NonFiniteScores`.
         """
+        if hidden is None:
+            histories = histories.known()
+            hidden = _interactions(histories)
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for rows, block in self._user_blocks(histories):
-            best, values = (found.cpu().numpy() for found in self._best(block, k))
+            best, values = (found.cpu().numpy() for found in self._best(block, k, self._masked(hidden, rows)))
             if not (values < np.inf).all():  # which is false of NaN too
                 raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
             width = values.shape[1]
@@ -92,7 +96,7 @@ class Recommender:
         histories = histories.known()
         total = torch.empty(len(histories), len(self.items), device=self.device)
         for rows, users in self._user_blocks(histories):
-            for first, block in self._scored(users):
+            for first, block in self._scored(users, self._masked(_interactions(users), None)):
                 total[rows, first : first + block.shape[1]] = block
         return total
 
@@ -116,12 +120,12 @@ class Recommender:
             yield rows, histories.select(rows)
             start += size
 
-    def _best(self, histories: Histories, k: int) -> tuple[Tensor, Tensor]:
+    def _best(self, histories: Histories, k: int, masked: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if self._recorded is not None:
             batch = self._padded(histories)
-            return self._recorded.best(k, batch.columns, batch.strengths, *self._seen(histories))
+            return self._recorded.best(k, batch.columns, batch.strengths, *masked)
         columns = values = None
-        for first, block in self._scored(histories):
+        for first, block in self._scored(histories, masked):
             best, indices = largest(block, min(k, block.shape[1]))
             if columns is None or values is None:
                 columns, values = indices, best
@@ -134,11 +138,10 @@ class Recommender:
         assert columns is not None and values is not None  # there is a block, if an empty one
         return columns, values
 
-    def _scored(self, histories: Histories) -> Iterator[tuple[int, Tensor]]:
-        """(first item, scores [B, items of the block]) over the catalogue, -inf at seen items."""
+    def _scored(self, histories: Histories, masked: tuple[Tensor, Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """(first item, scores [B, items of the block]) over the catalogue, -inf at (row, column) of `masked`."""
         batch = self._padded(histories)
-        seen = self._seen(histories)
-        return self._scorer.blocks(batch.columns, batch.strengths, self._weights(batch), *seen)
+        return self._scorer.blocks(batch.columns, batch.strengths, self._weights(batch), *masked)
 
     def _padded(self, histories: Histories) -> Padded:
         """The places that either term looks at, at least one place wide."""
@@ -148,10 +151,15 @@ class Recommender:
         empty = torch.zeros(len(batch.lengths), 1, dtype=torch.int64, device=self.device)
         return Padded(empty, empty, empty.float(), batch.lengths)
 
-    def _seen(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """(row, column) of every interaction."""
-        users = np.repeat(np.arange(len(histories)), histories.lengths)
-        return torch.from_numpy(users).to(self.device), torch.from_numpy(histories.columns).to(self.device)
+    def _masked(self, hidden: Hidden, rows: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """(row, column) of what is hidden from a block of the users `rows`, in order; None for all users."""
+        found, columns = hidden
+        if rows is not None and len(found):
+            place = np.full(max(int(found.max()), int(rows.max(initial=0))) + 1, -1)
+            place[rows] = np.arange(len(rows))
+            found, inside = place[found], place[found] >= 0
+            found, columns = found[inside], columns[inside]
+        return torch.from_numpy(found).to(self.device), torch.from_numpy(columns).to(self.device)
 
     def _weights(self, batch: Padded) -> Tensor:
         """float32 [B, L]"""
@@ -160,6 +168,10 @@ class Recommender:
             return self._decay[:places] * batch.strengths  # which are 0 where padded
         place = torch.arange(places, device=self.device)
         return self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+
+
+def _interactions(histories: Histories) -> Hidden:
+    return Hidden(np.repeat(np.arange(len(histories)), histories.lengths), histories.columns)
 
 
 def _refuse_non_finite(version: str, network: Network, neighbour_weights: Tensor | None) -> None:

@@ -27,7 +27,7 @@ import msgspec
 
 from state.history import Event, History
 
-__all__ = ["CodecError", "Columns", "UnknownVersion", "decode", "encode", "for_reading", "read"]
+__all__ = ["CodecError", "Columns", "UnknownVersion", "decode", "decode_columns", "encode", "for_reading", "read"]
 
 VERSION = 2
 _PREFIXES = (b"\x01", b"\x02")
@@ -125,7 +125,11 @@ def read(value: bytes) -> Columns:
 
 def decode(value: bytes) -> History:
     """Raises as `read` does."""
-    columns = read(value)
+    return decode_columns(read(value))
+
+
+def decode_columns(columns: Columns) -> History:
+    """The numbers of a history that was read. Raises `CodecError`."""
     count = len(columns.items)
     times, strengths, places = _numbers(count)
     history = History(
@@ -143,5 +147,5 @@ def decode(value: bytes) -> History:
                 rows[place].append(Event(time_ms, strength, table[number]))
             earlier = tuple(map(tuple, rows))
     except IndexError as error:
-        raise CodecError(f"{len(value)} bytes that name a kind or an item that is not there") from error
+        raise CodecError("a history that names a kind or an item that is not there") from error
     return history._replace(kinds=kinds, earlier=earlier, traces=columns.traces)

@@ -19,8 +19,8 @@ _DUMP = tuple[int, int, dict[str, float]]
 class Popularity:
     """Counts that halve every `half_life_ms` of event time.
 
-    Each event adds 2^((time - origin) / half_life): all counts decay together without being touched. Late events simply
-    count less. `kept` items can be ranked; of more than `most_items` the lighter half is forgotten.
+    Each event adds its strength times 2^((time - origin) / half_life): all counts decay together without being touched.
+    Late events simply count less. `kept` items can be ranked; of more than `most_items` the lighter half is forgotten.
 
     >>> popularity = Popularity(half_life_ms=1000)
     >>> for item, time_ms in [("old", 0), ("old", 0), ("new", 2000)]:
@@ -50,14 +50,19 @@ class Popularity:
     def __contains__(self, item: str) -> bool:
         return item in self._weights
 
-    def add(self, item: str, time_ms: int) -> None:
+    @property
+    def newest_ms(self) -> int:
+        """Event time of the newest event that was counted; 0 before the first."""
+        return self._newest_ms
+
+    def add(self, item: str, time_ms: int, strength: float = 1.0) -> None:
         """Count an event at `time_ms` of event time. Lists stay as they are until `refresh`."""
         exponent = (time_ms - self._origin_ms) / self._half_life_ms
         if exponent > _LARGEST_EXPONENT:
             self._move_origin(time_ms)
             exponent = 0.0
         self._newest_ms = max(self._newest_ms, time_ms)
-        self._weights[item] = self._weights.get(item, 0.0) + 2.0**exponent
+        self._weights[item] = self._weights.get(item, 0.0) + strength * 2.0**exponent
         self._changed.add(item)
         self._events += 1
 

@@ -7,6 +7,7 @@ the lists that other models would have shown. See `stream.scorer.prequential` fo
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
@@ -15,6 +16,7 @@ from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList, judge_event, rank_of
 from stream.scorer.requests import Request
+from stream.wire.packing import hidden_items
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, NewInteraction
 
 __all__ = ["Judge"]
@@ -39,9 +41,18 @@ class Judge:
         slot = models.slot("" if shown is None else shown.version)
         judged_by = models.canary if slot == CANARY_SLOT else models.live
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
-        masked: set[str] | None = None
-        for event in request.new:
-            judgement = judge_event(event, shown, arrived_ms, vocabulary, arrived_ms - self._config.shown_ms)
+        masked = self._masked(request) if request.new else set()
+        for place, event in enumerate(request.new):
+            judgement = judge_event(
+                event,
+                shown,
+                arrived_ms,
+                vocabulary,
+                arrived_ms - self._config.shown_ms,
+                # An item that is met twice in one batch had one chance to stand in the list.
+                hidden=event.item in masked or any(event.item == other.item for other in request.new[:place]),
+                positive=self._config.events.positive(event.kind, event.weight),
+            )
             self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:
                 continue
@@ -49,12 +60,17 @@ class Judge:
             self._observe(variant, slot, rank)
             if variant == "popularity":
                 continue
-            if masked is None:  # what the list shown could not hold: the history before these events
-                masked = set(request.history.items) - {event.item for event in request.new if not event.repeat}
             length = self._config.list_items
-            popular_rank = _rank_of(event, self._popularity.rank(event.item, masked, length), length)
+            popular_rank = self._rank_of(event, self._popularity.rank(event.item, masked, length), length)
             popular_rank = self._paired("popularity", slot, popular_rank, length)
             self._compare(request.user, event, shown, slot, rank, popular_rank, models)
+
+    def _masked(self, request: Request) -> Container[str]:
+        """What the list shown could not hold: items that were hidden before these events."""
+        kinds, new = self._config.events, request.new
+        if kinds.plain:
+            return set(request.history.items) - {event.item for event in new if not event.repeat}
+        return hidden_items(request.history, kinds, new[0].time_ms, {(event.item, event.time_ms) for event in new})
 
     def _compare(
         self,
@@ -72,16 +88,20 @@ class Judge:
             previous = None
             if shadow_slot == "previous":
                 length = len(shown.shadow)
-                previous = _rank_of(event, rank_of(event.item, shown.shadow), length)
+                previous = self._rank_of(event, rank_of(event.item, shown.shadow), length)
                 previous = self._paired("previous_shadow", "previous", previous, length)
             self._signals.control(user, event.time_ms, rank, popular_rank, previous)
         elif shown.variant == CANARY_VARIANT and slot == CANARY_SLOT:
             stood_in = None
             if shadow_slot == "live":
                 length = len(shown.shadow)
-                stood_in = _rank_of(event, rank_of(event.item, shown.shadow), length)
+                stood_in = self._rank_of(event, rank_of(event.item, shown.shadow), length)
                 stood_in = _miss_past_every_bucket(stood_in, stood_in <= length)
             self._signals.canary(user, event.time_ms, shown.version, rank, stood_in)
+
+    def _rank_of(self, event: NewInteraction, rank: int, length: int) -> int:
+        """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
+        return rank if self._config.events.positive(event.kind, event.weight) else length + 1
 
     def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
         """Count what a list of `length` items that was not shown says to the same event."""
@@ -95,11 +115,6 @@ class Judge:
         self._tally.observe(self._metrics.prequential_rank[variant, slot], rank)
         if rank <= _NDCG_RANKS:
             self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
-
-
-def _rank_of(event: NewInteraction, rank: int, length: int) -> int:
-    """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
-    return rank if event.weight > 0 else length + 1
 
 
 def _miss_past_every_bucket(rank: int, hit: bool) -> int:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from model.batch import Histories
 from model.errors import NonFiniteScores
 from model.ranker import Ranked
 from model.recommend import Recommender
@@ -19,6 +18,7 @@ from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
+from stream.wire.packing import hidden_items, pack
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
 
 __all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow"]
@@ -192,9 +192,13 @@ class ListMaker:
 
     def _ask(self, model: Recommender, requests: Sequence[Request]) -> tuple[list[int], Ranked]:
         """(How many items of each user's history the model knows, the lists)."""
-        columns = (request.history for request in requests)
-        histories = Histories.pack_bytes(model.items, ((c.items, c.times_ms, c.strengths) for c in columns))
-        return histories.lengths.tolist(), model.rank(histories, self._config.list_items)
+        columns = [request.history for request in requests]
+        histories, hidden = pack(model.items, columns, self._config.events, self._now_ms(requests))
+        return histories.lengths.tolist(), model.rank(histories, self._config.list_items, hidden)
+
+    def _now_ms(self, requests: Iterable[Request]) -> int:
+        """Event time, so that a log that is replayed hides as long as it did when it was new."""
+        return max(self._popularity.newest_ms, *(request.history.newest_ms for request in requests))
 
     def _note_scores(self, slot: str, request: Request, items: Sequence[ScoredItem]) -> None:
         best = items[0].score
@@ -204,7 +208,8 @@ class ListMaker:
 
     def _popular(self, request: Request, reason: str) -> _List:
         self._metrics.fallback_lists[reason].inc()
-        popular = self._popularity.top(set(request.history.items), self._config.list_items)
+        hidden = hidden_items(request.history, self._config.events, self._now_ms([request]))
+        popular = self._popularity.top(hidden, self._config.list_items)
         return _List("popularity", None, tuple(ScoredItem(item, score) for item, score in popular))
 
     def _encode(self, requests: Iterable[Request], lists: Iterable[_List]) -> list[Answer]:

@@ -64,14 +64,17 @@ def judge_event(
     arrived_ms: int,
     vocabulary: Container[str] | None,
     oldest_ms: int,
+    *,
+    hidden: bool,
+    positive: bool,
 ) -> Judgement:
     """What an event says about the list shown before it.
 
-    A list published after the event arrived never counts, nor one older than `oldest_ms`; an item seen before is masked
-    from lists, and one outside the model's `vocabulary` (None: any item) cannot be ranked. An event that speaks against
-    its item is a miss of a list that showed the item, and says nothing about another.
+    A list published after the event arrived never counts, nor one older than `oldest_ms`; a `hidden` item could not
+    stand in the list, and one outside the model's `vocabulary` (None: any item) cannot be ranked. An event that is
+    not `positive` is a miss of a list that showed the item, and says nothing about another.
     """
-    if event.repeat:
+    if hidden:
         return Judgement("repeat", 0)
     if shown is None or shown.published_ms > arrived_ms:
         return Judgement("no_list", 0)
@@ -80,6 +83,6 @@ def judge_event(
     if vocabulary is not None and event.item not in vocabulary:
         return Judgement("out_of_vocabulary", 0)
     rank = rank_of(event.item, shown.items)
-    if not event.weight > 0:
+    if not positive:
         return Judgement("miss", len(shown.items) + 1) if rank <= len(shown.items) else Judgement("negative", 0)
     return Judgement("hit" if rank <= len(shown.items) else "miss", rank)

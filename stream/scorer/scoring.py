@@ -151,8 +151,9 @@ class Scoring:
                 in_vocabulary = event.item in live.items
                 first_met = not in_vocabulary and event.item not in self.popularity
                 self.signals.event(event.item, event.time_ms, in_vocabulary, first_met)
-            if event.weight > 0:
-                self.popularity.add(event.item, event.time_ms)
+            kinds = self.config.events
+            if kinds.positive(event.kind, event.weight):
+                self.popularity.add(event.item, event.time_ms, kinds[event.kind].strength)
 
     # -- what survives a restart ---------------------------------------------------------------------------------------
 

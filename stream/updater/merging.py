@@ -82,7 +82,9 @@ def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: O
         if after is not before:
             change.history, change.arrived_ms = after, arrived_ms
         if _is_last(after, record) and after is not before:
-            change.new.append(NewInteraction(record.item, record.timestamp, record.item in before.items, record.weight))
+            change.new.append(
+                NewInteraction(record.item, record.timestamp, record.item in before.items, record.weight, record.event)
+            )
             change.kinds.append(record.event)
             outcomes.applied += 1
         elif record.item not in before.items:

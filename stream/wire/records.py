@@ -146,6 +146,7 @@ class NewInteraction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time_ms: int
     repeat: bool
     weight: float = 1.0  # strength of the interaction; 0 speaks against the item
+    kind: str = ""  # as its producer names it
 
 
 class Refresh(msgspec.Struct, array_like=True, frozen=True):

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
@@ -30,13 +30,15 @@ class Fixed:
     def __init__(self, version: str, order: str, items: tuple[str, ...] = CATALOGUE, fails: type | None = None) -> None:
         self.version, self.items, self._order, self._fails = version, ItemIndex(items), order, fails
 
-    def rank(self, histories: Histories, k: int) -> Ranked:
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
         if self._fails is not None:
             raise self._fails(f"{self.version} is unsound")
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for row in range(len(histories)):
             seen = set(histories.columns[histories.offsets[row] : histories.offsets[row + 1]].tolist())
+            if hidden is not None:
+                seen = set(hidden.columns[hidden.rows == row].tolist())
             liked = [c for c in self.items.columns(self._order).tolist() if c not in seen][:k]
             columns[row, : len(liked)] = liked
             scores[row, : len(liked)] = np.arange(len(liked), 0, -1)

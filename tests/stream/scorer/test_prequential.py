@@ -26,17 +26,19 @@ SHOWN = ShownList(published_ms=ARRIVED - 10, offset=7, variant="control", versio
 )
 def test_an_event_has_one_outcome(item: str, repeat: bool, shown: ShownList | None, expected: Judgement) -> None:
     event = NewInteraction(item, ARRIVED, repeat)
-    assert judge_event(event, shown, ARRIVED, {"a", "b", "c", "d"}, oldest_ms=ARRIVED - 500) == expected
+    known, oldest_ms = {"a", "b", "c", "d"}, ARRIVED - 500
+    assert judge_event(event, shown, ARRIVED, known, oldest_ms, hidden=repeat, positive=True) == expected
 
 
 @pytest.mark.parametrize(("item", "expected"), [("a", Judgement("miss", 4)), ("d", Judgement("negative", 0))])
 def test_an_event_against_its_item_counts_only_against_a_list_that_showed_it(item: str, expected: Judgement) -> None:
     event = NewInteraction(item, ARRIVED, False, weight=0.0)
-    assert judge_event(event, SHOWN, ARRIVED, None, oldest_ms=0) == expected
+    assert judge_event(event, SHOWN, ARRIVED, None, oldest_ms=0, hidden=False, positive=False) == expected
 
 
 def test_without_a_vocabulary_any_item_counts() -> None:
-    assert judge_event(NewInteraction("new", 0, False), SHOWN, ARRIVED, None, 0) == Judgement("miss", 4)
+    event = NewInteraction("new", 0, False)
+    assert judge_event(event, SHOWN, ARRIVED, None, 0, hidden=False, positive=True) == Judgement("miss", 4)
 
 
 def test_a_list_survives_its_bytes() -> None:

@@ -1,0 +1,98 @@
+"""Stored histories as a model reads them: what counts, with which strength, and what may not be listed."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from model.batch import Histories
+from model.items import ItemIndex
+from model.ranker import Hidden
+from state.codec import Columns, decode_columns, encode, read
+from state.history import EMPTY, merge_entries
+from state.traces import item_hash, trace_columns
+from stream.wire.meaning import EventKinds
+
+__all__ = ["HiddenItems", "hidden_items", "pack"]
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenItems:
+    """The items that may not be listed for one user; `in` asks for an item."""
+
+    items: Container[str]
+    hashes: frozenset[int] = frozenset()  # `item_hash` of items that left the history
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.items or (bool(self.hashes) and item_hash(str(item)) in self.hashes)
+
+
+def hidden_items(
+    history: Columns, kinds: EventKinds, now_ms: int, without: Set[tuple[str, int]] = frozenset()
+) -> HiddenItems:
+    """What may not be listed at `now_ms` of event time, had the events (item, time in ms) of `without` not happened."""
+    if without:
+        names, decoded = {item for item, _ in without}, decode_columns(history)
+        entries = [entry for entry in decoded.entries() if entry.item in names]
+        earlier = merge_entries(EMPTY, [e for e in entries if (e.item, e.time_ms) not in without], len(decoded.items))
+        rest = hidden_items(history, kinds, now_ms)
+        again = hidden_items(read(encode(earlier)), kinds, now_ms)
+        return HiddenItems({item for item in history.items if item in (again if item in names else rest)}, rest.hashes)
+    if kinds.plain:
+        hashes = trace_columns(history.traces)[1].tolist() if history.traces else ()
+        return HiddenItems(set(history.items), frozenset(hashes))
+    meaning = kinds.meaning(history, now_ms)
+    hidden = {item for item, is_hidden in zip(history.items, meaning.hidden.tolist(), strict=True) if is_hidden}
+    return HiddenItems(hidden, frozenset(meaning.hidden_hashes.tolist()))
+
+
+def pack(
+    catalogue: ItemIndex, histories: Sequence[Columns], kinds: EventKinds, now_ms: int
+) -> tuple[Histories, Hidden | None]:
+    """B histories for a model, and what it may not list; None for exactly what the histories hold.
+
+    Items that the catalogue does not know are left out, and so are those whose last event speaks against them.
+    """
+    if kinds.plain and not any(history.traces or _has_negative(history) for history in histories):
+        return Histories.pack_bytes(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories)), None
+    users = []
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    for row, history in enumerate(histories):
+        meaning = kinds.meaning(history, now_ms)
+        positive = meaning.strengths > 0
+        times_ms = np.frombuffer(history.times_ms, dtype="<i8")
+        items = [item for item, kept in zip(history.items, positive.tolist(), strict=True) if kept]
+        users.append((items, times_ms[positive].tobytes(), meaning.strengths[positive].astype("<f4").tobytes()))
+        listed = catalogue.columns(history.items)
+        columns.append(
+            np.concatenate([listed[meaning.hidden & (listed >= 0)], _columns(catalogue, meaning.hidden_hashes)])
+        )
+        rows.append(np.full(len(columns[-1]), row))
+    nothing = np.empty(0, dtype=np.int64)
+    hidden = Hidden(np.concatenate([nothing, *rows]), np.concatenate([nothing, *columns]))
+    return Histories.pack_bytes(catalogue, users), hidden
+
+
+def _has_negative(history: Columns) -> bool:
+    return not (np.frombuffer(history.strengths, dtype="<f4") > 0).all()
+
+
+def _columns(catalogue: ItemIndex, hashes: np.ndarray) -> np.ndarray:
+    """int64 columns of the items with these hashes."""
+    if not len(hashes):
+        return np.empty(0, dtype=np.int64)
+    known, columns = _hashed(catalogue)
+    first, after = np.searchsorted(known, hashes), np.searchsorted(known, hashes, side="right")
+    return np.concatenate([columns[a:b] for a, b in zip(first, after, strict=True)])
+
+
+@lru_cache(maxsize=4)  # live, previous and a canary; a catalogue of a million items takes a second, once
+def _hashed(catalogue: ItemIndex) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes in order, the column of each)."""
+    hashes = np.fromiter(map(item_hash, catalogue.ids), dtype=np.uint64, count=len(catalogue))
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], order
