@@ -48,7 +48,7 @@ def ndcg(hits: np.ndarray, held_out: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference and its bootstrap interval."""
+    """A mean difference and its interval."""
 
     mean: float
     low: float
@@ -56,14 +56,32 @@ class Interval:
 
 
 def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, *, confidence: float = 0.95, rounds: int = 2000
+    a: np.ndarray,
+    b: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+    rounds: int = 2000,
 ) -> Interval:
-    """Mean of a - b over users [B] measured under both, with a percentile bootstrap interval over users."""
-    difference = (a - b)[~np.isnan(a - b)]
+    """Mean of a - b over the rows [B] measured under both, with a percentile bootstrap interval.
+
+    Rows are resampled one by one or, with `groups` int [B] such as the user of each question, whole groups at a time:
+    questions of one user are alike, and resampled alone they would make the interval too narrow.
+    """
+    measured = ~np.isnan(a - b)
+    difference = (a - b)[measured]
     if not len(difference):
         raise ValueError("no user was measured under both")
-    means = np.concatenate(
-        [difference[rng.integers(len(difference), size=(100, len(difference)))].mean(1) for _ in range(rounds // 100)]
-    )
+    if groups is None:
+        sums, counts = difference, np.ones(len(difference))
+    else:
+        _, group = np.unique(groups[measured], return_inverse=True)
+        sums, counts = np.bincount(group, difference), np.bincount(group).astype(np.float64)
+    means = []
+    for _ in range(rounds // 100):
+        drawn = rng.integers(len(sums), size=(100, len(sums)))
+        means.append(sums[drawn].mean(1) if groups is None else sums[drawn].sum(1) / counts[drawn].sum(1))
     tail = (1 - confidence) / 2
-    return Interval(float(difference.mean()), float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail)))
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Interval(float(difference.mean()), float(low), float(high))

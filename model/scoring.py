@@ -25,7 +25,7 @@ from model.network import Network
 from model.sampler import HiddenChain
 from model.schedule import NoiseSchedule
 
-__all__ = ["DEFAULT_LIMITS", "CatalogueScorer", "Limits", "Precision", "largest", "mean_and_std"]
+__all__ = ["DEFAULT_LIMITS", "CatalogueScorer", "ItemItemTerm", "Limits", "Precision", "largest", "mean_and_std"]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -177,19 +177,20 @@ class _NeighbourSums:
         items, block_items = term.items, term.limits.items
         self._whole: Tensor | None = None
         if term.dense is not None and items <= block_items:
-            self._whole = self._sums(0, items)
+            self._whole = self.sums(0, items)
             self._mean, self._deviation = mean_and_std(self._whole)
             return
         total = torch.zeros(len(columns), 2, dtype=torch.float64, device=columns.device)
         for first in range(0, items, block_items):
-            block = self._sums(first, min(first + block_items, items))
+            block = self.sums(first, min(first + block_items, items))
             total += torch.stack([block.sum(1), block.square().sum(1)], 1)
             self._whole = block if items <= block_items else None
         mean = total[:, :1] / max(items, 1)
         self._mean = mean.float()
         self._deviation = (total[:, 1:] / max(items, 1) - mean.square()).clamp(min=1e-12).sqrt().float()
 
-    def _sums(self, first: int, last: int) -> Tensor:
+    def sums(self, first: int, last: int) -> Tensor:
+        """[B, last - first]: the plain scores of items first .. last - 1."""
         term = self._term
         if term.dense is not None:
             rows = term.dense[:, first:last]
@@ -211,7 +212,7 @@ class _NeighbourSums:
 
     def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
         """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's into it."""
-        sums = self._whole if self._whole is not None else self._sums(first, first + block.shape[1])
+        sums = self._whole if self._whole is not None else self.sums(first, first + block.shape[1])
         network, neighbours = (1 - share) / deviation, share / self._deviation
         block.mul_(network).addcmul_(sums, neighbours).sub_(mean * network + self._mean * neighbours)
 

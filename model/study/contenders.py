@@ -20,14 +20,19 @@ from model.learner import Learner
 from model.popularity import DecayedPopularity
 from model.ranker import Ranker
 from model.recommend import Recommender
-from model.study.dataset import Dataset, item_embedding
-from model.study.linear import CoVisit, Ease, ItemKnn
+from model.study.catalogue import Catalogue
+from model.study.embedding import item_embedding
+from model.study.fresh_popularity import HALF_LIVES_DAYS, FreshPopularity
+from model.study.linear import CoVisit, Ease, ItemItemAlone, ItemKnn
 from model.study.multvae import MultVae, MultVaeConfig
 from model.weighting import Weighting
 
-__all__ = ["CONTENDERS", "Contender", "Settings", "Trained"]
+__all__ = ["ALWAYS", "CONTENDERS", "FRESH_POPULARITY", "ITEM_ITEM", "Contender", "Settings", "Trained"]
 
 Settings = Mapping[str, float]
+
+FRESH_POPULARITY, ITEM_ITEM = "fresh-popularity", "item-item"
+ALWAYS = (FRESH_POPULARITY, ITEM_ITEM)  # rows of every table: a model that does not beat them earns nothing
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class Contender:
-    """`train(data, histories, seed, device, chosen)`: with `chosen` None all candidates, else the one chosen."""
+    """`train(catalogue, histories, seed, device, chosen)`: with `chosen` None all candidates, else the one chosen."""
 
-    train: Callable[[Dataset, Histories, int, torch.device, Settings | None], Iterator[Trained]]
+    train: Callable[[Catalogue, Histories, int, torch.device, Settings | None], Iterator[Trained]]
     candidates: int  # how many `train` yields at most
     seeded: bool = True  # another seed gives another model
 
@@ -53,14 +58,14 @@ def _recency(half_life: float) -> Weighting:
 
 
 def _closed_form(build: Callable[..., Ranker], **choices: Sequence[float]) -> Contender:
-    """`build(data, histories, **settings)` fits it; every combination of choices is a candidate."""
+    """`build(items, histories, **settings)` fits it; every combination of choices is a candidate."""
     grid = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
     def train(
-        data: Dataset, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+        catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
     ) -> Iterator[Trained]:
         for settings in grid if chosen is None else [chosen]:
-            yield Trained(build(data, histories, **settings), settings)
+            yield Trained(build(catalogue.items, histories, **settings), settings)
 
     return Contender(train, len(grid), seeded=False)
 
@@ -69,12 +74,12 @@ def _ease(half_lives: Sequence[float], ridges: Sequence[float]) -> Contender:
     """Half-lives weigh the input only, so one inverse per ridge serves them all."""
 
     def train(
-        data: Dataset, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+        catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
     ) -> Iterator[Trained]:
         for ridge in ridges if chosen is None else [chosen["ridge"]]:
-            fitted = Ease(data.items, ridge=ridge).fit(histories)
+            fitted = Ease(catalogue.items, ridge=ridge).fit(histories)
             for half_life in half_lives if chosen is None else [chosen["half_life"]]:
-                ease = Ease(data.items, _recency(half_life), ridge)
+                ease = Ease(catalogue.items, _recency(half_life), ridge)
                 ease.weights = fitted.weights
                 yield Trained(ease, {"ridge": ridge, "half_life": half_life})
 
@@ -83,9 +88,9 @@ def _ease(half_lives: Sequence[float], ridges: Sequence[float]) -> Contender:
 
 def _multvae(epochs: int, every: int) -> Contender:
     def train(
-        data: Dataset, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+        catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
     ) -> Iterator[Trained]:
-        model = MultVae(data.items, MultVaeConfig(), seed=seed, device=device)
+        model = MultVae(catalogue.items, MultVaeConfig(), seed=seed, device=device)
         if chosen is not None:
             yield Trained(model.fit(histories, epochs=int(chosen["epochs"])), chosen)
             return
@@ -100,21 +105,23 @@ def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[fl
     alone = replace(config, item_item=replace(config.item_item, share=0.0))
 
     def train(
-        data: Dataset, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+        catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
     ) -> Iterator[Trained]:
         clusters = None
         if config.latent is not None:
-            embedding = data.embedding if data.embedding is not None else item_embedding(histories, len(data.items))
+            embedding = catalogue.embedding
+            if embedding is None:
+                embedding = item_embedding(histories, len(catalogue.items))
             clusters = cluster_items(embedding, config.latent.clusters, torch.Generator().manual_seed(0))
-        learner = Learner.fresh(alone, data.items, seed=seed, device=device, clusters=clusters)
+        learner = Learner.fresh(alone, catalogue.items, seed=seed, device=device, clusters=clusters)
         neighbours = weights = None
         if max(shares) > 0:
-            neighbours, weights = item_item_weights(histories, len(data.items), config.item_item, device)
+            neighbours, weights = item_item_weights(histories, len(catalogue.items), config.item_item, device)
 
         def shared(share: float) -> Recommender:
             mixed = replace(config, item_item=replace(config.item_item, share=share))
             served = copy.deepcopy(learner.served)
-            return Recommender("study", data.items, mixed, served, neighbours, weights)
+            return Recommender("study", catalogue.items, mixed, served, neighbours, weights)
 
         if chosen is not None:
             learner.fit(histories, epochs=int(chosen["epochs"]))
@@ -128,16 +135,34 @@ def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[fl
     return Contender(train, epochs // every * len(shares))
 
 
+def _fresh_popularity(
+    catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+) -> Iterator[Trained]:
+    if not catalogue.timed:  # nothing can decay: plain counts, which is said by an endless half-life
+        yield Trained(DecayedPopularity(catalogue.items).fit(histories), {"half_life_days": float("inf")})
+        return
+    for days in HALF_LIVES_DAYS if chosen is None else [chosen["half_life_days"]]:
+        yield Trained(FreshPopularity(catalogue.items, days).fit(histories), {"half_life_days": days})
+
+
+def _item_item(
+    catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+) -> Iterator[Trained]:
+    yield Trained(ItemItemAlone(catalogue.items, preset("stream").item_item, device).fit(histories), {})
+
+
 _HALF_LIVES = (2.0, 3.0, 4.0, 5.0, 8.0)
 _RIDGES = (200.0, 500.0, 1000.0)
 
 CONTENDERS: dict[str, Contender] = {
-    "popularity": _closed_form(lambda data, histories: DecayedPopularity(data.items).fit(histories)),
+    FRESH_POPULARITY: Contender(_fresh_popularity, len(HALF_LIVES_DAYS), seeded=False),
+    ITEM_ITEM: Contender(_item_item, 1, seeded=False),  # as it is served, so it has nothing to choose
+    "popularity": _closed_form(lambda items, histories: DecayedPopularity(items).fit(histories)),
     "covisit": _closed_form(
-        lambda data, histories, window: CoVisit(data.items, int(window)).fit(histories), window=(1, 2, 3, 5, 10)
+        lambda items, histories, window: CoVisit(items, int(window)).fit(histories), window=(1, 2, 3, 5, 10)
     ),
     "itemknn": _closed_form(
-        lambda data, histories, neighbours, half_life: ItemKnn(data.items, _recency(half_life), int(neighbours)).fit(
+        lambda items, histories, neighbours, half_life: ItemKnn(items, _recency(half_life), int(neighbours)).fit(
             histories
         ),
         neighbours=(50, 100, 200, 400),

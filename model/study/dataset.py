@@ -1,25 +1,22 @@
-"""Interaction logs as the three parts of a study, in time order per user.
+"""The three parts of a study, in time order per user.
 
-Legend: B users, I items.
+Legend: B users, I items, E width of an embedding.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sparse
 import torch
-from scipy.sparse.linalg import svds
-from torch import Tensor
 
 from model.batch import Histories
 from model.items import ItemIndex
+from model.study.catalogue import Catalogue
+from model.study.interactions import Interactions, Timeline
 
-__all__ = ["Dataset", "item_embedding", "joined", "load_dataset"]
+__all__ = ["Dataset", "joined", "load_split", "split_per_user"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,10 @@ class Dataset:
     """Parts of the same B users; every interaction of `middle` is later than the user's in `train`, and so on."""
 
     name: str
-    items: ItemIndex
+    catalogue: Catalogue
     train: Histories  # about 70 %
     middle: Histories  # about 10 %
     last: Histories  # about 20 %
-    embedding: Tensor | None = None  # float32 [I, E], where the file brings one
 
 
 def joined(newer: Histories, older: Histories) -> Histories:
@@ -47,19 +43,22 @@ def joined(newer: Histories, older: Histories) -> Histories:
     return Histories(offsets, columns, times, strengths)
 
 
-def load_dataset(path: Path, *, least_rating: float = 4.0) -> Dataset:
-    """A `.npz` with `train`, `next10`, `last20` of (user, item) rows in time order, or a table of interactions.
+def split_per_user(log: Interactions) -> Dataset:
+    """Each user's interactions cut 70 : 10 : 20 by time. An item met again counts at its last time."""
+    columns = np.arange(len(log.item_ids))
+    whole = Timeline(log, history_items=len(log)).before(int(log.times_ms[-1]) + 1, columns)
+    last, rest = whole.split(np.round(whole.lengths * 0.2).astype(np.int64))
+    middle, train = rest.split(np.round(whole.lengths * 0.1).astype(np.int64))
+    return Dataset(log.name, Catalogue(ItemIndex(log.item_ids)), train, middle, last)
 
-    A table is `.csv`, `.tsv` or `.inter`, plain or `.gz`, with columns named like user, item, timestamp and, if there
-    are ratings, rating (rows below `least_rating` are left out). Each user's interactions are cut 70 : 10 : 20 by
-    time. Raises ValueError for anything else.
+
+def load_split(path: Path) -> Dataset:
+    """A `.npz` file with `train`, `next10` and `last20`, rows of (user, item) in each user's time order.
+
+    `item_embedding` [I, E] is used if the file has it. Such a file has no timestamps. Raises ValueError.
     """
     if not path.exists():
         raise ValueError(f"there is no file {path}")
-    return _from_npz(path) if path.suffix == ".npz" else _from_table(path, least_rating)
-
-
-def _from_npz(path: Path) -> Dataset:
     with np.load(path, allow_pickle=False) as stored:
         missing = {"train", "next10", "last20"} - set(stored.files)
         if missing:
@@ -71,57 +70,11 @@ def _from_npz(path: Path) -> Dataset:
     middle = _later(middle, train.lengths)
     last = _later(last, train.lengths + middle.lengths)
     index = ItemIndex([str(item) for item in range(items)])
-    return Dataset(path.name, index, train, middle, last, None if embedding is None else torch.from_numpy(embedding))
+    catalogue = Catalogue(index, None if embedding is None else torch.from_numpy(embedding), timed=False)
+    return Dataset(path.name, catalogue, train, middle, last)
 
 
 def _later(histories: Histories, by: np.ndarray) -> Histories:
     """Ranks as times, moved past `by` [B] earlier interactions."""
     times = histories.times_ms + np.repeat(by, histories.lengths)
     return Histories(histories.offsets, histories.columns, times, histories.strengths)
-
-
-def _from_table(path: Path, least_rating: float) -> Dataset:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        header = file.readline().rstrip("\n")
-        delimiter = "\t" if "\t" in header else ","
-        names = [name.split(":")[0].strip().lower() for name in header.split(delimiter)]
-
-        def find(*candidates: str) -> int | None:
-            return next((names.index(name) for name in candidates if name in names), None)
-
-        user, item = find("user_id", "user", "userid"), find("item_id", "item", "itemid", "movieid", "movie_id")
-        time, rating = find("timestamp", "time", "ts"), find("rating", "weight")
-        if user is None or item is None or time is None:
-            raise ValueError(f"{path} needs columns user, item and timestamp; it has {', '.join(names)}")
-        rows = [
-            (float(row[time]), row[user], row[item])
-            for row in csv.reader(file, delimiter=delimiter)
-            if rating is None or float(row[rating]) >= least_rating
-        ]
-    rows.sort()
-    by_user: dict[str, dict[str, float]] = {}
-    for moment, name, thing in rows:
-        by_user.setdefault(name, {})[thing] = moment  # the last time counts
-    index = ItemIndex(sorted({thing for history in by_user.values() for thing in history}))
-    users = []
-    for history in by_user.values():
-        newest_first = sorted(history.items(), key=lambda entry: (-entry[1], entry[0]))
-        times = [int(moment * 1000) for _, moment in newest_first]
-        users.append(([thing for thing, _ in newest_first], times, [1.0] * len(times)))
-    whole = Histories.pack(index, users)
-    last, rest = whole.split(np.round(whole.lengths * 0.2).astype(np.int64))
-    middle, train = rest.split(np.round(whole.lengths * 0.1).astype(np.int64))
-    return Dataset(path.name, index, train, middle, last)
-
-
-def item_embedding(histories: Histories, items: int, width: int = 64) -> Tensor:
-    """float32 [I, width] from the interactions alone: the right singular vectors of the degree-normalised matrix,
-    scaled by their singular values, which is what linear graph convolution converges to (He et al. 2020)."""
-    histories = histories.known()
-    ones = np.ones(len(histories.columns))
-    seen = sparse.csr_matrix((ones, histories.columns, histories.offsets), (len(histories), items))
-    users = sparse.diags(1 / np.sqrt(np.maximum(histories.lengths, 1)))
-    popularity = sparse.diags(1 / np.sqrt(np.maximum(np.bincount(histories.columns, minlength=items), 1)))
-    width = min(width, min(seen.shape) - 1)
-    _, values, vectors = svds(users @ seen @ popularity, k=width, v0=np.ones(min(seen.shape)))
-    return torch.from_numpy(np.ascontiguousarray(vectors.T * values, dtype=np.float32))

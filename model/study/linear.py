@@ -12,13 +12,16 @@ import scipy.sparse as sparse
 import torch
 
 from model.batch import Histories
+from model.item_item import ItemItemConfig, item_item_weights
 from model.items import ItemIndex
 from model.ranker import Ranked
+from model.scoring import DEFAULT_LIMITS, ItemItemTerm
 from model.weighting import Weighting
 
-__all__ = ["CoVisit", "Ease", "ItemKnn", "interaction_matrix", "top_unseen"]
+__all__ = ["CoVisit", "Ease", "ItemItemAlone", "ItemKnn", "interaction_matrix", "top_unseen"]
 
 _SCORES_PER_BLOCK = 1 << 24
+_DENSE_ITEMS = 30_000  # an inverse of more takes tens of GiB and hours
 
 
 def interaction_matrix(histories: Histories, items: int, weighting: Weighting) -> sparse.csr_matrix:
@@ -84,7 +87,12 @@ class Ease(_Linear):
         self.ridge = ridge
 
     def fit(self, histories: Histories) -> Self:
-        """B [I, I] from B histories, by one inverse in closed form."""
+        """B [I, I] from B histories, by one inverse in closed form. Raises ValueError for too many items."""
+        if len(self.items) > _DENSE_ITEMS:
+            gib = 8 * len(self.items) ** 2 / 2**30
+            raise ValueError(
+                f"EASE^R would invert {len(self.items)} x {len(self.items)} items, {gib:.0f} GiB: leave it out"
+            )
         seen = interaction_matrix(histories, len(self.items), Weighting())
         gram = torch.from_numpy((seen.T @ seen).toarray().astype(np.float64))
         gram.diagonal().add_(self.ridge)
@@ -147,3 +155,39 @@ class CoVisit(_Linear):
         self._popularity = popularity / max(float(popularity.max(initial=0)) * 2, 1.0)
         self.weights = counts.toarray() + self._popularity
         return self
+
+
+class ItemItemAlone:
+    """The item-item term of the served model without the network: what the diffusion has to add to."""
+
+    def __init__(self, items: ItemIndex, config: ItemItemConfig, device: torch.device) -> None:
+        self.items, self.config, self._device = items, config, device
+        self._term: ItemItemTerm | None = None
+
+    def fit(self, histories: Histories) -> Self:
+        """The term's weights from B histories."""
+        neighbours, weights = item_item_weights(histories.known(), len(self.items), self.config, self._device)
+        on_device = neighbours.to(self._device), weights.to(self._device)
+        self._term = ItemItemTerm(*on_device, self.config.half_life, DEFAULT_LIMITS)
+        return self
+
+    @torch.inference_mode()
+    def rank(self, histories: Histories, k: int) -> Ranked:
+        """Columns and scores [B, K] of the best unseen items by the term's scores."""
+        if self._term is None:
+            raise ValueError("fit comes before rank")
+        histories = histories.known()
+        columns = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        size = max(_SCORES_PER_BLOCK // max(len(self.items), 1), 1)
+        for start in range(0, len(histories), size):
+            rows = np.arange(start, min(start + size, len(histories)))
+            part = histories.select(rows)
+            batch = part.padded(self._device, self._term.horizon)
+            if batch.columns.shape[1]:
+                dense = self._term.prepare(batch.columns, batch.strengths).sums(0, len(self.items)).cpu()
+            else:
+                dense = torch.zeros(len(part), len(self.items))
+            ranked = top_unseen(dense, part, k)
+            columns[rows], scores[rows] = ranked.columns, ranked.scores
+        return Ranked(columns, scores)

@@ -2,72 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model.study.protocols import METRICS, Protocol, Row, Study, run
+from model.study.dataset import Dataset
+from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
+from model.study.interactions import Interactions
+from model.study.noise import NoiseStudy, run_noisy
+from model.study.progress import OnMeasured
+from model.study.progress import Progress as OnProgress
+from model.study.protocols import Protocol, run
+from model.study.report import Row, Study
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
+
+_Outcome = TypeVar("_Outcome")
+
+_HEADINGS = {
+    "coverage": "coverage",
+    "gini": "Gini",
+    "novelty": "novelty (bits)",
+    "train_seconds": "train (s)",
+    "users_per_second": "users/s",
+}
+_FORMATS = {"coverage": ".3f", "gini": ".3f", "novelty": ".2f", "train_seconds": ",.1f", "users_per_second": ",.0f"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how."""
+
+    protocol: Protocol
+    models: Sequence[str] | None  # None: the usual ones of the protocol
+    seeds: int
+    against: str | None  # None: the usual row of the protocol
+    quantile: float
+    device: torch.device
 
 
 def compare(
-    path: Path,
-    console: Console,
-    *,
-    protocol: Protocol,
-    models: Sequence[str] | None,
-    seeds: int,
-    against: str,
-    device: torch.device,
-    csv: Path | None,
-    png: Path | None,
-) -> Study:
-    """Train and measure models on a log, and print how they compare. Raises ValueError for what cannot be run."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        study = run(
-            path,
-            protocol=protocol,
-            models=models,
-            seeds=seeds,
-            against=against,
-            device=device,
-            progress=lambda doing, done: bar.update(task, description=doing, completed=done),
-            on_measured=lambda row: bar.console.print(_newest(row), soft_wrap=True, markup=False),
+    asked: Comparison, source: Interactions | Dataset, low_rated: Interactions | None, console: Console
+) -> Study | NoiseStudy:
+    """Train and measure models, and print how they compare. Raises ValueError for what cannot be run."""
+    if asked.protocol == "noisy":
+        noisy = _with_progress(
+            console,
+            HELD_OUT_METRICS,
+            lambda progress, on_measured: run_noisy(
+                source,
+                low_rated,
+                models=asked.models,
+                seeds=asked.seeds,
+                against=asked.against,
+                device=asked.device,
+                progress=progress,
+                on_measured=on_measured,
+            ),
         )
-    console.print(_table(study))
-    if csv is not None:
-        study.write_csv(csv)
-    if png is not None:
-        study.write_png(png)
+        console.print(_noise_table(noisy))
+        return noisy
+    study = _with_progress(
+        console,
+        NEXT_METRICS if asked.protocol == "global" else HELD_OUT_METRICS,
+        lambda progress, on_measured: run(
+            source,
+            protocol=asked.protocol,
+            models=asked.models,
+            seeds=asked.seeds,
+            against=asked.against,
+            quantile=asked.quantile,
+            device=asked.device,
+            progress=progress,
+            on_measured=on_measured,
+        ),
+    )
+    console.print(_study_table(study))
+    if study.slices:
+        console.print(_slices_table(study))
     return study
 
 
-def _newest(row: Row) -> str:
-    """What the row's newest seed came to: a study of hours that is cut short has told what it knows."""
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(METRICS, row.means[-1], strict=True))
+def _with_progress(
+    console: Console, metrics: tuple[str, ...], study: Callable[[OnProgress, OnMeasured], _Outcome]
+) -> _Outcome:
+    """Run `study` under a progress bar, with a line for each training that has been measured."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        return study(
+            lambda doing, done: bar.update(task, description=doing, completed=done),
+            lambda row: bar.console.print(_newest(row, metrics), soft_wrap=True, markup=False),
+        )
+
+
+def _newest(row: Row, metrics: tuple[str, ...]) -> str:
+    """The figures of the row's newest seed: a study of hours that is cut short has shown them."""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(metrics, row.means()[-1], strict=True))
     settings = "; ".join(f"{name} {value:g}" for name, value in row.settings[-1].items())
-    return f"{row.model} ({len(row.figures)}): {figures} [{settings}; {row.train_seconds[-1]:.0f} s of training]"
+    training = f"{row.train_seconds[-1]:.0f} s of training"
+    return f"{row.model} ({len(row.figures)}): {figures} [{'; '.join(filter(None, (settings, training)))}]"
 
 
-def _table(study: Study) -> Table:
-    """A model's mean and standard deviation over seeds, and below it what it gains, with the interval."""
+def _study_table(study: Study) -> Table:
+    """A model's mean and standard deviation over seeds, and below it the paired difference with its interval."""
     table = Table(title=f"{study.dataset}, {study.protocol} protocol; below: paired 95 % interval to {study.against}")
+    records = [record for record in study.records() if record.get("slice", "all") == "all"]
+    others = [name for name in _HEADINGS if name in records[0]]
     table.add_column("model", overflow="fold")
-    for name in (*METRICS, "coverage", "Gini", "novelty (bits)", "train (s)", "users/s"):
+    for name in (*study.metrics, *(_HEADINGS[name] for name in others)):
         table.add_column(name, justify="right", overflow="fold")
-    for record in study.records():
-        cells = [_metric(record, name) for name in METRICS]
-        cells += [f"{record['coverage']:.3f}", f"{record['gini']:.3f}", f"{record['novelty']:.2f}"]
-        cells += [f"{record['train_seconds']:,.1f}", f"{record['users_per_second']:,.0f}"]
-        table.add_row(record["model"], *cells)
+    for record in records:
+        cells = [_metric(record, name) for name in study.metrics]
+        table.add_row(record["model"], *cells, *(f"{record[name]:{_FORMATS[name]}}" for name in others))
+    return table
+
+
+def _slices_table(study: Study) -> Table:
+    """HR@10 and NDCG@20 of every model by part of the questions."""
+    names = study.metrics[0], study.metrics[-1]
+    table = Table(title=f"{names[0]} / {names[1]} by part of the questions")
+    records = study.records()
+    table.add_column("part", overflow="fold")
+    table.add_column("questions", justify="right", overflow="fold")
+    for row in study.rows:
+        table.add_column(row.model, justify="right", overflow="fold")
+    for part in dict.fromkeys(record["slice"] for record in records):
+        inside = [record for record in records if record["slice"] == part]
+        figures = (f"{record[names[0]]:.4f} / {record[names[1]]:.4f}" for record in inside)
+        table.add_row(part, f"{inside[0]['rows']:,}", *figures)
+    return table
+
+
+def _noise_table(study: NoiseStudy) -> Table:
+    """NDCG@20 of every model by noise, and the share that is left of the figure without noise."""
+    clean = next(iter(study.studies.values()))
+    table = Table(title=f"{clean.dataset}: {clean.metrics[-1]} on the clean test part, and the share kept, by noise")
+    table.add_column("model", overflow="fold")
+    for noise in study.studies:
+        table.add_column(noise, justify="right", overflow="fold")
+    for row in clean.rows:
+        cells = []
+        for noise, one in study.studies.items():
+            value = float(one.row(row.model).means()[:, -1].mean())
+            cells.append(f"{value:.4f}\n{study.kept(noise, row.model):.0%}")
+        table.add_row(row.model, *cells)
     return table
 
 

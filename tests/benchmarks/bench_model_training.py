@@ -26,7 +26,7 @@ from model.config import preset
 from model.denoiser import Denoiser
 from model.learner import Learner
 from model.schedule import NoiseSchedule
-from model.study.dataset import load_dataset
+from model.study.dataset import load_split
 
 CONFIG = replace(preset("diffrec-ml1m"), ema=0.0)
 
@@ -84,11 +84,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     folder = Path(os.environ.get("FRESHET_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    data = load_dataset(folder / "ml-1m.npz")
-    published = Published(data.train, len(data.items))
+    data = load_split(folder / "ml-1m.npz")
+    published = Published(data.train, len(data.catalogue.items))
     ours = {
         precision: Learner.fresh(
-            replace(CONFIG, training_precision=precision), data.items, seed=0, device=torch.device("cpu")
+            replace(CONFIG, training_precision=precision), data.catalogue.items, seed=0, device=torch.device("cpu")
         )
         for precision in arguments.precision
     }

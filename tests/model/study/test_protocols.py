@@ -1,19 +1,19 @@
-"""Metrics on lists whose value is known, logs read as they are, and a small study from end to end."""
+"""Metrics on lists whose value is known, and small studies from end to end."""
 
-import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from model.batch import Histories
 from model.evaluate import ndcg, paired_bootstrap, ranks_hit, recall
 from model.items import ItemIndex
 from model.ranker import Ranked
-from model.study.dataset import joined, load_dataset
-from model.study.protocols import METRICS, measure, rank_unmasked, run
-from stream.cli.main import app
+from model.study.dataset import joined, split_per_user
+from model.study.figures import HELD_OUT_METRICS, held_out_figures, rank_unmasked
+from model.study.interactions import Interactions
+from model.study.protocols import Protocol, run
 
 ITEMS = ItemIndex([f"i{n}" for n in range(30)])
 
@@ -52,11 +52,11 @@ def test_masked_items_leave_the_list_and_the_next_ones_move_up() -> None:
 
 def test_beyond_accuracy() -> None:
     popularity = np.full(30, 1)
-    same = measure(Fixed(), histories([], []), histories([0], [1]), 30, popularity)
-    assert same.coverage == 20 / 30
-    np.testing.assert_allclose(same.novelty, 1.0)  # one user of two had each
-    np.testing.assert_allclose(same.gini, 1 / 3)  # two thirds of the catalogue share all evenly
-    np.testing.assert_allclose(same.per_user[0], [1, 1])
+    same = held_out_figures(Fixed(), histories([], []), histories([0], [1]), 30, popularity)
+    assert same.beyond["coverage"] == 20 / 30
+    np.testing.assert_allclose(same.beyond["novelty"], 1.0)  # one user of two had each
+    np.testing.assert_allclose(same.beyond["gini"], 1 / 3)  # two thirds of the catalogue share all evenly
+    np.testing.assert_allclose(same.values[0], [1, 1])
 
 
 def test_the_interval_holds_the_difference_and_sees_a_real_one() -> None:
@@ -74,70 +74,71 @@ def test_joining_keeps_newest_first() -> None:
     assert both.columns.tolist() == [5, 3, 4, 9, 1, 2]
 
 
-def write_log(path: Path, users: int = 60, length: int = 20) -> None:
+def test_users_are_resampled_whole() -> None:
+    """A hundred users, each with ten questions that end alike: ten times the rows are no more evidence."""
+    rng = np.random.default_rng(0)
+    per_user = rng.normal(0.1, 1, 100)
+    users, gain = np.repeat(np.arange(100), 10), np.repeat(per_user, 10)
+    once = paired_bootstrap(per_user, np.zeros(100), np.random.default_rng(1))
+    whole = paired_bootstrap(gain, np.zeros(1000), np.random.default_rng(1), groups=users)
+    torn = paired_bootstrap(gain, np.zeros(1000), np.random.default_rng(1))
+    assert (whole.mean, whole.low, whole.high) == pytest.approx((once.mean, once.low, once.high))
+    assert torn.high - torn.low < (whole.high - whole.low) / 2
+
+
+def walks(users: int = 60, length: int = 20) -> Interactions:
     """Everybody walks the catalogue upwards from a place of their own."""
-    lines = ["user,item,timestamp,rating"]
-    for user in range(users):
-        lines += [f"u{user},i{(user * 3 + step) % 180},{1000 + step},{5 if step else 1}" for step in range(length)]
-    path.write_text("\n".join(lines) + "\n")
+    rows = [(user, (user * 3 + step) % 180, 1000 + step) for user in range(users) for step in range(length)]
+    user, item, time_ms = np.array(rows).T
+    return Interactions.ordered("walks", user, item, time_ms * 1000, [f"i{n}" for n in range(180)])
 
 
-def test_a_table_is_cut_by_time_and_low_ratings_are_left_out(tmp_path: Path) -> None:
-    write_log(tmp_path / "log.csv", users=3, length=11)
-    data = load_dataset(tmp_path / "log.csv")
+def test_each_user_is_cut_by_time() -> None:
+    data = split_per_user(walks(users=3, length=10))
     assert data.train.lengths.tolist() == [7] * 3
     assert data.middle.lengths.tolist() == [1] * 3 and data.last.lengths.tolist() == [2] * 3
-    names = np.array(data.items.ids)
-    assert names[data.last.columns[:2]].tolist() == ["i10", "i9"] and names[data.middle.columns[0]] == "i8"
-    assert data.train.times_ms[0] == 1_007_000
+    names = np.array(data.catalogue.items.ids)
+    assert names[data.last.columns[:2]].tolist() == ["i9", "i8"] and names[data.middle.columns[0]] == "i7"
+    assert data.train.times_ms[0] == 1_006_000
 
 
-@pytest.mark.parametrize("protocol", ["honest", "paper"])
-def test_a_study_finds_what_follows(tmp_path: Path, protocol: str) -> None:
-    write_log(tmp_path / "log.csv")
+@pytest.mark.parametrize("protocol", ["global", "per-user", "paper"])
+def test_a_study_finds_what_follows(tmp_path: Path, protocol: Protocol) -> None:
     rows = []
     study = run(
-        tmp_path / "log.csv",
-        protocol=protocol,  # type: ignore[arg-type]
-        models=["popularity", "covisit"],
-        seeds=2,
-        against="popularity",
-        on_measured=rows.append,
+        walks(), protocol=protocol, models=["covisit"], seeds=2, against="fresh-popularity", on_measured=rows.append
     )
-    assert [row.model for row in rows] == ["popularity", "covisit"] and len(rows[1].figures) == 1
+    assert [row.model for row in rows] == ["fresh-popularity", "item-item", "covisit"] and len(rows[2].figures) == 1
     for interval in study.differences("covisit"):
         assert interval.low > 0
-    if protocol == "honest":
+    if protocol != "paper":
         assert study.row("covisit").settings[0]["window"] >= 1
     study.write_csv(tmp_path / "out.csv")
     study.write_png(tmp_path / "out.png")
-    assert (tmp_path / "out.csv").read_text().startswith("model,seeds,Recall@10")
+    first = "slice,rows,model,seeds,HR@10" if protocol == "global" else "model,seeds,Recall@10"
+    assert (tmp_path / "out.csv").read_text().startswith(first)
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_prints_one_table_and_writes_its_files(tmp_path: Path) -> None:
-    write_log(tmp_path / "log.csv")
-    names = ["popularity", "covisit"]
-    chosen = [option for name in names for option in ("--model", name)]
-    files = ["--csv", str(tmp_path / "out.csv"), "--png", str(tmp_path / "out.png")]
-    command = ["evaluate", str(tmp_path / "log.csv"), *chosen, "--against", "popularity", "--device", "cpu", *files]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    assert "…" not in done.output  # what is written to a file is not cut to the width of a terminal
-    for name in names:  # each seed is told when it is done
-        assert f"{name} (1): Recall@10 " in done.output and "s of training]" in done.output
-    for column in (*METRICS, "coverage", "Gini", "novelty", "train (s)", "users/s"):
-        assert column in done.output
-    with (tmp_path / "out.csv").open() as file:
-        assert [record["model"] for record in csv.DictReader(file)] == names
-    assert (tmp_path / "out.png").exists()
+def test_a_dataset_without_timestamps_has_popularity_that_cannot_decay() -> None:
+    data = split_per_user(walks())
+    untimed = replace(data, catalogue=replace(data.catalogue, timed=False))
+    study = run(untimed, models=["popularity"], against="popularity")
+    fresh, plain = study.row("fresh-popularity"), study.row("popularity")
+    assert fresh.settings[0] == {"half_life_days": float("inf")}
+    np.testing.assert_array_equal(fresh.values, plain.values)
+    with pytest.raises(ValueError, match="no timestamps"):
+        run(untimed, protocol="global")
 
 
-def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file"):
-        run(tmp_path / "nothing.npz")
+def test_what_cannot_be_run_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no model resnet"):
-        run(tmp_path / "nothing.npz", models=["resnet"])
-    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="needs columns"):
-        run(tmp_path / "log.csv")
+        run(walks(), models=["resnet"])
+    with pytest.raises(ValueError, match="protocol must be"):
+        run(walks(), protocol="dishonest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="too few moments"):
+        run(walks(users=3, length=1), protocol="global")
+
+
+def test_the_metrics_of_held_out_items_have_names() -> None:
+    assert run(walks(), models=["popularity"], against="popularity").metrics == HELD_OUT_METRICS

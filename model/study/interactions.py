@@ -1,0 +1,154 @@
+"""A log of interactions as arrays, and what was known about a user before each of its events.
+
+What shares a user and a time is one moment, such as a basket: its events are asked about with the same history, and
+the order of their lines means nothing.
+
+Legend: n events of the log, Q events that are asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.batch import Histories
+
+__all__ = ["Interactions", "Timeline"]
+
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Events in time order. Rows that repeat a user, an item and a time are one event, the strongest of them.
+
+    Raises ValueError for arrays of unequal lengths, times that are not in order, and an empty log.
+    """
+
+    name: str
+    users: np.ndarray  # int64 [n], positions in any list of users
+    items: np.ndarray  # int64 [n], positions in `item_ids`
+    times_ms: np.ndarray  # int64 [n]
+    strengths: np.ndarray  # float32 [n]
+    item_ids: Sequence[str]
+
+    def __post_init__(self) -> None:
+        lengths = {len(column) for column in (self.users, self.items, self.times_ms, self.strengths)}
+        if len(lengths) != 1:
+            raise ValueError(f"{self.name}: columns of unequal lengths {sorted(lengths)}")
+        if not len(self.times_ms):
+            raise ValueError(f"{self.name}: there is no event to learn from")
+        if (np.diff(self.times_ms) < 0).any():
+            raise ValueError(f"{self.name}: events are not in time order")
+
+    def __len__(self) -> int:
+        return len(self.times_ms)
+
+    @classmethod
+    def ordered(
+        cls,
+        name: str,
+        users: np.ndarray,
+        items: np.ndarray,
+        times_ms: np.ndarray,
+        item_ids: Sequence[str],
+        strengths: np.ndarray | None = None,
+    ) -> Interactions:
+        """From rows in any order, without repetitions. Without `strengths` every event has strength 1.
+
+        Rows of one time keep their order, but those of one moment stand together, at the place of the first of them.
+        """
+        weights = np.ones(len(users), np.float32) if strengths is None else strengths.astype(np.float32)
+        by_time = np.argsort(times_ms, kind="stable")
+        users, items, times_ms, weights = users[by_time], items[by_time], times_ms[by_time], weights[by_time]
+        grouped = np.lexsort((np.arange(len(users)), users, times_ms))
+        starts = _starts(users[grouped], times_ms[grouped])
+        place = np.empty(len(users), dtype=np.int64)  # of the first row of each row's moment
+        place[grouped] = grouped[starts]
+        order = np.lexsort((-weights, items, place))
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = (np.diff(place[order]) != 0) | (np.diff(items[order]) != 0)
+        rows = order[first]
+        return cls(
+            name,
+            users[rows].astype(np.int64),
+            items[rows].astype(np.int64),
+            times_ms[rows].astype(np.int64),
+            weights[rows],
+            item_ids,
+        )
+
+    @property
+    def moments(self) -> np.ndarray:
+        """int64 [n]: the place of the first event of each event's moment."""
+        return _starts(self.users, self.times_ms)
+
+
+def _starts(*columns: np.ndarray) -> np.ndarray:
+    """int64 [n]: for each row the first row of its run of rows that are equal in all columns."""
+    new = np.logical_or.reduce([np.diff(column, prepend=column[:1] - 1) != 0 for column in columns])
+    return np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
+
+
+class Timeline:
+    """Histories of any event of a log as they were strictly before its moment, at most `history_items` long.
+
+    A history holds each item once, at its last time, the newest first; items of one moment stand in the order of their
+    ids, as they do in the histories that Freshet keeps.
+    """
+
+    def __init__(self, log: Interactions, history_items: int = 200) -> None:
+        self.log, self._limit = log, history_items
+        # Positions below are in the order of users, then times, then items.
+        self._order = np.lexsort((log.items, log.times_ms, log.users))
+        users, items, times = log.users[self._order], log.items[self._order], log.times_ms[self._order]
+        places = np.arange(len(log))
+        self._user_start, self._moment_start = _starts(users), _starts(users, times)
+        by_item = np.lexsort((places, items, users))  # occurrences of one user's item side by side
+        again = (np.diff(users[by_item]) == 0) & (np.diff(items[by_item]) == 0)
+        self._next_same = np.full(len(log), _NEVER)
+        self._next_same[by_item[:-1][again]] = by_item[1:][again]
+        self._met_before = np.zeros(len(log), dtype=bool)
+        self._met_before[by_item[1:][again]] = True
+        self._first_meetings = np.concatenate([[0], np.cumsum(~self._met_before)])
+        self._place = np.empty(len(log), dtype=np.int64)  # of each event of the log
+        self._place[self._order] = places
+
+    def lengths(self, events: np.ndarray) -> np.ndarray:
+        """int64 [Q]: distinct items that the user of each event had met before its moment."""
+        place = self._place[events]
+        return self._first_meetings[self._moment_start[place]] - self._first_meetings[self._user_start[place]]
+
+    def repeats(self, events: np.ndarray) -> np.ndarray:
+        """bool [Q]: whether the user of each event had met its item before."""
+        return self._met_before[self._place[events]]
+
+    def histories(self, events: np.ndarray, columns: np.ndarray) -> Histories:
+        """One row for each event: the user's history before it. `columns` int64 [items] maps the log's items to a
+        model's, -1 for items that it does not know."""
+        place = self._place[events]
+        return self._rows(self._user_start[place], self._moment_start[place], columns)
+
+    def before(self, time_ms: int, columns: np.ndarray) -> Histories:
+        """One row for each user with an event before `time_ms`: the history at that time."""
+        earlier = self.log.times_ms[self._order] < time_ms
+        starts = np.flatnonzero((self._user_start == np.arange(len(earlier))) & earlier)
+        counts = np.add.reduceat(earlier, starts) if len(starts) else np.empty(0, dtype=np.int64)
+        return self._rows(starts, starts + counts, columns)
+
+    def _rows(self, starts: np.ndarray, ends: np.ndarray, columns: np.ndarray) -> Histories:
+        """Histories of the positions starts[q] .. ends[q] - 1, newest first."""
+        spans = ends - starts
+        offsets = np.concatenate([[0], np.cumsum(spans)])
+        place = np.repeat(ends, spans) - 1 - (np.arange(offsets[-1]) - np.repeat(offsets[:-1], spans))
+        kept = self._next_same[place] >= np.repeat(ends, spans)  # the last time of each item
+        kept &= columns[self.log.items[self._order[place]]] >= 0
+        total = np.concatenate([[0], np.cumsum(kept)])
+        events = self._order[place[kept]]
+        log = self.log
+        found = Histories(
+            total[offsets].astype(np.int64), columns[log.items[events]], log.times_ms[events], log.strengths[events]
+        )
+        return found.newest(self._limit)

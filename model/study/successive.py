@@ -1,0 +1,168 @@
+"""One moment for everybody: the protocol `global`, with successive questions.
+
+Models are fitted on the events before a moment and then frozen. Every later event is a question: its user's fresh
+history, as it was before the event's moment, and the item that came. The whole catalogue is ranked. Every question
+counts: that of a user without a history, and that after an item which the model has never met, which is a miss.
+Settings are chosen the same way inside the training part, by NDCG@20.
+
+The scheme is "global temporal split, successive" of Gusak et al. 2025 (arXiv 2507.16289).
+
+Legend: Q questions, n events of the log, I items of the training part.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.items import ItemIndex
+from model.ranker import Ranker
+from model.study.catalogue import Catalogue
+from model.study.contenders import FRESH_POPULARITY, Contender, Settings
+from model.study.figures import CUTOFF, Figures, next_figures
+from model.study.fresh_popularity import HALF_LIVES_DAYS, fresh_popularity_ranks
+from model.study.interactions import Interactions, Timeline
+from model.study.progress import OnMeasured, Progress
+from model.study.report import Row
+
+__all__ = ["HISTORY_LENGTHS", "Successive", "slices_by_length"]
+
+HISTORY_LENGTHS = {"0": (0, 0), "1": (1, 1), "2-5": (2, 5), "6-20": (6, 20), "21+": (21, None)}
+
+_QUESTIONS_PER_BLOCK = 2_000
+_CHOICE_QUESTIONS = 5_000  # that settings are chosen by, at most
+_PATIENCE = 8  # candidates of one training without a better one, then it ends
+
+
+def slices_by_length(lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """bool [Q] by name: which questions came from users with so many items in their history."""
+    return {
+        f"history {name}": (lengths >= least) & (lengths <= (np.inf if most is None else most))
+        for name, (least, most) in HISTORY_LENGTHS.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Events to fit on and events to ask about."""
+
+    until_ms: int  # fitted on what came before
+    catalogue: Catalogue  # of what came before
+    columns: np.ndarray  # int64 [items of the log], -1 for items that came later
+    events: np.ndarray  # int64 [Q], the questions' places in the log
+
+
+class Successive:
+    """Trains and measures contenders on one log, cut at the time below which a share `quantile` of its events lies.
+
+    Raises ValueError when nothing is left on one side of the cut.
+    """
+
+    def __init__(
+        self, log: Interactions, quantile: float, *, device: torch.device, progress: Progress, on_measured: OnMeasured
+    ) -> None:
+        if not 0 < quantile < 1:
+            raise ValueError(f"the quantile must be between 0 and 1, got {quantile}")
+        self._log, self._device, self._progress, self._on_measured = log, device, progress, on_measured
+        self._timeline = Timeline(log)
+        cut_ms = int(np.quantile(log.times_ms, quantile, method="higher"))
+        inner_ms = (
+            int(np.quantile(log.times_ms[log.times_ms < cut_ms], quantile, method="higher"))
+            if (log.times_ms[0] < cut_ms)
+            else cut_ms
+        )
+        self._test, self._choice = self._part(cut_ms, None), self._part(inner_ms, cut_ms)
+        if not len(self._choice.catalogue.items) or not len(self._choice.events):
+            raise ValueError(f"{log.name}: too few moments to cut it at {quantile} of its events")
+
+    def _part(self, from_ms: int, to_ms: int | None) -> _Part:
+        log = self._log
+        known = np.unique(log.items[log.times_ms < from_ms])
+        columns = np.full(len(log.item_ids), -1)
+        columns[known] = np.arange(len(known))
+        index = ItemIndex([log.item_ids[item] for item in known.tolist()])
+        asked = (log.times_ms >= from_ms) & (True if to_ms is None else log.times_ms < to_ms)
+        return _Part(from_ms, Catalogue(index), columns, np.flatnonzero(asked))
+
+    @property
+    def users(self) -> np.ndarray:
+        """int64 [Q], who asked."""
+        return self._log.users[self._test.events]
+
+    def slices(self) -> dict[str, np.ndarray]:
+        """bool [Q] by name: questions by history length, and what no list could answer or none may repeat."""
+        events = self._test.events
+        lengths, repeats = self._timeline.lengths(events), self._timeline.repeats(events)
+        unknown = self._test.columns[self._log.items[events]] < 0
+        return slices_by_length(lengths) | {
+            "unknown item": unknown,
+            "known user and item": (lengths > 0) & ~unknown,
+            "first meeting": ~repeats,
+            "repeat": repeats,
+        }
+
+    def row(self, name: str, contender: Contender, seeds: int) -> Row:
+        """The figures of one contender over `seeds` trainings, settings chosen once."""
+        row = Row(name)
+        chosen = self._choose(name, contender)
+        for seed in range(seeds if contender.seeded else 1):
+            label = f"{name}, seed {seed + 1} of {seeds}" if contender.seeded else name
+            self._progress(label, 0.0)
+            start = time.perf_counter()
+            if name == FRESH_POPULARITY:
+                fitted = time.perf_counter()
+                ranks = self._popularity_ranks(self._test, chosen["half_life_days"])
+            else:
+                part = self._test
+                histories = self._timeline.before(part.until_ms, part.columns)
+                (trained,) = contender.train(part.catalogue, histories, seed, self._device, chosen)
+                fitted = time.perf_counter()
+                ranks = self._ranks(trained.ranker, part, part.events)
+            asked = time.perf_counter()
+            row.settings.append(chosen)
+            row.figures.append(Figures(next_figures(ranks), {"users_per_second": len(ranks) / (asked - fitted)}))
+            row.train_seconds.append(fitted - start)
+            self._progress(label, 1.0)
+            self._on_measured(row)
+        return row
+
+    def _choose(self, name: str, contender: Contender) -> Settings:
+        part, label = self._choice, f"{name}: settings"
+        self._progress(label, 0.0)
+        best: tuple[float, Settings] = (-1.0, {})
+        if name == FRESH_POPULARITY:
+            for done, days in enumerate(HALF_LIVES_DAYS, 1):
+                value = float(next_figures(self._popularity_ranks(part, days))[3].mean())
+                best = max(best, (value, {"half_life_days": days}), key=lambda found: found[0])
+                self._progress(label, done / len(HALF_LIVES_DAYS))
+            return best[1]
+        events, since = part.events[:: -(-len(part.events) // _CHOICE_QUESTIONS)], 0
+        histories = self._timeline.before(part.until_ms, part.columns)
+        for done, trained in enumerate(contender.train(part.catalogue, histories, 0, self._device, None), 1):
+            if contender.candidates == 1:
+                return trained.settings
+            value = float(next_figures(self._ranks(trained.ranker, part, events))[3].mean())
+            since += 1
+            if value > best[0]:
+                best, since = (value, trained.settings), 0
+            self._progress(label, done / contender.candidates)
+            if contender.seeded and since >= _PATIENCE:
+                break
+        return best[1]
+
+    def _popularity_ranks(self, part: _Part, half_life_days: float) -> np.ndarray:
+        return fresh_popularity_ranks(self._log, self._timeline, part.events, half_life_days, CUTOFF)
+
+    def _ranks(self, ranker: Ranker, part: _Part, events: np.ndarray) -> np.ndarray:
+        """int64 [Q]: the rank of each event's item in the list for its user's history, 0 beyond the cutoff."""
+        ranks = np.zeros(len(events), dtype=np.int64)
+        for start in range(0, len(events), _QUESTIONS_PER_BLOCK):
+            block = events[start : start + _QUESTIONS_PER_BLOCK]
+            listed = ranker.rank(self._timeline.histories(block, part.columns), CUTOFF).columns
+            wanted = part.columns[self._log.items[block]]
+            hit = (listed == wanted[:, None]) & (wanted >= 0)[:, None]
+            ranks[start : start + len(block)] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
+        return ranks

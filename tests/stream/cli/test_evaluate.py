@@ -1,0 +1,91 @@
+"""`freshet evaluate` on a log as people have it: one table, its files, and one line for what cannot be run."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
+from stream.cli.main import app
+from stream.cli.study_log import read_low_rated, read_study_log
+from stream.sources.interaction_log import Columns
+
+
+def write_log(path: Path, users: int = 60, length: int = 20) -> Path:
+    """Everybody walks the catalogue upwards from a place of their own; the first step is rated low."""
+    lines = ["user,item,timestamp,rating,event"]
+    for user in range(users):
+        for step in range(length):
+            kind = "buy" if step % 3 else "view"
+            lines.append(f"u{user},i{(user * 3 + step) % 180},{1000 + step},{5 if step else 1},{kind}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def evaluate(path: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["evaluate", str(path), "--device", "cpu", *options])
+
+
+@pytest.mark.parametrize("protocol", ["global", "per-user", "honest"])
+def test_it_prints_one_table_and_writes_its_files(tmp_path: Path, protocol: str) -> None:
+    out = tmp_path / "out.csv", tmp_path / "out.png"
+    files = ["--csv", str(out[0]), "--png", str(out[1])]
+    models = ["--model", "popularity", "--model", "covisit", "--against", "popularity"]
+    done = evaluate(write_log(tmp_path / "log.csv"), "--protocol", protocol, *models, *files)
+    assert done.exit_code == 0, done.output
+    assert "log.csv: 1,200 events of 60 users and 180 items, 1970-01-01" in done.output
+    assert "…" not in done.output  # what is written to a file is not cut to the width of a terminal
+    names = ["fresh-popularity", "item-item", "popularity", "covisit"]
+    metrics = NEXT_METRICS if protocol == "global" else HELD_OUT_METRICS
+    for name in names:  # each training is reported when it is measured
+        assert f"{name} (1): {metrics[0]} " in done.output and "s of training]" in done.output
+    beyond = () if protocol == "global" else ("coverage", "Gini", "novelty (bits)")
+    for column in (*metrics, *beyond, "train (s)", "users/s"):
+        assert column in done.output
+    assert ("by part of the questions" in done.output) == (protocol == "global")
+    assert ("is called `per-user` now" in done.output) == (protocol == "honest")
+    with out[0].open() as file:
+        records = list(csv.DictReader(file))
+    assert [record["model"] for record in records[:4]] == names
+    assert len(records) == 4 if protocol != "global" else {"all", "history 6-20"} <= {r["slice"] for r in records}
+    assert out[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_robustness_study_mixes_in_what_the_rating_leaves_out(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv", users=30)
+    options = ["--protocol", "noisy", "--model", "covisit", "--csv", str(tmp_path / "out.csv")]
+    done = evaluate(log, *options, "--min-rating", "4")
+    assert done.exit_code == 0, done.output
+    assert "left out: 30 rated below 4.0" in done.output and "natural" in done.output
+    done = evaluate(log, *options)
+    assert done.exit_code == 0, done.output
+    assert "there is no natural noise here" in done.output
+
+
+def test_events_are_chosen_by_kind_and_rating(tmp_path: Path) -> None:
+    path = write_log(tmp_path / "log.csv", users=2, length=6)
+    found, summary = read_study_log(path, Columns(), 4.0, ["buy"])
+    assert len(found) == 8 and "2 rated below 4.0, 2 of other kinds than buy" in summary
+    high, low = read_low_rated(path, Columns(), 4.0)
+    assert len(high) == 10 and len(low) == 2 and high.item_ids == low.item_ids
+    assert np.array(low.item_ids)[low.items].tolist() == ["i0", "i3"]
+    with pytest.raises(ValueError, match="no events of kind wish; there are buy, view"):
+        read_study_log(path, Columns(), None, ["wish"])
+
+
+def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv")
+    (tmp_path / "other.csv").write_text("a,b,c\nx,y,z\n")
+    for path, options, words in (
+        (tmp_path / "nothing.csv", (), "no such file"),
+        (tmp_path / "nothing.npz", (), "there is no file"),
+        (tmp_path / "other.csv", (), "which column is user"),
+        (log, ("--model", "resnet"), "no model resnet"),
+        (log, ("--protocol", "dishonest"), "protocol must be"),
+        (log, ("--protocol", "global", "--quantile", "1.5"), "quantile"),
+        (log, ("--min-rating", "9"), "no event"),
+    ):
+        done = evaluate(path, *options)
+        assert done.exit_code == 2 and words in " ".join(done.output.replace("│", " ").split()), done.output
