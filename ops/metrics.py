@@ -22,6 +22,7 @@ disable_created_metrics()  # a series per counter and histogram that nothing her
 
 __all__ = [
     "CATALOGUE",
+    "ApiMetrics",
     "BatchHistogram",
     "Metric",
     "MetricsServer",
@@ -52,6 +53,9 @@ TRIGGERS = ("schedule", "drift", "quality", "vocabulary", "manual")
 OUTCOMES = ("promoted", "rejected", "failed", "skipped")
 GATES = ("holdout", "popularity", "coverage", "finite", "skew", "canary", "data_quality", "cooldown")
 
+API_ROUTES = ("recommendations", "history", "forget", "events", "health", "metrics", "other")
+API_STATUSES = ("2xx", "3xx", "4xx", "503", "5xx")  # 503 alone: the right answer is not known at the moment
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -60,7 +64,7 @@ class Metric:
     name: str
     kind: Kind
     help: str
-    processes: str  # of U updater, S scorer, T trainer
+    processes: str  # of U updater, S scorer, T trainer, A API
     labels: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     buckets: tuple[float, ...] = ()
 
@@ -87,6 +91,7 @@ _EVENT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LIST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
 _WRITE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
 _SCORING_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_API_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROUND_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
 _SCORES = (-0.25, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.5)
 _INPUTS = ("interactions", "refreshes", "histories", "models")
@@ -117,7 +122,7 @@ CATALOGUE: tuple[Metric, ...] = (
         status=("in_vocabulary", "out_of_vocabulary"),
     ),
     _counter("new_items_total", "S", "Items met for the first time."),
-    _gauge("state_bytes", "UST", "Live RocksDB bytes on disk.", store=("histories", "lists", "view")),
+    _gauge("state_bytes", "USTA", "Live RocksDB bytes on disk.", store=("histories", "lists", "view")),
     _gauge("state_pending_compaction_bytes", "UST", "Early sign of stalls.", store=("histories", "lists", "view")),
     _gauge("restoring_partitions", "U", "Partitions whose store is not level with the changelog yet."),
     _counter("checkpoints_total", "U", "Checkpoints by result.", result=("committed", "refused")),
@@ -127,8 +132,8 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     _gauge("consumer_committed_offset", "T", "Committed offset.", group=None, topic=None, partition=None),
     _gauge("consumer_lag_polled_timestamp_seconds", "T", "Last successful poll of the lag."),
-    _counter("rebalances_total", "US", "Partition reassignments."),
-    _gauge("progress_timestamp_seconds", "UST", "Last time the main loop got around."),
+    _counter("rebalances_total", "USA", "Partition reassignments."),
+    _gauge("progress_timestamp_seconds", "USTA", "Last time the main loop got around."),
     # Drift
     _gauge(
         "drift_statistic",
@@ -231,6 +236,15 @@ CATALOGUE: tuple[Metric, ...] = (
         reason=("quality", "nonfinite", "latency", "coverage", "manual"),
     ),
     _gauge("gpu_memory_peak_bytes", "ST", "Peak allocation."),
+    # The API
+    _counter("api_requests_total", "A", "Requests answered.", route=API_ROUTES, status=API_STATUSES),
+    _histogram("api_request_seconds", "A", "From the request's headers to the end of its answer.", _API_SECONDS),
+    _counter("api_forwarded_total", "A", "Requests passed on to another instance.", result=("answered", "failed")),
+    _counter("api_events_total", "A", "Events received.", result=("accepted", "refused", "failed", "forgotten")),
+    _histogram("api_list_lag_seconds", "A", "A list's record in Kafka to its copy here.", _LIST_SECONDS),
+    _gauge("api_partitions", "A", "Partitions held.", state=("serving", "restoring")),
+    _gauge("api_behind_seconds", "A", "Age of the copy that was known to be complete the longest ago."),
+    _counter("api_unusable_lists_total", "A", "Stored lists that are none, or of somebody else."),
 )
 _BY_NAME = {metric.name: metric for metric in CATALOGUE}
 
@@ -335,6 +349,16 @@ class ScorerMetrics(_ProcessMetrics):
 
 class TrainerMetrics(_ProcessMetrics):
     letter = "T"
+
+
+class ApiMetrics(_ProcessMetrics):
+    letter = "A"
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; a route that is not in the catalogue is `other`."""
+        shown = "503" if status == 503 else f"{status // 100}xx"
+        self.api_requests[route if route in API_ROUTES else "other", shown].inc()
+        self.api_request.observe(seconds)
 
 
 class MetricsServer:

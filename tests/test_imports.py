@@ -31,3 +31,16 @@ def test_nothing_evaluates_or_unpickles() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
             assert not names & {"eval", "exec", "pickle"}, path
+
+
+WORKERS = {"updater", "scorer", "trainer"}
+
+
+@pytest.mark.parametrize("room", ["api"])
+def test_what_stands_beside_the_workers_knows_none_of_them(room: str) -> None:
+    for path in (ROOT / "stream" / room).rglob("*.py"):
+        imported = {
+            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        }
+        rooms = {module.split(".")[1] for module in imported if module.startswith("stream.")}
+        assert not rooms & (WORKERS | {"local", "demo", "cli"}), path

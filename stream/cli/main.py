@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli import cluster, demo, evaluate, kafka, models, sources, workers
+from stream.cli import api, cluster, demo, evaluate, kafka, models, sources, workers
 from stream.cli.options import set_log_level
 from stream.clients.connection import ConnectionConfigError
 
@@ -25,6 +25,8 @@ for command in (
     workers.updater,
     workers.scorer,
     workers.trainer,
+    api.api,
+    api.token,
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
@@ -48,6 +50,7 @@ def main() -> None:
     from kafka.errors import KafkaError
 
     from ops.local.kafka_install import BrokerError
+    from stream.api.config import ApiConfigError
     from stream.cluster.repartition import RepartitionError
     from stream.registry.slots import NoWayBack
     from stream.sources.interaction_log import LogError
@@ -57,13 +60,14 @@ def main() -> None:
     try:
         app()
     except (
-        ConnectionConfigError,
+        ApiConfigError,
         BrokerError,
-        TopicError,
+        ConnectionConfigError,
         LogError,
-        SourceError,
         NoWayBack,
         RepartitionError,
+        SourceError,
+        TopicError,
     ) as error:
         sys.exit(f"freshet: {error}")
     except KafkaError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from stream.wire.topics import SCORER_GROUP, UPDATER_GROUP, TopicPlan
+from stream.wire.topics import API_GROUP, SCORER_GROUP, UPDATER_GROUP, TopicPlan
 
 __all__ = ["PROCESSES", "Process", "Right", "needed_rights"]
 
-Process = Literal["updater", "scorer", "trainer"]
-PROCESSES: tuple[Process, ...] = ("updater", "scorer", "trainer")
+Process = Literal["updater", "scorer", "trainer", "api"]
+PROCESSES: tuple[Process, ...] = ("updater", "scorer", "trainer", "api")
 
 Resource = Literal["topic", "group", "transactional-id"]
 
@@ -65,6 +65,13 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
             plan.monitor_windows: _READ,
             plan.recommendations: _READ,
         },
+        "api": {
+            plan.interactions: _WRITE,
+            plan.histories: _READ,
+            plan.recommendations: _READ,
+            plan.api_instances: _BOTH,
+            plan.layout: _READ,
+        },
     }
     for spec in plan.specs():
         operations = uses[process].get(spec.name, ())
@@ -73,6 +80,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
         "updater": {UPDATER_GROUP: ("READ", "DESCRIBE")},
         "scorer": {SCORER_GROUP: ("READ", "DESCRIBE")},
         "trainer": {UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},  # their lag
+        "api": {API_GROUP: ("READ", "DESCRIBE")},
     }
     for group, operations in groups[process].items():
         yield Right("group", plan.prefix + group, operations)

@@ -20,6 +20,7 @@ from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 
 __all__ = [
+    "API_GROUP",
     "SCORER_GROUP",
     "UPDATER_GROUP",
     "TopicError",
@@ -33,7 +34,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 # Consumer groups, like topics below the plan's prefix.
-UPDATER_GROUP, SCORER_GROUP = "freshet-updater", "freshet-scorer"
+UPDATER_GROUP, SCORER_GROUP, API_GROUP = "freshet-updater", "freshet-scorer", "freshet-api"
 
 _DAY_MS = 24 * 3600 * 1000
 _MIB = 1024 * 1024
@@ -112,6 +113,10 @@ class TopicPlan:
         return self.prefix + "layout"
 
     @property
+    def api_instances(self) -> str:
+        return self.prefix + "api-instances"
+
+    @property
     def insync(self) -> str:
         return str(self.min_insync_replicas or max(self.replication_factor - 1, 1))
 
@@ -142,6 +147,7 @@ class TopicPlan:
             TopicSpec(self.recommendations, self.partitions, "compact", compacted),
             TopicSpec(self.models, 1, "compact", compacted),
             TopicSpec(self.layout, 1, "compact", compacted),
+            TopicSpec(self.api_instances, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.
             TopicSpec(self.dead_letters, 1, "delete", kept | {"max.message.bytes": str(self.message_bytes + _MIB)}),
             # A window's totals are written again and again; only the last ones are worth reading.

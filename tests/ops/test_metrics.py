@@ -6,11 +6,20 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops.metrics import CATALOGUE, SIGNALS, BatchHistogram, ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
+from ops.metrics import (
+    CATALOGUE,
+    SIGNALS,
+    ApiMetrics,
+    BatchHistogram,
+    ScorerMetrics,
+    TrainerMetrics,
+    UpdaterMetrics,
+    serve,
+)
 from ops.monitor.data_quality import CHECKS
 from ops.monitor.drift_monitor import SIGNALS as WATCHED
 
-PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics)
+PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics)
 OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
 
 

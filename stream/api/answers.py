@@ -1,0 +1,96 @@
+"""Stored bytes turned into what a request asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from state import codec
+from stream.wire.records import Recommendation, ScoredItem
+
+__all__ = ["UnusableList", "history_answer", "list_answer", "popular_answer", "read_list"]
+
+log = logging.getLogger(__name__)
+
+_recommendation = msgspec.json.Decoder(Recommendation)
+
+
+class UnusableList(ValueError):
+    """What lies in `recommendations` under this user is not a list of this user."""
+
+
+class _ListAnswer(msgspec.Struct, frozen=True):
+    user: str
+    known: bool
+    items: Sequence[ScoredItem]
+    model: str
+    variant: str
+    as_of: int
+    reason: str
+    published: int
+    age_ms: int
+
+
+class _Interaction(msgspec.Struct, frozen=True, gc=False):
+    time: int
+    strength: float
+    event: str
+
+
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    item: str
+    interactions: Sequence[_Interaction]
+
+
+class _HistoryAnswer(msgspec.Struct, frozen=True):
+    user: str
+    items: Sequence[_Entry]
+    forgotten: int
+
+
+def read_list(user: str, stored: bytes) -> Recommendation:
+    """The list stored under `user`. Raises `UnusableList` for anything else."""
+    try:
+        found = _recommendation.decode(stored)
+    except msgspec.DecodeError as error:
+        raise UnusableList(f"not a list: {error}") from None
+    if found.user != user:
+        raise UnusableList("a list of somebody else")
+    return found
+
+
+def list_answer(found: Recommendation, limit: int | None, exclude: Collection[str], now_ms: int) -> bytes:
+    items: Sequence[ScoredItem] = found.items
+    if exclude:
+        items = [scored for scored in items if scored.item not in exclude]
+    return msgspec.json.encode(
+        _ListAnswer(
+            found.user,
+            True,
+            items[:limit],
+            found.model,
+            found.variant,
+            found.as_of,
+            found.reason,
+            found.published,
+            max(now_ms - found.published, 0),
+        )
+    )
+
+
+def popular_answer(user: str, popular: Sequence[tuple[str, float]], now_ms: int) -> bytes:
+    """For a user of whom no list is known."""
+    items = [ScoredItem(item, weight) for item, weight in popular]
+    return msgspec.json.encode(_ListAnswer(user, False, items, "", "popularity", 0, "unknown user", now_ms, 0))
+
+
+def history_answer(user: str, stored: bytes, limit: int | None) -> bytes:
+    """Raises `state.codec.CodecError`."""
+    history = codec.decode(stored)
+    items = [
+        _Entry(item, [_Interaction(event.time_ms, event.strength, event.kind) for event in history.events(place)])
+        for place, item in enumerate(history.items[:limit])
+    ]
+    return msgspec.json.encode(_HistoryAnswer(user, items, history.forgotten_ms))

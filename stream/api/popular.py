@@ -1,0 +1,107 @@
+"""What is popular among the users that this instance holds: the answer for a user of whom no list is known.
+
+Counted from histories: once over the stored ones of each partition that comes, a page at a time, then from the entries
+that later versions of a history add. Users are spread over partitions by a hash, so those of some partitions are a fair
+sample of all. What was counted of partitions that went away stays, and fades as all counts do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+
+from kafka import TopicPartition
+
+from state import codec
+from state.history import EMPTY, History
+from state.popularity import Popularity
+from state.store import Store
+
+__all__ = ["PopularItems"]
+
+log = logging.getLogger(__name__)
+
+_PAGE = 100  # stored histories that are counted in one go
+_MOST_STORED = 100_000  # histories of one partition that are counted when it comes: enough to rank what is popular
+_SHOWN = 2000  # items that can be listed
+_REFRESH_SECONDS = 1.0
+
+
+class _Walk:
+    """A pass over a partition's stored histories."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.after: bytes | None = None  # keys up to this one are counted
+        self.left = _MOST_STORED
+
+
+class PopularItems:
+    """One thread counts, any thread calls `top`."""
+
+    def __init__(self, half_life_ms: int) -> None:
+        self._popularity = Popularity(half_life_ms, kept=_SHOWN)
+        self._walks: dict[TopicPartition, _Walk] = {}
+        self._refresh_due = 0.0
+        self._ranked: tuple[tuple[str, float], ...] = ()
+
+    def top(self, exclude: Collection[str], count: int) -> list[tuple[str, float]]:
+        """The `count` most popular items outside `exclude`, with their decayed counts."""
+        found = []
+        for item, weight in self._ranked:
+            if item not in exclude:
+                found.append((item, weight))
+                if len(found) == count:
+                    break
+        return found
+
+    def partition_came(self, tp: TopicPartition, store: Store) -> None:
+        self._walks[tp] = _Walk(store)
+
+    def partition_went(self, tp: TopicPartition) -> None:
+        """Before its store is closed."""
+        self._walks.pop(tp, None)
+
+    def changed(
+        self, tp: TopicPartition, before: Mapping[bytes, bytes | None], after: Mapping[bytes, bytes | None]
+    ) -> None:
+        """Histories as they were stored, and as they are now."""
+        walk = self._walks.get(tp)
+        for user, value in after.items():
+            if value is None or (walk is not None and (walk.after is None or user > walk.after)):
+                continue  # the walk has yet to come to it
+            old = before.get(user)
+            self._count(value, EMPTY if old is None else _decoded(old))
+
+    def turn(self) -> None:
+        """Count a page of what is stored, and rank again when it is time."""
+        for tp, walk in list(self._walks.items()):
+            page = walk.store.page(walk.after, _PAGE)
+            for _, value in page:
+                self._count(value, EMPTY)
+            walk.left -= len(page)
+            if len(page) < _PAGE or walk.left <= 0:
+                del self._walks[tp]
+            else:
+                walk.after = page[-1][0]
+        now = time.monotonic()
+        if now >= self._refresh_due or not self._ranked:
+            self._refresh_due = now + _REFRESH_SECONDS
+            self._popularity.refresh()
+            self._ranked = tuple(self._popularity.top((), _SHOWN))
+
+    def _count(self, value: bytes, before: History) -> None:
+        history = _decoded(value)
+        for item, time_ms in zip(history.items, history.times_ms, strict=True):
+            if time_ms <= before.newest_ms:
+                break  # newest first
+            self._popularity.add(item, time_ms)
+
+
+def _decoded(value: bytes) -> History:
+    try:
+        return codec.decode(value)
+    except codec.CodecError as error:  # it is shown to nobody either
+        log.error("a history is not counted: %s", error)
+        return EMPTY
