@@ -17,6 +17,7 @@ from stream.clients.connection import KafkaConnection
 __all__ = ["GroupMember", "Move", "poll_as_member", "poll_fresh"]
 
 _JOIN_SECONDS = 0.25  # longer than an answer takes in a healthy group; no record arrives before it
+_METADATA_MS = 4_000
 _ANSWER_SECONDS = 0.005  # longest wait for brokers that were just asked
 
 
@@ -78,6 +79,7 @@ class GroupMember:
             max_poll_records=poll_records,
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_wait_ms=100,
+            metadata_max_age_ms=_METADATA_MS,  # after which more partitions are noticed
             metrics_enabled=False,
         )
         # A member that joins before it knows the topic is assigned nothing, and may not notice when it learns of it.

@@ -69,9 +69,12 @@ def changelog_histories(connection: KafkaConnection, topic: str) -> dict[str, Hi
 
 
 def last_values(connection: KafkaConnection, topic: str) -> dict[bytes, bytes]:
-    """What a compacted topic holds: the last committed value per key, tombstones applied."""
-    last = {record.key: record.value for record in _records(connection, topic)}
-    return {key: value for key, value in last.items() if value is not None}
+    """What a compacted topic holds: the last committed value per key, tombstones applied.
+
+    Per partition, for a key that moved to another one leaves a tombstone behind.
+    """
+    last = {(record.partition, record.key): record.value for record in _records(connection, topic)}
+    return {key: value for (_, key), value in last.items() if value is not None}
 
 
 def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:

@@ -25,7 +25,8 @@ from stream.scorer.refresh_stream import RefreshStream
 from stream.scorer.scoring import Scoring
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import ShownLists
-from stream.wire.topics import TopicPlan, ensure_topics
+from stream.wire.layout import ready_topics
+from stream.wire.topics import TopicPlan
 from stream.wire.windows_topic import WindowSender
 
 __all__ = ["Scorer", "run_scorer"]
@@ -49,7 +50,7 @@ class Scorer:
         device: torch.device,
     ) -> None:
         self._config, self._plan, self._metrics = config, plan, metrics
-        ensure_topics(connection, plan)
+        ready_topics(connection, plan)
         lists = ShownLists.open(config.state_dir / "lists", config.store)
         self._scoring = Scoring(config.lists, lists, metrics)
         self._windows = WindowSender(connection, plan.monitor_windows)

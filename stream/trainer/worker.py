@@ -48,8 +48,9 @@ from stream.trainer.history_view import HistoryView
 from stream.trainer.round import Candidate, RoundInput, RoundWorker, describe, export_metrics
 from stream.trainer.skew import PublishedLists
 from stream.trainer.window_feed import WindowFeed, poll_lag
+from stream.wire.layout import ready_topics
 from stream.wire.records import CANARY_SLOT, Announcement
-from stream.wire.topics import TopicPlan, ensure_topics
+from stream.wire.topics import TopicPlan
 
 __all__ = ["CRASH_POINTS", "Trainer", "run_trainer"]
 
@@ -108,7 +109,7 @@ class Trainer:
         self._round_due = self._look_due = self._gauges_due = time.monotonic()
         self._skew_due = time.monotonic() + _SKEW_SECONDS
         self._skew = 0.0
-        ensure_topics(connection, plan)
+        ready_topics(connection, plan)
         self._admin = admin_client(connection)
         self._slots = Slots(connection, plan.models)
         if CANARY_SLOT in self._slots.current:  # of a predecessor that did not live to judge it

@@ -16,6 +16,8 @@ from stream.updater.merging import Arrival, Changed, Outcomes, apply, decode_bat
 from stream.updater.partition import PartitionTask
 from stream.updater.routing import sampled_misplaced
 from stream.wire.partitioning import home_of
+from stream.wire.records import Forget
+from stream.wire.topics import TopicPlan
 
 __all__ = ["Intake"]
 
@@ -24,9 +26,14 @@ class Intake:
     """Merges, sets dead letters and misplaced events aside, and counts all of it for the metrics and the monitor."""
 
     def __init__(
-        self, config: UpdaterConfig, partitions: int, metrics: UpdaterMetrics, signals: UpdaterSignals
+        self,
+        config: UpdaterConfig,
+        plan: TopicPlan,
+        strict: bool,  # events of users who belong to other partitions are sent there
+        metrics: UpdaterMetrics,
+        signals: UpdaterSignals,
     ) -> None:
-        self._config, self._partitions = config, partitions
+        self._config, self._plan, self._strict = config, plan, strict
         self._metrics, self._signals = metrics, signals
         self.newest_ms = 0  # event time, over all partitions
 
@@ -34,14 +41,16 @@ class Intake:
         """Merge records of one topic, in order of offset; returns the users whose histories changed."""
         metrics, unsaved = self._metrics, task.unsaved
         metrics.events_consumed["interactions"].inc(len(records))
-        misplaced = sampled_misplaced(records, self._partitions)
+        misplaced = sampled_misplaced(records, self._plan.partitions)
         if misplaced:
             metrics.foreign_partition.inc(misplaced)
         arrivals, rejected = decode_batch(records, self._config.limits)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
             unsaved.dead.append((record, error))
-        if self._config.repartition == "strict":
+        if topic == self._plan.interactions:
+            self._forget_elsewhere(task, arrivals)
+        if self._strict:
             self._set_aside(task, arrivals)
         before = _histories(task, arrivals)
         outcomes = Outcomes()
@@ -72,10 +81,22 @@ class Intake:
         return changes
 
     def _set_aside(self, task: PartitionTask, arrivals: dict[bytes, list[Arrival]]) -> None:
-        """Take out the events of users who belong to other partitions."""
-        homes = {user: home_of(user, self._partitions) for user in arrivals}
+        """Take out the events of users who belong to other partitions. To forget them is for every partition."""
+        homes = {user: home_of(user, self._plan.partitions) for user in arrivals}
         for user in [user for user, home in homes.items() if home != task.number]:
-            task.unsaved.routed += [(arrival.source, homes[user]) for arrival in arrivals.pop(user)]
+            events = arrivals.pop(user)
+            forgets = [arrival for arrival in events if isinstance(arrival.record, Forget)]
+            if forgets:
+                arrivals[user] = forgets
+            task.unsaved.routed += [(arrival.source, homes[user]) for arrival in events if arrival not in forgets]
+
+    def _forget_elsewhere(self, task: PartitionTask, arrivals: dict[bytes, list[Arrival]]) -> None:
+        """Send every wish to be forgotten on to all other partitions."""
+        others = [number for number in range(self._plan.partitions) if number != task.number]
+        for events in arrivals.values():
+            for arrival in events:
+                if isinstance(arrival.record, Forget):
+                    task.unsaved.routed += [(arrival.source, number) for number in others]
 
 
 def _histories(task: PartitionTask, users: Iterable[bytes]) -> dict[bytes, History]:

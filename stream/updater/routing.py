@@ -8,12 +8,16 @@ from the wrong partition on, by murmur2, through the topic `interactions-routed`
     interactions/2  --(merged here)--------------------> histories/2
                     \\-(the user belongs to 5)--> interactions-routed/5  --> histories/5
 
+Forgetting a user goes everywhere: whoever reads the wish merges it where it came, and sends it on to all other
+partitions, for the user may have left something in each of them.
+
 A routed record keeps the time of its first arrival, so limits and forgetting judge it as if it had come straight. It is
 part of the checkpoint's transaction, like the offset of the record it copies: it is there once, or not at all.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -58,8 +62,11 @@ class RoutedReader:
     have two owners. Offsets are committed for the updater's group, in its transactions.
     """
 
-    def __init__(self, connection: KafkaConnection, topic: str, poll_records: int, fetch_bytes: int) -> None:
+    def __init__(
+        self, connection: KafkaConnection, topic: str, poll_records: int, fetch_bytes: int, every_seconds: float
+    ) -> None:
         self.topic = topic
+        self._every, self._due = every_seconds, 0.0
         self._reader = TopicReader(connection, poll_records=poll_records, fetch_bytes=fetch_bytes, wait_seconds=0.1)
         self._numbers: set[int] = set()
 
@@ -82,8 +89,12 @@ class RoutedReader:
         self._reader.assign([TopicPartition(self.topic, number) for number in sorted(self._numbers)])
 
     def poll(self) -> Mapping[TopicPartition, list[Any]]:
-        """What has arrived, without waiting."""
-        return self._reader.poll() if self._numbers else {}
+        """What has arrived, without waiting; looked for at most every `every_seconds`."""
+        now = time.monotonic()
+        if not self._numbers or now < self._due:
+            return {}
+        self._due = now + self._every
+        return self._reader.poll()
 
     def close(self) -> None:
         self._reader.close()

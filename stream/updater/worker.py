@@ -30,12 +30,14 @@ from stream.updater.reporting import Reporting
 from stream.updater.rescoring import Rescoring
 from stream.updater.restore import Restorer
 from stream.updater.routing import RoutedReader
-from stream.wire.topics import TopicPlan, ensure_topics
+from stream.wire.layout import ready_topics
+from stream.wire.topics import TopicError, TopicPlan
 
 __all__ = ["Updater", "run_updater"]
 
 log = logging.getLogger(__name__)
 
+_FORGETS_SECONDS = 0.2  # how often forgets from other partitions are looked for, where no events are routed
 _STEP_SECONDS = 0.005  # longest wait for a record while a checkpoint waits for its next step
 
 
@@ -56,18 +58,17 @@ class Updater:
         self._clock_ms = lambda: int(clock() * 1000)
         self._tasks: dict[int, PartitionTask] = {}
         fetch_bytes = max(4 * 1024 * 1024, plan.message_bytes)
-        ensure_topics(connection, plan)
+        layout = ready_topics(connection, plan)
+        strict = "strict" in (config.repartition, layout.routing)
         memory, folder = StoreMemory(config.store), config.state_dir / "histories"
         self._restorer = Restorer(connection, plan.histories, folder, memory, plan.tombstone_ms, self._clock_ms)
         self._rescoring = Rescoring(config.rescoring, Slots(connection, plan.models))
         self._reporting = Reporting(config.windows, connection, plan.monitor_windows, metrics)
-        self._intake = Intake(config, plan.partitions, metrics, self._reporting.signals)
+        self._intake = Intake(config, plan, strict, metrics, self._reporting.signals)
         self._refreshes = RefreshSender(connection, plan)
         self._checkpoint = Checkpoint(config, connection, plan, metrics, self._clock_ms, crash)
-        self._routed = (
-            RoutedReader(connection, plan.routed, config.poll_records, fetch_bytes)
-            if config.repartition == "strict"
-            else None
+        self._routed = RoutedReader(
+            connection, plan.routed, config.poll_records, fetch_bytes, 0.0 if strict else _FORGETS_SECONDS
         )
         self._member = GroupMember(
             connection,
@@ -104,7 +105,7 @@ class Updater:
         if self._restorer:
             self._run_restored()
         began = time.monotonic()
-        batches = [*polled.items(), *(self._routed.poll().items() if self._routed else ())]
+        batches = [*polled.items(), *self._routed.poll().items()]
         if batches:
             self._crash("polled")
             changes = self._merge(batches)
@@ -129,7 +130,7 @@ class Updater:
             self._refreshes.close,
             self._checkpoint.close,
             self._restorer.close,
-            *([self._routed.close] if self._routed else []),
+            self._routed.close,
             self._rescoring.close,
             self._reporting.close,
         ):
@@ -166,6 +167,11 @@ class Updater:
         return moved
 
     def _assign(self, tp: TopicPartition) -> None:
+        if tp.partition >= self._plan.partitions:
+            raise TopicError(
+                f"{tp.topic} was grown beyond its {self._plan.partitions} partitions, which splits users in two: stop "
+                f"updaters and scorers, then run `freshet repartition` to move everybody; nothing is lost meanwhile"
+            )
         task = self._tasks[tp.partition] = PartitionTask(tp.partition)
         # The committed offset first, the end of the changelog after it: the broker answers once no transaction of a
         # former owner is pending, so the end then covers all histories that those offsets stand for.
@@ -178,8 +184,7 @@ class Updater:
 
     def _release(self, number: int) -> None:
         self._restorer.abandon(number)
-        if self._routed:
-            self._routed.release([number])
+        self._routed.release([number])
         task = self._tasks.pop(number, None)
         if task is not None:
             task.release()
@@ -189,11 +194,9 @@ class Updater:
         for number in self._restorer.step(0.02 if self._running else 0.1):
             task, tp = self._tasks[number], TopicPartition(self._plan.interactions, number)
             self._member.start(tp, task.committed[tp.topic])
-            routed: dict[str, int] = {}
-            if self._routed:
-                committed = self._member.committed(TopicPartition(self._plan.routed, number))
-                routed[self._plan.routed] = self._routed.begin(number, None if committed is None else committed.offset)
-            task.run(routed)
+            committed = self._member.committed(TopicPartition(self._plan.routed, number))
+            start = self._routed.begin(number, None if committed is None else committed.offset)
+            task.run({self._plan.routed: start})
 
     # -- work ----------------------------------------------------------------------------------------------------------
 

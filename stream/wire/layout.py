@@ -14,9 +14,9 @@ from kafka import KafkaProducer
 
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
-from stream.wire.topics import TopicError, TopicPlan
+from stream.wire.topics import TopicError, TopicPlan, ensure_topics
 
-__all__ = ["Layout", "agreed_layout", "read_layout", "write_layout"]
+__all__ = ["Layout", "agreed_layout", "read_layout", "ready_topics", "write_layout"]
 
 _KEY = b"layout"
 
@@ -43,6 +43,15 @@ def write_layout(connection: KafkaConnection, topic: str, layout: Layout) -> Non
         producer.send(topic, msgspec.json.encode(layout), key=_KEY, partition=0).get(timeout=30)
     finally:
         producer.close(timeout=5)
+
+
+def ready_topics(connection: KafkaConnection, plan: TopicPlan) -> Layout:
+    """What every worker asks first: topics that are there and fit, and a layout by which it may start.
+
+    Raises `TopicError`.
+    """
+    ensure_topics(connection, plan)
+    return agreed_layout(connection, plan)
 
 
 def agreed_layout(connection: KafkaConnection, plan: TopicPlan) -> Layout:

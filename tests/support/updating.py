@@ -30,7 +30,7 @@ def running(config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan) -> I
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, name="updater-under-test")
     thread.start()
     try:
         yield metrics

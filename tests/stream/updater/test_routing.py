@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
 
+from state import codec
 from state.history import Entry
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
@@ -15,6 +16,7 @@ from stream.demo.audit import changelog_histories, differences, reference_merge,
 from stream.updater.config import UpdaterConfig
 from stream.updater.routing import sampled_misplaced
 from stream.wire.partitioning import home_of
+from stream.wire.records import Refresh
 from stream.wire.topics import TopicPlan
 from tests.support.updating import applied, interaction, produce, read_all, rejected, running, until
 
@@ -117,3 +119,23 @@ def test_what_is_too_old_is_a_dead_letter_where_it_arrived(
         until(lambda: rejected(metrics) == 1, "the dead letter")
     assert read_all(kafka, plan.routed) == []
     assert dict(read_all(kafka, plan.dead_letters)[0].headers)["topic"].decode() == plan.interactions
+
+
+def test_a_user_is_forgotten_in_every_partition(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> None:
+    """Two clients that hash differently left half a history in each partition; one wish erases both."""
+    with running(UpdaterConfig(tmp_path, worker="w"), kafka, topics) as metrics:
+        producer = KafkaProducer(**kafka.kafka_python())
+        for number in range(topics.partitions):
+            key, value = interaction("ann", f"i{number}", NOW)
+            producer.send(topics.interactions, value, key=key, partition=number)
+        producer.flush()
+        until(lambda: applied(metrics) == topics.partitions, "merging both halves")
+        producer.send(topics.interactions, None, key=b"ann", partition=0)
+        producer.flush()
+        until(lambda: applied(metrics) == 2 * topics.partitions, "forgetting in both partitions")
+        producer.close()
+    last = {record.partition: record.value for record in read_all(kafka, topics.histories) if record.key == b"ann"}
+    assert {number: codec.decode(value).items for number, value in last.items() if value} == {0: (), 1: ()}
+    forgets = [r for r in read_all(kafka, topics.refreshes) if Refresh.decode(r.value).reason == "forget"]
+    assert sorted(record.partition for record in forgets) == [0, 1]
+    assert len(read_all(kafka, topics.routed)) == 1  # it is sent on once, and not again by those who get it
