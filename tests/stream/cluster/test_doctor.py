@@ -57,9 +57,7 @@ def guarded() -> Iterator[str]:
         },
     )
     with LocalBroker(config) as broker:
-        admin = KafkaAdminClient(**as_user(broker.bootstrap_servers, "admin").kafka_python())
-        ensure_topics(admin, PLAN)
-        admin.close()
+        ensure_topics(as_user(broker.bootstrap_servers, "admin"), PLAN)
         yield broker.bootstrap_servers
 
 
