@@ -1,91 +1,65 @@
-"""Every metric Freshet exports, in one typed place.
+"""Every metric that Freshet exports, by the process that emits it.
 
-`CATALOGUE` names each with its kind, its labels and all the values they may take; the classes below it hold what one
-process emits, every label combination instantiated at the start (a counter that is born at 1 hides its first
-increase). No user, item or model version is ever a label, except the version in `freshet_model_info`.
+No user, item or model version is ever a label, except the version in `freshet_model_info`. Exported names and labels
+are what dashboards and alerts read; an attribute has the exported name without its unit, or a better one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-disable_created_metrics()  # a series per counter and histogram that nothing here reads
+from ops.instruments import (
+    BatchHistogram,
+    Counters,
+    Gauges,
+    Histograms,
+    Metric,
+    ProcessMetrics,
+    Tally,
+    declared,
+)
+from ops.labels import (
+    ApiRoute,
+    ApiStatus,
+    ApiStore,
+    Arm,
+    Check,
+    EventOutcome,
+    FallbackReason,
+    Gate,
+    GateFigure,
+    ListVariant,
+    Noise,
+    Reference,
+    RejectionReason,
+    RollbackReason,
+    RoundOutcome,
+    ServingSlot,
+    Signal,
+    Slot,
+    Stage,
+    Trigger,
+    Variant,
+    values,
+)
 
 __all__ = [
     "CATALOGUE",
     "ApiMetrics",
     "BatchHistogram",
-    "Metric",
     "MetricsServer",
     "ScorerMetrics",
+    "Tally",
     "TrainerMetrics",
     "UpdaterMetrics",
     "serve",
 ]
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-DEAD_LETTER_REASONS = ("decode", "schema", "timestamp", "oversize", "handler")
-SIGNALS = (
-    "item_popularity",
-    "unknown_item_rate",
-    "new_user_rate",
-    "history_length",
-    "inter_arrival",
-    "event_type",
-    "score_top1",
-    "score_margin",
-)
-REFERENCES = ("training", "baseline")
-SLOTS = ("live", "candidate", "previous", "retired", "none")  # none: a list without a model
-RANKING_SLOTS = ("live", "candidate", "previous")
-VARIANTS = ("control", "treatment", "popularity", "previous_shadow")
-TRIGGERS = ("schedule", "drift", "quality", "vocabulary", "manual")
-OUTCOMES = ("promoted", "rejected", "failed", "skipped")
-GATES = ("holdout", "popularity", "coverage", "finite", "skew", "canary", "data_quality", "cooldown")
-
-API_ROUTES = ("recommendations", "history", "forget", "events", "health", "metrics", "other")
-API_STATUSES = ("2xx", "3xx", "4xx", "503", "5xx")  # 503 alone: the right answer is not known at the moment
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One exported name without its prefix. `labels` maps each label to its closed set; None marks an open one."""
-
-    name: str
-    kind: Kind
-    help: str
-    processes: str  # of U updater, S scorer, T trainer, A API
-    labels: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
-    buckets: tuple[float, ...] = ()
-
-    @property
-    def exported(self) -> str:
-        return f"freshet_{self.name}"
-
-
-def _counter(name: str, processes: str, help: str, **labels: tuple[str, ...] | None) -> Metric:
-    return Metric(name, "counter", help, processes, labels)
-
-
-def _gauge(name: str, processes: str, help: str, **labels: tuple[str, ...] | None) -> Metric:
-    return Metric(name, "gauge", help, processes, labels)
-
-
-def _histogram(
-    name: str, processes: str, help: str, buckets: tuple[float, ...], **labels: tuple[str, ...] | None
-) -> Metric:
-    return Metric(name, "histogram", help, processes, labels, buckets)
-
 
 _EVENT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LIST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -93,276 +67,329 @@ _WRITE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.2
 _SCORING_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _API_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROUND_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_GAP_SECONDS = (1, 10, 60, 600, 3600, 21600, 86400, 604800, 2592000)
+_HISTORY_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_BATCH_USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SCORES = (-0.25, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.5)
-_INPUTS = ("interactions", "refreshes", "histories", "models")
+_RANKS = (1, 3, 5, 10, 20, 50)
 
-CATALOGUE: tuple[Metric, ...] = (
-    # What arrives
-    _counter("events_consumed_total", "US", "Records read.", topic=_INPUTS),
-    _counter(
-        "events_applied_total", "U", "Valid events by outcome.", result=("applied", "duplicate", "late", "filtered")
-    ),
-    _counter("dead_letters_total", "UST", "Records sent to dead-letters.", reason=DEAD_LETTER_REASONS),
-    _counter("foreign_partition_total", "U", "Sampled records in another partition than murmur2 of their key."),
-    _histogram("event_to_history_seconds", "U", "Arrival at the broker to durable history.", _EVENT_SECONDS),
-    _gauge("stream_watermark_timestamp_seconds", "US", "Newest event time, the least over partitions.", topic=_INPUTS),
-    _histogram("history_write_seconds", "U", "One partition's checkpoint in RocksDB.", _WRITE_SECONDS),
-    _histogram("history_items", "U", "History length after an update.", (1, 2, 4, 8, 16, 32, 64, 128, 256)),
-    _histogram(
-        "inter_arrival_seconds",
-        "U",
-        "Time since the user's previous event.",
-        (1, 10, 60, 600, 3600, 21600, 86400, 604800, 2592000),
-    ),
-    _counter("user_events_total", "U", "Applied events of users seen before, or not.", status=("new", "known")),
-    _counter(
-        "item_events_total",
-        "S",
-        "Applied events by whether the live model knows the item.",
-        status=("in_vocabulary", "out_of_vocabulary"),
-    ),
-    _counter("new_items_total", "S", "Items met for the first time."),
-    _gauge("state_bytes", "USTA", "Live RocksDB bytes on disk.", store=("histories", "lists", "view")),
-    _gauge("state_pending_compaction_bytes", "UST", "Early sign of stalls.", store=("histories", "lists", "view")),
-    _gauge("restoring_partitions", "U", "Partitions whose store is not level with the changelog yet."),
-    _counter("checkpoints_total", "U", "Checkpoints by result.", result=("committed", "refused")),
-    # Kafka from outside
-    _gauge(
-        "consumer_lag_records", "T", "End offset minus committed, at least 0.", group=None, topic=None, partition=None
-    ),
-    _gauge("consumer_committed_offset", "T", "Committed offset.", group=None, topic=None, partition=None),
-    _gauge("consumer_lag_polled_timestamp_seconds", "T", "Last successful poll of the lag."),
-    _counter("rebalances_total", "USA", "Partition reassignments."),
-    _gauge("progress_timestamp_seconds", "USTA", "Last time the main loop got around."),
-    # Drift
-    _gauge(
-        "drift_statistic",
-        "T",
-        "Raw value of the last closed window.",
-        signal=SIGNALS,
-        reference=REFERENCES,
-        stat=("psi", "jsd", "ks", "linf"),
-    ),
-    _gauge("drift_excess_ratio", "T", "PSI minus its expectation without drift.", signal=SIGNALS, reference=REFERENCES),
-    _gauge("drift_critical_value", "T", "Noise quantile for these counts.", signal=SIGNALS, reference=REFERENCES),
-    _gauge("drift_window_events", "T", "Events behind the numbers.", signal=SIGNALS, window=("current", "reference")),
-    _gauge("drift_state", "T", "-1 too few events, 0 ok, 1 warning, 2 drift.", signal=SIGNALS, reference=REFERENCES),
-    _counter("drift_detections_total", "T", "Entries into a state.", signal=SIGNALS, level=("warning", "drift")),
-    _gauge("drift_evaluated_timestamp_seconds", "T", "Last evaluation.", signal=SIGNALS),
-    _gauge(
-        "data_quality_state",
-        "T",
-        "0 pass, 1 fail; a failure freezes training.",
-        check=("rate", "dead_letters", "duplicates", "user_share", "clock", "items", "signals"),
-    ),
-    # Scoring
-    _counter("recommendations_published_total", "S", "Lists delivered.", variant=VARIANTS),
-    _histogram("event_to_recommendation_seconds", "S", "Arrival at the broker to delivered list.", _LIST_SECONDS),
-    _histogram("scoring_seconds", "S", "Per batch.", _SCORING_SECONDS, stage=("load", "forward", "topk", "publish")),
-    _histogram("scoring_batch_users", "S", "Users per batch.", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
-    _counter("scoring_failures_total", "S", "Failed batches.", reason=("oom", "timeout", "model", "store")),
-    _counter("fallback_lists_total", "S", "Popularity served instead.", reason=("cold_user", "no_model", "error")),
-    _counter("nonfinite_scores_total", "S", "NaN or infinite scores withheld.", slot=RANKING_SLOTS),
-    _histogram("top_score", "S", "Best score of a list.", _SCORES, slot=RANKING_SLOTS),
-    _gauge("model_info", "ST", "Always 1.", slot=None, version=None, parent=None),
-    _gauge("model_data_timestamp_seconds", "S", "Newest event the model was fitted on.", slot=SLOTS),
-    _gauge("model_loaded_timestamp_seconds", "S", "When the scorer took it.", slot=SLOTS),
-    _gauge("model_vocabulary_items", "S", "Items it can score.", slot=SLOTS),
-    # Quality
-    _histogram(
-        "prequential_rank",
-        "S",
-        "Rank of an event's item in the list published before it; a miss is one past the list.",
-        (1, 3, 5, 10, 20, 50),
-        variant=VARIANTS,
-        slot=SLOTS,
-    ),
-    _counter(
-        "prequential_events_total",
-        "S",
-        "Every event once.",
-        variant=VARIANTS,
-        outcome=("hit", "miss", "repeat", "negative", "out_of_vocabulary", "no_list", "stale_list"),
-    ),
-    _counter("prequential_ndcg_total", "S", "Sum of 1/log2(1+rank), rank at most 10.", variant=VARIANTS, slot=SLOTS),
-    _counter(
-        "prequential_detections_total",
-        "S",
-        "Changes detected.",
-        variant=VARIANTS,
-        detector=("adwin", "cusum"),
-        direction=("up", "down"),
-    ),
-    _gauge("prequential_cusum_ratio", "S", "1 is an alarm.", variant=VARIANTS),
-    _gauge("prequential_adwin_events", "S", "Events since the last change.", variant=VARIANTS),
-    _gauge("rollback_evidence_ratio", "S", "1 is a rollback."),
-    _gauge("experiment_treatment_ratio", "S", "Declared share of users who get the candidate; 0 without one."),
-    _counter("experiment_users_total", "S", "Each user once.", variant=("control", "treatment")),
-    _gauge("catalogue_coverage_ratio", "S", "Distinct items over vocabulary, last 10k lists.", variant=VARIANTS),
-    _gauge("recommendation_gini_ratio", "S", "Over the whole vocabulary, last 10k lists.", variant=VARIANTS),
-    _gauge("recommendation_popularity_ratio", "S", "Mean popularity percentile.", variant=VARIANTS),
-    _gauge("recommendation_novelty", "S", "Mean -log2 of the items' share.", variant=VARIANTS),
-    _gauge("intra_list_distance_ratio", "S", "Mean pairwise cosine distance.", variant=VARIANTS),
-    _gauge("list_churn_ratio", "S", "1 minus Jaccard of consecutive lists.", variant=VARIANTS),
-    # Training
-    _counter("training_rounds_total", "T", "Rounds.", trigger=TRIGGERS, outcome=OUTCOMES),
-    _counter("training_gate_failures_total", "T", "Why not promoted.", gate=GATES),
-    _histogram(
-        "training_round_seconds",
-        "T",
-        "Per stage.",
-        _ROUND_SECONDS,
-        stage=("snapshot", "train", "evaluate", "export"),
-    ),
-    _gauge("training_last_success_timestamp_seconds", "T", "Last round that promoted."),
-    _gauge("training_examples", "T", "Users in the last round."),
-    _gauge("training_loss_ratio", "T", "Squared error over that of zero.", phase=("first", "last", "holdout")),
-    _gauge("training_timestep_loss_ratio", "T", "The same by diffusion step.", noise=("low", "mid", "high")),
-    _gauge("training_gradient_norm", "T", "Mean of the last epoch, before clipping."),
-    _counter("training_nonfinite_batches_total", "T", "Batches dropped."),
-    _gauge(
-        "candidate_metric",
-        "T",
-        "Holdout scores of the last gate.",
-        slot=("candidate", "live", "popularity"),
-        metric=("recall_at_20", "ndcg_at_20"),
-    ),
-    _gauge("train_serve_mismatch_ratio", "T", "Probe users whose lists differ between trainer and scorer."),
-    _counter("model_promotions_total", "T", "Models taken live."),
-    _counter(
-        "model_rollbacks_total",
-        "T",
-        "Models taken back.",
-        reason=("quality", "nonfinite", "latency", "coverage", "manual"),
-    ),
-    _gauge("gpu_memory_peak_bytes", "ST", "Peak allocation."),
-    # The API
-    _counter("api_requests_total", "A", "Requests answered.", route=API_ROUTES, status=API_STATUSES),
-    _histogram("api_request_seconds", "A", "From the request's headers to the end of its answer.", _API_SECONDS),
-    _counter("api_forwarded_total", "A", "Requests passed on to another instance.", result=("answered", "failed")),
-    _counter("api_events_total", "A", "Events received.", result=("accepted", "refused", "failed", "forgotten")),
-    _histogram("api_list_lag_seconds", "A", "A list's record in Kafka to its copy here.", _LIST_SECONDS),
-    _gauge("api_partitions", "A", "Partitions held.", state=("serving", "restoring")),
-    _gauge("api_behind_seconds", "A", "Age of the copy that was known to be complete the longest ago."),
-    _counter("api_unusable_lists_total", "A", "Stored lists that are none, or of somebody else."),
-)
-_BY_NAME = {metric.name: metric for metric in CATALOGUE}
-
-M = TypeVar("M", Counter, Gauge, Histogram)
-
-_FEW = 8  # values that are quicker observed one by one
+_CONSUMED = Metric("events_consumed_total", "Records read.", ("topic",))
+_DEAD_LETTERS = Metric("dead_letters_total", "Records sent to dead-letters.", ("reason",))
+_WATERMARK = Metric("stream_watermark_timestamp_seconds", "Newest event time, the least over partitions.", ("topic",))
+_STATE_BYTES = Metric("state_bytes", "Live RocksDB bytes on disk.", ("store",))
+_PENDING_BYTES = Metric("state_pending_compaction_bytes", "Early sign of stalls.", ("store",))
+_REBALANCES = Metric("rebalances_total", "Partition reassignments.")
+_PROGRESS = Metric("progress_timestamp_seconds", "Last time the main loop got around.")
+_MODEL_INFO = Metric("model_info", "Always 1.", ("slot", "version", "parent"))
+_GPU_MEMORY = Metric("gpu_memory_peak_bytes", "Peak allocation.")
 
 
-class BatchHistogram(Histogram):
-    """A histogram that can take a whole batch at once, for paths where a call per event costs too much."""
-
-    def observe_many(self, values: Sequence[float] | npt.NDArray[np.float64]) -> None:
-        """The same as `observe` of each value. Values must not be NaN."""
-        if len(values) < _FEW:
-            for value in values:
-                self.observe(float(value))
-            return
-        amounts = np.asarray(values, dtype=np.float64)
-        places = np.searchsorted(np.asarray(self._upper_bounds), amounts, side="left")  # bounds are inclusive
-        for place, count in enumerate(np.bincount(places).tolist()):
-            if count:
-                self._buckets[place].inc(count)
-        self._sum.inc(float(amounts.sum()))
-
-
-class Tally:
-    """What a batch counts and observes, one metric call each at the end of it instead of one per event."""
-
-    def __init__(self) -> None:
-        self._counts: dict[Counter, float] = {}
-        self._values: dict[BatchHistogram, list[float]] = {}
-
-    def inc(self, counter: Counter, amount: float = 1.0) -> None:
-        self._counts[counter] = self._counts.get(counter, 0.0) + amount
-
-    def observe(self, histogram: BatchHistogram, value: float) -> None:
-        values = self._values.get(histogram)
-        if values is None:
-            values = self._values[histogram] = []
-        values.append(value)
-
-    def flush(self) -> None:
-        for counter, amount in self._counts.items():
-            counter.inc(amount)
-        for histogram, values in self._values.items():
-            histogram.observe_many(values)
-        self._counts.clear()
-        self._values.clear()
-
-
-class Family(Generic[M]):
-    """A metric with its closed label sets made children once: `family["hit"].inc()`, `family["live", "x"].set(1)`.
-
-    The key is the label's value, or the tuple of values in the order of the catalogue.
-    """
-
-    def __init__(self, metric: Metric, made: M) -> None:
-        self.metric = metric
-        self.made: M = made
-        closed = [values for values in metric.labels.values() if values is not None]
-        self._children: dict[Any, M] = {}
-        if len(closed) == len(metric.labels):
-            for values in product(*closed):
-                self._children[values[0] if len(values) == 1 else values] = made.labels(*values)
-
-    def __getitem__(self, values: str | tuple[str, ...]) -> M:
-        return self._children[values]
+class UpdaterMetrics(ProcessMetrics):
+    events_consumed: Annotated[Counters[Literal["interactions"]], _CONSUMED]
+    events_applied: Annotated[
+        Counters[Literal["applied", "duplicate", "late"]],
+        Metric("events_applied_total", "Valid events by outcome.", ("result",)),
+    ]
+    dead_letters: Annotated[Counters[RejectionReason], _DEAD_LETTERS]
+    foreign_partition: Annotated[
+        Counter,
+        Metric("foreign_partition_total", "Sampled records in another partition than murmur2 of their key."),
+    ]
+    event_to_history: Annotated[
+        BatchHistogram,
+        Metric("event_to_history_seconds", "Arrival at the broker to durable history.", buckets=_EVENT_SECONDS),
+    ]
+    stream_watermark_timestamp: Annotated[Gauges[Literal["interactions"]], _WATERMARK]
+    history_write: Annotated[
+        BatchHistogram,
+        Metric("history_write_seconds", "One partition's checkpoint in RocksDB.", buckets=_WRITE_SECONDS),
+    ]
+    history_items: Annotated[
+        BatchHistogram, Metric("history_items", "History length after an update.", buckets=_HISTORY_ITEMS)
+    ]
+    inter_arrival: Annotated[
+        BatchHistogram,
+        Metric("inter_arrival_seconds", "Time since the user's previous event.", buckets=_GAP_SECONDS),
+    ]
+    user_events: Annotated[
+        Counters[Literal["new", "known"]],
+        Metric("user_events_total", "Applied events of users seen before, or not.", ("status",)),
+    ]
+    state_bytes: Annotated[Gauges[Literal["histories"]], _STATE_BYTES]
+    state_pending_compaction_bytes: Annotated[Gauges[Literal["histories"]], _PENDING_BYTES]
+    restoring_partitions: Annotated[
+        Gauge, Metric("restoring_partitions", "Partitions whose store is not level with the changelog yet.")
+    ]
+    checkpoints: Annotated[
+        Counters[Literal["committed", "refused"]], Metric("checkpoints_total", "Checkpoints by result.", ("result",))
+    ]
+    rebalances: Annotated[Counter, _REBALANCES]
+    progress_timestamp: Annotated[Gauge, _PROGRESS]
 
 
-class _ProcessMetrics:
-    """Makes the catalogue's metrics of one process in `registry`."""
+class ScorerMetrics(ProcessMetrics):
+    events_consumed: Annotated[Counters[Literal["refreshes"]], _CONSUMED]
+    dead_letters: Annotated[Counters[RejectionReason], _DEAD_LETTERS]
+    stream_watermark_timestamp: Annotated[Gauges[Literal["refreshes"]], _WATERMARK]
+    item_events: Annotated[
+        Counters[Literal["in_vocabulary", "out_of_vocabulary"]],
+        Metric("item_events_total", "Applied events by whether the live model knows the item.", ("status",)),
+    ]
+    new_items: Annotated[Counter, Metric("new_items_total", "Items met for the first time.")]
+    state_bytes: Annotated[Gauges[Literal["lists"]], _STATE_BYTES]
+    state_pending_compaction_bytes: Annotated[Gauges[Literal["lists"]], _PENDING_BYTES]
+    rebalances: Annotated[Counter, _REBALANCES]
+    progress_timestamp: Annotated[Gauge, _PROGRESS]
 
-    letter = ""
+    # -- scoring -------------------------------------------------------------------------------------------------------
+    recommendations_published: Annotated[
+        Counters[ListVariant], Metric("recommendations_published_total", "Lists delivered.", ("variant",))
+    ]
+    event_to_recommendation: Annotated[
+        BatchHistogram,
+        Metric("event_to_recommendation_seconds", "Arrival at the broker to delivered list.", buckets=_LIST_SECONDS),
+    ]
+    scoring: Annotated[
+        Histograms[Literal["load", "forward", "topk", "publish"]],
+        Metric("scoring_seconds", "Per batch.", ("stage",), _SCORING_SECONDS),
+    ]
+    scoring_batch_users: Annotated[
+        BatchHistogram, Metric("scoring_batch_users", "Users per batch.", buckets=_BATCH_USERS)
+    ]
+    scoring_failures: Annotated[
+        Counters[Literal["oom", "model"]], Metric("scoring_failures_total", "Failed batches.", ("reason",))
+    ]
+    fallback_lists: Annotated[
+        Counters[FallbackReason], Metric("fallback_lists_total", "Popularity served instead.", ("reason",))
+    ]
+    nonfinite_scores: Annotated[
+        Counters[ServingSlot], Metric("nonfinite_scores_total", "NaN or infinite scores withheld.", ("slot",))
+    ]
+    top_score: Annotated[Histograms[ServingSlot], Metric("top_score", "Best score of a list.", ("slot",), _SCORES)]
+    model_info: Annotated[Gauge, _MODEL_INFO]
+    model_data_timestamp: Annotated[
+        Gauges[ServingSlot],
+        Metric("model_data_timestamp_seconds", "Newest event the model was fitted on.", ("slot",)),
+    ]
+    model_loaded_timestamp: Annotated[
+        Gauges[ServingSlot], Metric("model_loaded_timestamp_seconds", "When the scorer took it.", ("slot",))
+    ]
+    model_vocabulary_items: Annotated[
+        Gauges[ServingSlot], Metric("model_vocabulary_items", "Items it can score.", ("slot",))
+    ]
+    gpu_memory_peak_bytes: Annotated[Gauge, _GPU_MEMORY]
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        made: dict[str, Any] = {m.name: _make(m, registry) for m in CATALOGUE if self.letter in m.processes}
-        for name, metric in made.items():
-            attribute = name.removesuffix("_total").removesuffix("_seconds")
-            setattr(self, attribute, Family[Any](_BY_NAME[name], metric) if _BY_NAME[name].labels else metric)
+    # -- quality: a list outlives the slot of its model, so a variant meets nearly every slot --------------------------
+    prequential_rank: Annotated[
+        Histograms[tuple[Variant, Slot]],
+        Metric(
+            "prequential_rank",
+            "Rank of an event's item in the list published before it; a miss is one past the list.",
+            ("variant", "slot"),
+            _RANKS,
+        ),
+    ]
+    prequential_events: Annotated[
+        Counters[tuple[Variant, EventOutcome]],
+        Metric("prequential_events_total", "Every event once.", ("variant", "outcome")),
+    ]
+    prequential_ndcg: Annotated[
+        Counters[tuple[Variant, Slot]],
+        Metric("prequential_ndcg_total", "Sum of 1/log2(1+rank), rank at most 10.", ("variant", "slot")),
+    ]
+    prequential_detections: Annotated[
+        Counters[tuple[Variant, Literal["adwin", "cusum"], Literal["up", "down"]]],
+        Metric("prequential_detections_total", "Changes detected.", ("variant", "detector", "direction")),
+    ]
+    prequential_cusum_ratio: Annotated[
+        Gauges[Variant], Metric("prequential_cusum_ratio", "1 is an alarm.", ("variant",))
+    ]
+    prequential_adwin_events: Annotated[
+        Gauges[Variant], Metric("prequential_adwin_events", "Events since the last change.", ("variant",))
+    ]
+    rollback_evidence_ratio: Annotated[Gauge, Metric("rollback_evidence_ratio", "1 is a rollback.")]
+    canary_ratio: Annotated[
+        Gauge,
+        Metric("experiment_treatment_ratio", "Declared share of users who get the canary; 0 without one."),
+    ]
+    canary_users: Annotated[
+        Counters[Literal["control", "treatment"]],
+        Metric("experiment_users_total", "Each user once per canary.", ("variant",)),
+    ]
+    catalogue_coverage_ratio: Annotated[
+        Gauges[Variant],
+        Metric("catalogue_coverage_ratio", "Distinct items over vocabulary, last 10k lists.", ("variant",)),
+    ]
+    recommendation_gini_ratio: Annotated[
+        Gauges[Variant],
+        Metric("recommendation_gini_ratio", "Over the whole vocabulary, last 10k lists.", ("variant",)),
+    ]
+    recommendation_popularity_ratio: Annotated[
+        Gauges[Variant], Metric("recommendation_popularity_ratio", "Mean popularity percentile.", ("variant",))
+    ]
+    recommendation_novelty: Annotated[
+        Gauges[Variant], Metric("recommendation_novelty", "Mean -log2 of the items' share.", ("variant",))
+    ]
+    intra_list_distance_ratio: Annotated[
+        Gauges[Variant], Metric("intra_list_distance_ratio", "Mean pairwise cosine distance.", ("variant",))
+    ]
+    list_churn_ratio: Annotated[
+        Gauges[Variant], Metric("list_churn_ratio", "1 minus Jaccard of consecutive lists.", ("variant",))
+    ]
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no metric {name!r} of process {self.letter} in the catalogue")
+
+class TrainerMetrics(ProcessMetrics):
+    state_bytes: Annotated[Gauges[Literal["view"]], _STATE_BYTES]
+    state_pending_compaction_bytes: Annotated[Gauges[Literal["view"]], _PENDING_BYTES]
+    progress_timestamp: Annotated[Gauge, _PROGRESS]
+
+    # -- Kafka from outside --------------------------------------------------------------------------------------------
+    consumer_lag_records: Annotated[
+        Gauge,
+        Metric("consumer_lag_records", "End offset minus committed, at least 0.", ("group", "topic", "partition")),
+    ]
+    consumer_committed_offset: Annotated[
+        Gauge, Metric("consumer_committed_offset", "Committed offset.", ("group", "topic", "partition"))
+    ]
+    consumer_lag_polled_timestamp: Annotated[
+        Gauge, Metric("consumer_lag_polled_timestamp_seconds", "Last successful poll of the lag.")
+    ]
+
+    # -- drift ---------------------------------------------------------------------------------------------------------
+    drift_statistic: Annotated[
+        Gauges[tuple[Signal, Reference, Literal["psi", "jsd", "ks", "linf"]]],
+        Metric("drift_statistic", "Raw value of the last closed window.", ("signal", "reference", "stat")),
+    ]
+    drift_excess_ratio: Annotated[
+        Gauges[tuple[Signal, Reference]],
+        Metric("drift_excess_ratio", "PSI minus its expectation without drift.", ("signal", "reference")),
+    ]
+    drift_critical_value: Annotated[
+        Gauges[tuple[Signal, Reference]],
+        Metric("drift_critical_value", "Noise quantile for these counts.", ("signal", "reference")),
+    ]
+    drift_window_events: Annotated[
+        Gauges[tuple[Signal, Literal["current", "reference"]]],
+        Metric("drift_window_events", "Events behind the numbers.", ("signal", "window")),
+    ]
+    drift_state: Annotated[
+        Gauges[tuple[Signal, Reference]],
+        Metric("drift_state", "-1 too few events, 0 ok, 1 warning, 2 drift.", ("signal", "reference")),
+    ]
+    drift_detections: Annotated[
+        Counters[tuple[Signal, Literal["warning", "drift"]]],
+        Metric("drift_detections_total", "Entries into a state.", ("signal", "level")),
+    ]
+    drift_evaluated_timestamp: Annotated[
+        Gauges[Signal], Metric("drift_evaluated_timestamp_seconds", "Last evaluation.", ("signal",))
+    ]
+    data_quality_state: Annotated[
+        Gauges[Check],
+        Metric("data_quality_state", "0 pass, 1 fail; a failure freezes training.", ("check",)),
+    ]
+
+    # -- training ------------------------------------------------------------------------------------------------------
+    training_rounds: Annotated[
+        Counters[tuple[Trigger, RoundOutcome]], Metric("training_rounds_total", "Rounds.", ("trigger", "outcome"))
+    ]
+    training_gate_failures: Annotated[
+        Counters[Gate], Metric("training_gate_failures_total", "Why not promoted.", ("gate",))
+    ]
+    training_round: Annotated[
+        Histograms[Stage],
+        Metric("training_round_seconds", "Per stage.", ("stage",), _ROUND_SECONDS),
+    ]
+    training_last_success_timestamp: Annotated[
+        Gauge, Metric("training_last_success_timestamp_seconds", "Last round that promoted.")
+    ]
+    training_examples: Annotated[Gauge, Metric("training_examples", "Users in the last round.")]
+    training_loss_ratio: Annotated[
+        Gauges[Literal["first", "last", "holdout"]],
+        Metric("training_loss_ratio", "Squared error over that of zero.", ("phase",)),
+    ]
+    training_timestep_loss_ratio: Annotated[
+        Gauges[Noise],
+        Metric("training_timestep_loss_ratio", "The same by diffusion step.", ("noise",)),
+    ]
+    training_gradient_norm: Annotated[
+        Gauge, Metric("training_gradient_norm", "Mean of the last epoch, before clipping.")
+    ]
+    training_nonfinite_batches: Annotated[Counter, Metric("training_nonfinite_batches_total", "Batches dropped.")]
+    candidate_metric: Annotated[
+        Gauges[tuple[Arm, GateFigure]],
+        Metric("candidate_metric", "Holdout scores of the last gate.", ("slot", "metric")),
+    ]
+    train_serve_mismatch_ratio: Annotated[
+        Gauge,
+        Metric("train_serve_mismatch_ratio", "Probe users whose lists differ between trainer and scorer."),
+    ]
+    model_info: Annotated[Gauge, _MODEL_INFO]
+    model_promotions: Annotated[Counter, Metric("model_promotions_total", "Models promoted.")]
+    model_rollbacks: Annotated[
+        Counters[RollbackReason], Metric("model_rollbacks_total", "Models rolled back.", ("reason",))
+    ]
+    gpu_memory_peak_bytes: Annotated[Gauge, _GPU_MEMORY]
 
 
-def _make(metric: Metric, registry: CollectorRegistry) -> Any:
-    labels = tuple(metric.labels)
-    if metric.kind == "counter":
-        return Counter(metric.exported, metric.help, labels, registry=registry)
-    if metric.kind == "gauge":
-        return Gauge(metric.exported, metric.help, labels, registry=registry)
-    return BatchHistogram(metric.exported, metric.help, labels, buckets=metric.buckets, registry=registry)
-
-
-class UpdaterMetrics(_ProcessMetrics):
-    letter = "U"
-
-
-class ScorerMetrics(_ProcessMetrics):
-    letter = "S"
-
-
-class TrainerMetrics(_ProcessMetrics):
-    letter = "T"
-
-
-class ApiMetrics(_ProcessMetrics):
-    letter = "A"
+class ApiMetrics(ProcessMetrics):
+    api_requests: Annotated[
+        Counters[tuple[ApiRoute, ApiStatus]], Metric("api_requests_total", "Requests answered.", ("route", "status"))
+    ]
+    api_request: Annotated[
+        BatchHistogram,
+        Metric("api_request_seconds", "From the request's headers to the end of its answer.", buckets=_API_SECONDS),
+    ]
+    api_forwarded: Annotated[
+        Counters[Literal["answered", "failed"]],
+        Metric("api_forwarded_total", "Requests passed on to another instance.", ("result",)),
+    ]
+    api_events: Annotated[
+        Counters[Literal["accepted", "refused", "failed", "forgotten"]],
+        Metric("api_events_total", "Events received.", ("result",)),
+    ]
+    api_list_lag: Annotated[
+        BatchHistogram,
+        Metric("api_list_lag_seconds", "A list's record in Kafka to its copy here.", buckets=_LIST_SECONDS),
+    ]
+    api_partitions: Annotated[
+        Gauges[Literal["serving", "restoring"]], Metric("api_partitions", "Partitions held.", ("state",))
+    ]
+    api_behind: Annotated[
+        Gauge, Metric("api_behind_seconds", "Age of the copy that was known to be complete the longest ago.")
+    ]
+    api_unusable_lists: Annotated[
+        Counter, Metric("api_unusable_lists_total", "Stored lists that are none, or of somebody else.")
+    ]
+    state_bytes: Annotated[Gauges[ApiStore], _STATE_BYTES]
+    rebalances: Annotated[Counter, _REBALANCES]
+    progress_timestamp: Annotated[Gauge, _PROGRESS]
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request; a route that is not in the catalogue is `other`."""
+        known = cast(ApiRoute, route) if route in values(ApiRoute) else "other"
         shown = "503" if status == 503 else f"{status // 100}xx"
-        self.api_requests[route if route in API_ROUTES else "other", shown].inc()
+        self.api_requests[known, cast(ApiStatus, shown)].inc()
         self.api_request.observe(seconds)
 
 
+def _catalogue(processes: Sequence[type[ProcessMetrics]]) -> tuple[Metric, ...]:
+    """Every metric once, with the label values of all processes that emit it."""
+    found: dict[str, Metric] = {}
+    for metric in (metric for process in processes for metric in declared(process)):
+        before = found.setdefault(metric.name, metric)
+        closed = {
+            label: None if values is None else tuple(dict.fromkeys((*(before.closed[label] or ()), *values)))
+            for label, values in metric.closed.items()
+        }
+        found[metric.name] = replace(metric, closed=closed)
+    return tuple(found.values())
+
+
+CATALOGUE = _catalogue((UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics))
+
+
 class MetricsServer:
-    """Serves a registry at `http://host:port/metrics` from threads of its own, so a busy process still answers."""
+    """Serves a registry at `http://host:port/metrics` from its own threads, so a busy process still answers."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         self._server, self._thread = start_http_server(port, addr=host, registry=registry)

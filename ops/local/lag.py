@@ -76,8 +76,8 @@ class LagPoller:
                 offset = None if known is None or known.offset < 0 else known.offset
                 behind = found[group, tp] = lag(ends[tp].offset, beginnings[tp].offset, offset)
                 labels = (group, tp.topic, str(tp.partition))
-                self._metrics.consumer_lag_records.made.labels(*labels).set(behind)
-                self._metrics.consumer_committed_offset.made.labels(*labels).set(offset or 0)
+                self._metrics.consumer_lag_records.labels(*labels).set(behind)
+                self._metrics.consumer_committed_offset.labels(*labels).set(offset or 0)
         self._metrics.consumer_lag_polled_timestamp.set(self._clock())
         return found
 

@@ -12,11 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
+from ops.labels import Check
 from ops.monitor.windows import MergedWindow
 
-__all__ = ["CHECKS", "DataQuality", "DataQualityConfig"]
-
-CHECKS = ("rate", "dead_letters", "duplicates", "user_share", "clock", "items")
+__all__ = ["DataQuality", "DataQualityConfig"]
 
 _HOUR_MS = 3_600_000
 _WEEK_HOURS = 168
@@ -62,13 +61,13 @@ class DataQuality:
 
     def __init__(self, config: DataQualityConfig) -> None:
         self.config = config
-        self.failed: dict[str, str] = {}
+        self.failed: dict[Check, str] = {}
         self._recent: deque[int] = deque(maxlen=config.kept_windows)
         self._hourly: dict[int, tuple[float, int]] = {}  # hour of the week -> rate, windows behind it
         self._met: dict[int, None] = {}  # hashes of items, oldest first
         self._without_scorers: int | None = None  # windows since the last with a scorer's part; None before the first
 
-    def update(self, window: MergedWindow) -> dict[str, str]:
+    def update(self, window: MergedWindow) -> dict[Check, str]:
         """The checks that this window fails, each with the figures; also kept in `failed`."""
         config, totals = self.config, window.totals
         events, dead = totals.get("events", 0), totals.get("dead_letters", 0)
@@ -77,7 +76,7 @@ class DataQuality:
         self._judge_rate(window.start_ms, events)
         if events + dead < config.least_events:
             return self.failed
-        limits = {
+        limits: dict[Check, tuple[int, int, float]] = {
             "dead_letters": (dead, events + dead, config.dead_letters),
             "duplicates": (totals.get("duplicates", 0), events, config.duplicates),
             "user_share": (window.peaks.get("user_events", 0), events, config.user_share),
@@ -104,7 +103,7 @@ class DataQuality:
             del met[next(iter(met))]
         return len(new) + window.totals.get("new_items", 0)
 
-    def _judge(self, check: str, what: str, part: int, whole: int, limit: float) -> None:
+    def _judge(self, check: Check, what: str, part: int, whole: int, limit: float) -> None:
         if part > limit * whole:
             self.failed[check] = f"{what}: {part} of {whole}, at most {limit:.1%} are sound"
 

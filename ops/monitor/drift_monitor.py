@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ops.labels import Reference
+from ops.labels import Signal as SignalName
 from ops.metrics import TrainerMetrics
 from ops.monitor.drift import Comparison, compare, design_effect, events_needed, rate_z
 from ops.monitor.windows import MergedWindow
 
 __all__ = ["SIGNALS", "DriftConfig", "DriftMonitor", "Evaluation", "Hysteresis", "Signal"]
 
-Reference = Literal["training", "baseline"]
 Vector = npt.NDArray[np.float64]
 
 _HOUR_MS = 3_600_000
@@ -37,7 +38,7 @@ class Signal:
     """`rate`: the second of two bins is the share that is watched. `ordered`: bins have an order, so KS is valid.
     `named`: how many of the first bins are compared; the rest (items of no reference) is another signal's business."""
 
-    name: str
+    name: SignalName
     kind: Literal["shares", "ordered", "rate"] = "shares"
     named: int | None = None
     ceiling: float = 1.0  # of a rate: drift above it, whatever the reference says
@@ -106,7 +107,7 @@ class Hysteresis:
 class Evaluation:
     """One window of one signal against one reference. `state` is -1 when there are too few events to say anything."""
 
-    signal: str
+    signal: SignalName
     reference: Reference
     state: int
     n: int
@@ -355,13 +356,9 @@ def export_metrics(evaluation: Evaluation, metrics: TrainerMetrics, clock: Calla
     comparison = evaluation.comparison
     if comparison is None:
         return
-    statistics: Mapping[str, float] = {
-        "psi": comparison.psi,
-        "jsd": comparison.jsd,
-        "ks": comparison.ks,
-        "linf": comparison.linf,
-    }
-    for name, value in statistics.items():
-        metrics.drift_statistic[signal, reference, name].set(value)
+    metrics.drift_statistic[signal, reference, "psi"].set(comparison.psi)
+    metrics.drift_statistic[signal, reference, "jsd"].set(comparison.jsd)
+    metrics.drift_statistic[signal, reference, "ks"].set(comparison.ks)
+    metrics.drift_statistic[signal, reference, "linf"].set(comparison.linf)
     metrics.drift_excess_ratio[signal, reference].set(comparison.excess)
     metrics.drift_critical_value[signal, reference].set(comparison.critical)

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ops.labels import Variant, Verdict
 from ops.monitor.detectors import Adwin, BernoulliCusum, McNemarEvidence, SequentialTest
 
 __all__ = ["Detection", "OutcomeMonitor", "PairedCounts", "QualityConfig", "QualityMonitor", "Verdict"]
-
-Verdict = Literal["ok", "suspected", "demand", "model"]
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _lower(hits: int, events: int) -> float:
 
 @dataclass(frozen=True)
 class Detection:
-    variant: str
+    variant: Variant
     detector: Literal["adwin", "cusum"]
     direction: Literal["up", "down"]
 
@@ -175,12 +174,12 @@ class OutcomeMonitor:
     def __init__(self, config: QualityConfig, detectors: bool = True) -> None:
         self._config, self._use_adwin = config, detectors
         self._bucket = -1
-        self._seen: set[tuple[bytes, str]] = set()
-        self._cusum: dict[str, BernoulliCusum] = {}
-        self._normal: dict[str, tuple[int, int]] = {}
-        self._adwin: dict[str, Adwin] = {}
+        self._seen: set[tuple[bytes, Variant]] = set()
+        self._cusum: dict[Variant, BernoulliCusum] = {}
+        self._normal: dict[Variant, tuple[int, int]] = {}
+        self._adwin: dict[Variant, Adwin] = {}
 
-    def update(self, user: bytes, time_ms: int, variant: str, hit: bool) -> list[Detection]:
+    def update(self, user: bytes, time_ms: int, variant: Variant, hit: bool) -> list[Detection]:
         bucket = time_ms // self._config.pause_ms
         if bucket > self._bucket:
             self._bucket = bucket
@@ -217,9 +216,9 @@ class OutcomeMonitor:
             adwin.reset()
 
     @property
-    def cusum_ratios(self) -> Mapping[str, float]:
+    def cusum_ratios(self) -> Mapping[Variant, float]:
         return {variant: cusum.ratio for variant, cusum in self._cusum.items()}
 
     @property
-    def adwin_events(self) -> Mapping[str, int]:
+    def adwin_events(self) -> Mapping[Variant, int]:
         return {variant: adwin.events for variant, adwin in self._adwin.items()}

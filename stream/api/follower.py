@@ -18,6 +18,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from ops.labels import ApiStore
 from ops.metrics import ApiMetrics
 from state.store import Store, StoreMemory
 from stream.api.config import ApiConfig
@@ -37,7 +38,7 @@ _ASK_SECONDS = 0.25  # between two questions where the topics end
 _ANSWER_SECONDS = 2.0  # longest wait for the answer
 _GAUGES_SECONDS = 5.0
 _POLL_SECONDS = 0.1  # longest wait for a record
-_FOLDERS = ("lists", "histories")
+_FOLDERS: tuple[ApiStore, ...] = ("lists", "histories")
 
 
 class FollowerError(RuntimeError):

@@ -169,7 +169,7 @@ def trainer(
     from ops.metrics import serve
     from ops.monitor.closed_loop import ClosedLoopConfig
     from ops.monitor.data_quality import DataQualityConfig
-    from ops.monitor.decisions import LoopConfig
+    from ops.monitor.loop_state import LoopConfig
     from stream.process import end_process, prepare_process
     from stream.trainer.config import TrainerConfig
     from stream.trainer.fine_tune import FineTuneConfig

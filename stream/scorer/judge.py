@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
+from ops.labels import ListVariant, Slot, Variant
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
@@ -37,7 +38,7 @@ class Judge:
     def judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
         """Let the request's events judge `shown`, the last list of its user; None when no list is known."""
         arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
-        variant = "popularity" if shown is None else shown.variant
+        variant: ListVariant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
         judged_by = models.canary if slot == CANARY_SLOT else models.live
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
@@ -77,7 +78,7 @@ class Judge:
         user: bytes,
         event: NewInteraction,
         shown: ShownList,
-        slot: str,
+        slot: Slot,
         rank: int,
         popular_rank: int,
         models: Models,
@@ -103,7 +104,7 @@ class Judge:
         """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
         return rank if self._config.events.positive(event.kind, event.weight) else length + 1
 
-    def _paired(self, variant: str, slot: str, rank: int, length: int) -> int:
+    def _paired(self, variant: Variant, slot: Slot, rank: int, length: int) -> int:
         """Count what a list of `length` items that was not shown says to the same event."""
         hit = rank <= length
         self._tally.inc(self._metrics.prequential_events[variant, "hit" if hit else "miss"])
@@ -111,7 +112,7 @@ class Judge:
         self._observe(variant, slot, rank)
         return rank
 
-    def _observe(self, variant: str, slot: str, rank: int) -> None:
+    def _observe(self, variant: Variant, slot: Slot, rank: int) -> None:
         self._tally.observe(self._metrics.prequential_rank[variant, slot], rank)
         if rank <= _NDCG_RANKS:
             self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))

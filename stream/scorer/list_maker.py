@@ -12,6 +12,7 @@ import msgspec
 from model.errors import NonFiniteScores
 from model.ranker import Ranked
 from model.recommend import Recommender
+from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
@@ -37,7 +38,7 @@ class Answer(NamedTuple):
     """A list on its way to `recommendations`; `value` None is the tombstone of a user who was forgotten."""
 
     request: Request
-    variant: str
+    variant: ListVariant
     model: Recommender | None  # None for popularity
     items: tuple[ScoredItem, ...]
     value: bytes | None
@@ -59,7 +60,7 @@ class CanaryUser(NamedTuple):
 class _List(NamedTuple):
     """A ranked list, not encoded yet."""
 
-    variant: str
+    variant: ListVariant
     model: Recommender | None
     items: tuple[ScoredItem, ...]
 
@@ -143,14 +144,14 @@ class ListMaker:
         ranked = self._rank_with(models.previous, "previous", "control", requests)
         if ranked is not None:
             return _RankedBatch(ranked.lists, no_shadows)
-        reason = "no_model" if models.live is None and models.previous is None else "error"
+        reason: FallbackReason = "no_model" if models.live is None and models.previous is None else "error"
         return _RankedBatch([self._popular(request, reason) for request in requests], no_shadows)
 
     def _rank_with(
         self,
         model: Recommender | None,
-        slot: str,
-        variant: str,
+        slot: ServingSlot,
+        variant: ListVariant,
         requests: Sequence[Request],
         compared: Sequence[Request] = (),
     ) -> _RankedBatch | None:
@@ -200,13 +201,13 @@ class ListMaker:
         """Event time, so that a log that is replayed hides as long as it did when it was new."""
         return max(self._popularity.newest_ms, *(request.history.newest_ms for request in requests))
 
-    def _note_scores(self, slot: str, request: Request, items: Sequence[ScoredItem]) -> None:
+    def _note_scores(self, slot: ServingSlot, request: Request, items: Sequence[ScoredItem]) -> None:
         best = items[0].score
         self._tally.observe(self._metrics.top_score[slot], best)
         if slot == "live" and request.reason == "event":
             self._signals.window_signals.ranked(request.history.newest_ms, best, items[-1].score)
 
-    def _popular(self, request: Request, reason: str) -> _List:
+    def _popular(self, request: Request, reason: FallbackReason) -> _List:
         self._metrics.fallback_lists[reason].inc()
         hidden = hidden_items(request.history, self._config.events, self._now_ms([request]))
         popular = self._popularity.top(hidden, self._config.list_items)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from model.recommend import Recommender
+from ops.labels import Variant
 from ops.metrics import ScorerMetrics, Tally
 from ops.monitor.beyond_accuracy import ItemPopularity, ListWindow
 from ops.monitor.detectors import Adwin, McNemarEvidence
@@ -33,15 +34,6 @@ _Of = TypeVar("_Of")
 
 HIT_RANKS = 10  # an item at one of these ranks is a hit in every comparison of two lists
 
-_FIGURES = {  # gauge -> figure of `ops.monitor.beyond_accuracy.ListFigures`
-    "catalogue_coverage_ratio": "coverage",
-    "recommendation_gini_ratio": "gini",
-    "recommendation_popularity_ratio": "popularity",
-    "recommendation_novelty": "novelty",
-    "intra_list_distance_ratio": "distance",
-    "list_churn_ratio": "churn",
-}
-
 
 class ListSignals:
     """`tally` takes what is counted for every event; its owner flushes it."""
@@ -54,8 +46,8 @@ class ListSignals:
         self._live = ""
         self._evidence = McNemarEvidence(config.quality.rollback_alpha)
         self._popularity: ItemPopularity | None = None
-        self._lists: dict[str, ListWindow] = {}
-        self._catalogues: dict[str, int] = {}
+        self._lists: dict[Variant, ListWindow] = {}
+        self._catalogues: dict[Variant, int] = {}
         self._taken = 0
         self._judging, self._shadowing = Allowance(config.judged_per_second), Allowance(config.shadow_per_second)
         self._random = random.Random(0)
@@ -63,7 +55,7 @@ class ListSignals:
     def follow(self, models: Models) -> None:
         """Other models answer from now on."""
         live, reference = models.live, models.reference
-        items = {
+        items: dict[Variant, Recommender | None] = {
             "control": live,
             "popularity": live,
             CANARY_VARIANT: models.canary,
@@ -71,7 +63,7 @@ class ListSignals:
         }
         self._catalogues = {variant: len(model.items) for variant, model in items.items() if model is not None}
         share = models.canary_share if models.canary is not None else 0.0
-        self._metrics.experiment_treatment_ratio.set(share)
+        self._metrics.canary_ratio.set(share)
         if models.canary is None:
             self._lists.pop(CANARY_VARIANT, None)
         version = live.version if live is not None else ""
@@ -118,7 +110,7 @@ class ListSignals:
         if live is not None:
             self.window_signals.canary(time_ms, version, hit, live <= HIT_RANKS)
 
-    def _detect(self, user: bytes, time_ms: int, variant: str, hit: bool) -> None:
+    def _detect(self, user: bytes, time_ms: int, variant: Variant, hit: bool) -> None:
         for found in self._outcomes.update(user, time_ms, variant, hit):
             self._metrics.prequential_detections[found.variant, found.detector, found.direction].inc()
 
@@ -136,7 +128,7 @@ class ListSignals:
         return self._random.sample(users, self._shadowing.take(wanted, now))
 
     def published(
-        self, user: bytes, time_ms: int, variant: str, items: Sequence[str], model: Recommender | None
+        self, user: bytes, time_ms: int, variant: Variant, items: Sequence[str], model: Recommender | None
     ) -> None:
         """A new list for a user whose newest event is at `time_ms`; `model` made it."""
         popularity = self._popularity
@@ -166,10 +158,16 @@ class ListSignals:
             metrics.prequential_adwin_events[variant].set(events)
         for variant, window in self._lists.items():
             figures = window.figures(self._catalogues.get(variant, 0))
-            for gauge, name in _FIGURES.items():
-                value = getattr(figures, name)
+            for gauges, value in (
+                (metrics.catalogue_coverage_ratio, figures.coverage),
+                (metrics.recommendation_gini_ratio, figures.gini),
+                (metrics.recommendation_popularity_ratio, figures.popularity),
+                (metrics.recommendation_novelty, figures.novelty),
+                (metrics.intra_list_distance_ratio, figures.distance),
+                (metrics.list_churn_ratio, figures.churn),
+            ):
                 if not math.isnan(value):
-                    getattr(metrics, gauge)[variant].set(value)
+                    gauges[variant].set(value)
 
 
 def _hash(salt: bytes, user: bytes) -> float:

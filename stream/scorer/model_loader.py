@@ -13,6 +13,7 @@ from model.artifact import load_recommender
 from model.batch import Histories
 from model.errors import ModelError
 from model.recommend import Recommender
+from ops.labels import ServingSlot
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
 from stream.registry.artifacts import load_reference
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 _WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
-_SLOTS = ("live", CANARY_SLOT, "previous")
+_SLOTS: tuple[ServingSlot, ...] = ("live", CANARY_SLOT, "previous")
 
 Load = Callable[[str, str | None, torch.device], Recommender]
 
@@ -54,7 +55,7 @@ class ModelLoader:
         self._slots = Slots(connection, topic)
         self._device, self._metrics, self._swap, self._list_items = device, metrics, swap, list_items
         self._load_recommender = load
-        self._serving: dict[str, tuple[Announcement, Recommender]] = {}  # by slot
+        self._serving: dict[ServingSlot, tuple[Announcement, Recommender]] = {}  # by slot
         self._reference: tuple[str, Reference | None] = "", None  # of the live model, by its artifact's sha256
         self._retry_at: float | None = None
         self._retry_seconds = _FIRST_RETRY_SECONDS
@@ -82,7 +83,7 @@ class ModelLoader:
     def _take_over(self) -> None:
         announced = {slot: self._slots.current[slot] for slot in _SLOTS if slot in self._slots.current}
         loaded = {announcement.sha256: model for announcement, model in self._serving.values()}
-        serving: dict[str, tuple[Announcement, Recommender]] = {}
+        serving: dict[ServingSlot, tuple[Announcement, Recommender]] = {}
         complete = True
         for slot, announcement in announced.items():
             model = loaded.get(announcement.sha256) or self._load(slot, announcement)
@@ -132,18 +133,18 @@ class ModelLoader:
         for _ in range(2):
             model.rank(Histories.pack(model.items, [user] * _WARM_UP_USERS), self._list_items)
 
-    def _report(self, serving: dict[str, tuple[Announcement, Recommender]]) -> None:
+    def _report(self, serving: dict[ServingSlot, tuple[Announcement, Recommender]]) -> None:
         metrics = self._metrics
         for slot in _SLOTS:
             before, now = self._serving.get(slot), serving.get(slot)
             if (before and before[0]) == (now and now[0]):
                 continue
             if before is not None:
-                metrics.model_info.made.remove(slot, before[0].version, before[0].parent)
+                metrics.model_info.remove(slot, before[0].version, before[0].parent)
             announcement = now[0] if now is not None else None
             if announcement is not None:
                 log.info("%s model is %s, %d items", slot, announcement.version, announcement.items)
-                metrics.model_info.made.labels(slot, announcement.version, announcement.parent).set(1)
+                metrics.model_info.labels(slot, announcement.version, announcement.parent).set(1)
                 metrics.model_loaded_timestamp[slot].set_to_current_time()
             else:
                 log.info("no %s model any more", slot)

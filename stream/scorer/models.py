@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from model.recommend import Recommender
+from ops.labels import Slot
 from stream.registry.reference import Reference
 from stream.wire.records import CANARY_SLOT
 
@@ -26,13 +27,17 @@ class Models:
     canary_share: float = 0.0  # share of the users, chosen by hash
     reference: Reference | None = None  # what the data that the live model was fitted on looked like
 
-    def slot(self, version: str) -> str:
+    def slot(self, version: str) -> Slot:
         """The slot of the model with this version; "retired" when it has none, "none" for no model."""
         return self._slots.get(version, "retired")
 
     @cached_property
-    def _slots(self) -> dict[str, str]:
-        placed = (("previous", self.previous), (CANARY_SLOT, self.canary), ("live", self.live))
+    def _slots(self) -> dict[str, Slot]:
+        placed: tuple[tuple[Slot, Recommender | None], ...] = (
+            ("previous", self.previous),
+            (CANARY_SLOT, self.canary),
+            ("live", self.live),
+        )
         return {model.version: slot for slot, model in placed if model is not None} | {"": "none"}
 
     def gets_canary(self, user: bytes) -> bool:

@@ -7,15 +7,14 @@ difference is the model's doing: when both fall, demand moved; when only the mod
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from ops.labels import EventOutcome, ListVariant
 from stream.wire.records import NewInteraction
 
-__all__ = ["Judgement", "Outcome", "ShownList", "judge_event", "rank_of"]
-
-Outcome = Literal["hit", "miss", "repeat", "negative", "out_of_vocabulary", "no_list", "stale_list"]
+__all__ = ["Judgement", "ShownList", "judge_event", "rank_of"]
 
 
 class ShownList(msgspec.Struct, array_like=True, frozen=True):
@@ -23,7 +22,7 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
 
     published_ms: int  # when the brokers had it
     offset: int  # of the refresh it answered
-    variant: str
+    variant: ListVariant
     version: str  # of the model, "" for popularity
     items: tuple[str, ...]
     # What another model would have shown, for a pair of answers to the same event; of some users.
@@ -45,7 +44,7 @@ _decoder = msgspec.msgpack.Decoder(ShownList)
 
 
 class Judgement(NamedTuple):
-    outcome: Outcome
+    outcome: EventOutcome
     rank: int  # 1-based; one past the list for a miss, 0 when the event says nothing about the list
 
 

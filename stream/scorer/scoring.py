@@ -137,7 +137,7 @@ class Scoring:
         canary = self._batch_models.canary
         if canary is None or counted == canary.version or answer.variant == "popularity":
             return counted
-        self._metrics.experiment_users[answer.variant].inc()
+        self._metrics.canary_users[answer.variant].inc()
         return canary.version
 
     def _shown(self, requests: Sequence[Request]) -> dict[bytes, ShownList | None]:

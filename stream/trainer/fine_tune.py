@@ -26,9 +26,10 @@ from model.learner import Learner
 from model.popularity import DecayedPopularity
 from model.recommend import Recommender
 from model.training import FitReport
+from ops.labels import Arm, Gate, GateFigure, Noise, Stage
 from state.history import History
 from stream.trainer.exam import Exam, pack
-from stream.trainer.gate import Evidence, Gate, GateConfig, judge
+from stream.trainer.gate import Evidence, GateConfig, judge
 from stream.trainer.history_view import Changed
 from stream.trainer.holdout import hold_out
 
@@ -86,12 +87,12 @@ class Round:
     first_loss: float = float("nan")
     last_loss: float = float("nan")
     holdout_loss: float = float("nan")  # of users whose newest interactions it had not met
-    noise_losses: dict[str, float] = field(default_factory=dict)  # the same, by the noise of the diffusion step
+    noise_losses: dict[Noise, float] = field(default_factory=dict)  # the same, by the noise of the diffusion step
     gradient_norm: float = float("nan")
     dropped_batches: int = 0
     evidence: Evidence | None = None
     failed: dict[Gate, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage: train, evaluate
+    seconds: dict[Stage, float] = field(default_factory=dict)  # of train and evaluate
 
     def learnt(self, report: FitReport) -> None:
         """Note a pass. Raises `Stopped` when it was cut short."""
@@ -102,23 +103,24 @@ class Round:
         self.last_loss, self.gradient_norm = report.last.loss, report.last.gradient_norm
         self.dropped_batches += report.dropped_batches
 
-    def figures(self) -> dict[str, float]:
-        """The gate's evidence, named `arm.metric`."""
+    def figures(self) -> dict[tuple[Arm, GateFigure], float]:
+        """The gate's evidence; empty when nobody could be asked."""
         evidence = self.evidence
         if evidence is None or not evidence.users:
             return {}
-        figures = {
-            "candidate.ndcg_at_20": evidence.ndcg,
-            "candidate.recall_at_20": evidence.recall,
-            "popularity.ndcg_at_20": evidence.popularity_ndcg,
-            "popularity.recall_at_20": evidence.popularity_recall,
+        figures: dict[tuple[Arm, GateFigure], float] = {
+            ("candidate", "ndcg_at_20"): evidence.ndcg,
+            ("candidate", "recall_at_20"): evidence.recall,
+            ("popularity", "ndcg_at_20"): evidence.popularity_ndcg,
+            ("popularity", "recall_at_20"): evidence.popularity_recall,
         }
         if evidence.live_ndcg is not None and evidence.live_recall is not None:
-            figures |= {"live.ndcg_at_20": evidence.live_ndcg, "live.recall_at_20": evidence.live_recall}
+            figures["live", "ndcg_at_20"] = evidence.live_ndcg
+            figures["live", "recall_at_20"] = evidence.live_recall
         return figures
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: Stage) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
@@ -172,7 +174,8 @@ def fine_tune(
         blind = pack(learner.items, [changed[user][0] for user in islice(questions, _LOSS_USERS)])
         steps = learner.config.schedule.steps
         outcome.holdout_loss = learner.loss_ratio(blind, 0, steps)
-        for place, noise in enumerate(("low", "mid", "high")):
+        noises: tuple[Noise, ...] = ("low", "mid", "high")
+        for place, noise in enumerate(noises):
             first = place * steps // 3
             outcome.noise_losses[noise] = learner.loss_ratio(blind, first, max((place + 1) * steps // 3, first + 1))
     outcome.failed = judge(outcome.evidence, config.gate)

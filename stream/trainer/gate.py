@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Evidence", "Gate", "GateConfig", "judge"]
+from ops.labels import Gate
 
-Gate = Literal["finite", "holdout", "popularity", "coverage"]
+__all__ = ["Evidence", "GateConfig", "judge"]
 
 # Standard normal quantiles: a two-sided 95 % interval, and a power of 80 %.
 _Z95, _Z80 = 1.96, 0.84

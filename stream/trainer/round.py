@@ -15,6 +15,7 @@ import torch
 
 from model.artifact import Manifest
 from model.recommend import Recommender
+from ops.labels import RoundOutcome, Stage, Trigger
 from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.registry.artifacts import Artifacts, Provenance, load_reference
@@ -32,7 +33,7 @@ _REFERENCE_USERS = 1_000  # whose scores say how scores lie
 class RoundInput(NamedTuple):
     """What a round works on, taken from the view in one go."""
 
-    trigger: str
+    trigger: Trigger
     version: str
     slot: Announcement | None  # what was live then
     live: Recommender | None  # the same, loaded; None when there is none or it cannot be used
@@ -117,7 +118,7 @@ class RoundWorker:
             parent="" if parent is None else parent.version,
             created=int(self._clock() * 1000),
             data_until=outcome.data_until_ms,
-            metrics=outcome.figures(),
+            metrics={f"{arm}.{figure}": value for (arm, figure), value in outcome.figures().items()},
         )
         recommender = outcome.learner.recommender(given.version)
         reference = _reference(given, recommender)
@@ -137,8 +138,7 @@ def _reference(given: RoundInput, recommender: Recommender) -> Reference:
 def export_metrics(given: RoundInput, candidate: Candidate, metrics: TrainerMetrics, device: torch.device) -> None:
     """Put a round on the trainer's metrics."""
     round_ = candidate.round
-    seconds = {"snapshot": given.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
-    for stage, value in seconds.items():
+    for stage, value in _seconds(given, candidate).items():
         metrics.training_round[stage].observe(value)
     metrics.training_examples.set(round_.users)
     metrics.training_loss_ratio["first"].set(round_.first_loss)
@@ -148,14 +148,17 @@ def export_metrics(given: RoundInput, candidate: Candidate, metrics: TrainerMetr
         metrics.training_timestep_loss_ratio[noise].set(loss)
     metrics.training_gradient_norm.set(round_.gradient_norm)
     metrics.training_nonfinite_batches.inc(round_.dropped_batches)
-    for name, value in round_.figures().items():
-        slot, _, metric = name.partition(".")
-        metrics.candidate_metric[slot, metric].set(value)
+    for figure, value in round_.figures().items():
+        metrics.candidate_metric[figure].set(value)
     if device.type == "cuda":
         metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(device))
 
 
-def describe(given: RoundInput, candidate: Candidate, outcome: str, why: str) -> str:
+def _seconds(given: RoundInput, candidate: Candidate) -> dict[Stage, float]:
+    return {"snapshot": given.snapshot_seconds, **candidate.round.seconds, "export": candidate.export_seconds}
+
+
+def describe(given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why: str) -> str:
     """What became of a round, for one line of a log."""
     round_, evidence = candidate.round, candidate.round.evidence
     parts = [
@@ -172,6 +175,5 @@ def describe(given: RoundInput, candidate: Candidate, outcome: str, why: str) ->
             f" on {evidence.users} users{bound}"
         )
     parts.append(f"{outcome}{': ' if why else ''}{why}")
-    seconds = {"snapshot": given.snapshot_seconds, **round_.seconds, "export": candidate.export_seconds}
-    parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
+    parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in _seconds(given, candidate).items()))
     return "; ".join(parts)

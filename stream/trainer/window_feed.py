@@ -16,7 +16,7 @@ import msgspec
 from ops.local.lag import LagPoller
 from ops.metrics import TrainerMetrics
 from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
-from ops.monitor.decisions import LoopState
+from ops.monitor.loop_state import LoopState
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.wire.windows_topic import WindowReader

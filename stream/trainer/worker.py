@@ -34,8 +34,11 @@ from prometheus_client import CollectorRegistry
 from model.device import pick_device
 from model.errors import ModelError
 from model.recommend import Recommender
-from ops.metrics import TRIGGERS, TrainerMetrics
-from ops.monitor.decisions import CanaryTest, RollBack, SkipRound, StartRound
+from ops.labels import Gate, RollbackReason, RoundOutcome, Trigger, values
+from ops.metrics import TrainerMetrics
+from ops.monitor.decisions import SkipRound, StartRound
+from ops.monitor.evidence import CanaryTest
+from ops.monitor.probation import RollBack
 from state.store import StoreMemory
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
@@ -100,7 +103,7 @@ class Trainer:
         self._live: Recommender | None = None
         self._followed: Announcement | None = None  # what `_live` was loaded from, usable or not
         self._shown: list[tuple[str, str, str]] = []
-        self._requests: deque[tuple[str, bool]] = deque()
+        self._requests: deque[tuple[Trigger, bool]] = deque()
         self._running: tuple[RoundInput, Future[Candidate]] | None = None
         self._trial: _Trial | None = None
         self._left_unlearnt = 0  # new interactions that the last round saw and did not get published
@@ -150,17 +153,17 @@ class Trainer:
         finally:
             self.close()
 
-    def request(self, trigger: str, refit: bool = False) -> None:
+    def request(self, trigger: Trigger, refit: bool = False) -> None:
         """Have a round now, whatever the loop thinks of it; a `refit` from nothing if fine-tuning is exhausted.
 
         Safe from any thread and from a signal handler. One trigger waits once.
         """
-        if trigger not in TRIGGERS:
-            raise ValueError(f"trigger {trigger!r} is none of {', '.join(TRIGGERS)}")
+        if trigger not in values(Trigger):
+            raise ValueError(f"trigger {trigger!r} is none of {', '.join(values(Trigger))}")
         if trigger not in [waiting for waiting, _ in self._requests]:
             self._requests.append((trigger, refit))
 
-    def roll_back(self, reason: str) -> bool:
+    def roll_back(self, reason: RollbackReason) -> bool:
         """Take the previous model live; False when there is none. `reason` is one of the metric's."""
         try:
             good, bad = self._slots.roll_back()
@@ -176,7 +179,7 @@ class Trainer:
 
     def acknowledge(self) -> None:
         """An operator has looked at the rollbacks: promotions may go on."""
-        self._feed.loop.decisions.acknowledge()
+        self._feed.loop.decisions.probation.acknowledge()
 
     def turn(self, timeout_ms: int = 200) -> None:
         """Take in what came, follow the live slot, finish or begin a round."""
@@ -299,14 +302,14 @@ class Trainer:
         ]
         if shown != self._shown:
             for labels in self._shown:
-                self.metrics.model_info.made.remove(*labels)
+                self.metrics.model_info.remove(*labels)
             for labels in shown:
-                self.metrics.model_info.made.labels(*labels).set(1)
+                self.metrics.model_info.labels(*labels).set(1)
             self._shown = shown
 
     # -- a round -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, trigger: str, refit: bool) -> None:
+    def _begin(self, trigger: Trigger, refit: bool) -> None:
         config = self._config
         start = time.perf_counter()
         self._round_due = time.monotonic() + config.round_seconds
@@ -353,7 +356,7 @@ class Trainer:
             log.error("round %d (%s) failed: %s", self._rounds, trigger, error, exc_info=not expected)
             return
         export_metrics(given, candidate, self.metrics, self._device)
-        failed = {str(gate): why for gate, why in candidate.round.failed.items()}
+        failed: dict[Gate, str] = dict(candidate.round.failed)
         if candidate.announcement is not None:
             failed |= self._shut(given, candidate.announcement)
         if failed or candidate.announcement is None:
@@ -363,29 +366,29 @@ class Trainer:
         else:
             self._conclude(given, candidate, *self._publish(given, candidate.announcement, candidate.recommender))
 
-    def _shut(self, given: RoundInput, announcement: Announcement) -> dict[str, str]:
+    def _shut(self, given: RoundInput, announcement: Announcement) -> dict[Gate, str]:
         """Gates that a candidate which passed its exam, or its canary, still meets."""
         loop = self._feed.loop
-        shut = {}
+        shut: dict[Gate, str] = {}
         # A window tells of a fault when it closes: a round may have begun on such events by then.
-        if given.trigger != "manual" and loop.decisions.broken_feed:
-            shut["data_quality"] = loop.decisions.broken_feed
-        if why := loop.decisions.may_promote(announcement.parent, loop.now_ms):
+        if given.trigger != "manual" and loop.decisions.faults.broken_feed:
+            shut["data_quality"] = loop.decisions.faults.broken_feed
+        if why := loop.decisions.probation.may_promote(announcement.parent, loop.now_ms):
             shut["cooldown"] = why
         if self._skew > _SKEW:
             shut["skew"] = f"{self._skew:.1%} of the scorers' lists are not what the trainer would recommend"
         return shut
 
-    def _reject(self, given: RoundInput, candidate: Candidate, failed: Mapping[str, str]) -> None:
+    def _reject(self, given: RoundInput, candidate: Candidate, failed: Mapping[Gate, str]) -> None:
         for gate in failed:
             self.metrics.training_gate_failures[gate].inc()
         self._conclude(given, candidate, "rejected", "; ".join(f"{gate}: {why}" for gate, why in failed.items()))
 
-    def _conclude(self, given: RoundInput, candidate: Candidate, outcome: str, why: str) -> None:
+    def _conclude(self, given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why: str) -> None:
         self._end(given, outcome)
         log.info("round %d (%s): %s", self._rounds, given.trigger, describe(given, candidate, outcome, why))
 
-    def _end(self, given: RoundInput, outcome: str) -> None:
+    def _end(self, given: RoundInput, outcome: RoundOutcome) -> None:
         """The round is over; whatever became of it is counted here."""
         loop = self._feed.loop
         if outcome in ("rejected", "failed"):
@@ -402,7 +405,7 @@ class Trainer:
         config = self._config
         self._slots.put(CANARY_SLOT, msgspec.structs.replace(announcement, share=config.canary_share))
         self._show_slots()
-        self._feed.loop.canary(announcement.version)
+        self._feed.loop.canary.follow(announcement.version)
         self._trial = _Trial(given, candidate, announcement, time.monotonic() + config.canary_seconds)
         log.info("%s answers %.0f %% of the users", announcement.version, 100 * config.canary_share)
 
@@ -413,9 +416,11 @@ class Trainer:
         if verdict is None and now < trial.until and not moved:
             return
         self._trial = None
-        self._feed.loop.canary("")
+        self._feed.loop.canary.follow("")
         told = f"canary: {counts.first} events that only the candidate hit, {counts.second} that only live did"
-        failed = {"canary": told} if verdict == "reject" else self._shut(trial.given, trial.announcement)
+        failed: dict[Gate, str] = (
+            {"canary": told} if verdict == "reject" else self._shut(trial.given, trial.announcement)
+        )
         if failed:
             self._reject(trial.given, trial.candidate, failed)
         else:
@@ -439,7 +444,7 @@ class Trainer:
 
     def _publish(
         self, given: RoundInput, announcement: Announcement, recommender: Recommender | None
-    ) -> tuple[str, str]:
+    ) -> tuple[RoundOutcome, str]:
         """Announce a stored candidate; returns (outcome, why)."""
         self._slots.catch_up()
         live = self._slots.live

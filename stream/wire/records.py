@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
+from ops.labels import RejectionReason
+
 __all__ = [
     "CANARY_SLOT",
     "CANARY_VARIANT",
@@ -33,7 +35,6 @@ __all__ = [
 CANARY_SLOT: Final = "candidate"
 CANARY_VARIANT: Final = "treatment"
 
-RejectionReason = Literal["decode", "schema", "timestamp", "oversize", "handler"]
 RefreshReason = Literal["event", "model", "forget"]
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]

@@ -67,7 +67,7 @@ def test_every_metric_that_is_read_exists() -> None:
 
 
 def test_every_label_and_value_that_is_asked_for_exists() -> None:
-    closed = {metric.exported: metric.labels for metric in CATALOGUE}
+    closed = {metric.exported: metric.closed for metric in CATALOGUE}
     for where, text in used():
         for name, matchers in LABEL.findall(text):
             base = name if name in closed else re.sub(r"_(bucket|count|sum)$", "", name)

@@ -6,9 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ops.instruments import declared
+from ops.labels import Check, Signal, values
 from ops.metrics import (
     CATALOGUE,
-    SIGNALS,
     ApiMetrics,
     BatchHistogram,
     ScorerMetrics,
@@ -16,8 +17,7 @@ from ops.metrics import (
     UpdaterMetrics,
     serve,
 )
-from ops.monitor.data_quality import CHECKS
-from ops.monitor.drift_monitor import SIGNALS as WATCHED
+from ops.monitor.drift_monitor import SIGNALS
 
 PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics)
 OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
@@ -28,21 +28,21 @@ def test_every_series_of_a_closed_metric_is_there_before_anything_happens(proces
     registry = CollectorRegistry()
     process(registry)
     families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
-    for metric in CATALOGUE:
-        if process.letter not in metric.processes or metric.name in OPEN:
+    for metric in declared(process):
+        if metric.name in OPEN:
             continue
         family = families[metric.exported.removesuffix("_total")]
         series = {tuple(sorted((k, v) for k, v in s.labels.items() if k != "le")) for s in family.samples}
         expected = 1
-        for values in metric.labels.values():
-            expected *= len(values or ())
+        for closed in metric.closed.values():
+            expected *= len(closed or ())
         assert len(series) == expected, metric.name
         assert family.documentation and family.type == metric.kind
         assert not any(sample.name.endswith("_created") for sample in family.samples)
 
 
 def test_only_the_info_metric_and_lag_have_open_labels() -> None:
-    assert {metric.name for metric in CATALOGUE if None in metric.labels.values()} == OPEN
+    assert {metric.name for metric in CATALOGUE if None in metric.closed.values()} == OPEN
     assert {"user", "item", "version"} & {n for m in CATALOGUE if m.name != "model_info" for n in m.labels} == set()
 
 
@@ -53,8 +53,8 @@ def test_a_process_has_fewer_than_500_series_at_12_partitions(process: type) -> 
     if process is TrainerMetrics:
         for group, topic in (("updater", "interactions"), ("scorer", "refreshes")):
             for partition in range(12):
-                metrics.consumer_lag_records.made.labels(group, topic, str(partition)).set(0)
-                metrics.consumer_committed_offset.made.labels(group, topic, str(partition)).set(0)
+                metrics.consumer_lag_records.labels(group, topic, str(partition)).set(0)
+                metrics.consumer_committed_offset.labels(group, topic, str(partition)).set(0)
     lines = generate_latest(registry).decode().splitlines()
     assert sum(not line.startswith("#") for line in lines) < 500
 
@@ -82,7 +82,15 @@ def test_a_served_page_has_the_process_itself_and_closes() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=1)
 
 
-def test_what_is_watched_has_its_labels() -> None:
-    assert {signal.name for signal in WATCHED} == set(SIGNALS)
+def test_every_signal_has_its_label() -> None:
+    assert {signal.name for signal in SIGNALS} == set(values(Signal))
+
+
+def test_every_label_value_comes_from_the_closed_set() -> None:
     states = next(metric for metric in CATALOGUE if metric.name == "data_quality_state")
-    assert set(CHECKS) < set(states.labels["check"] or ())
+    assert states.closed["check"] == values(Check)
+
+
+def test_a_metric_of_several_processes_has_the_labels_of_all() -> None:
+    consumed = next(metric for metric in CATALOGUE if metric.name == "events_consumed_total")
+    assert consumed.closed["topic"] == ("interactions", "refreshes")

@@ -75,5 +75,5 @@ def applied(metrics: UpdaterMetrics) -> float:
 
 
 def rejected(metrics: UpdaterMetrics) -> float:
-    reasons = ("decode", "schema", "timestamp", "oversize", "handler")
+    reasons = ("decode", "schema", "timestamp", "oversize")
     return sum(metrics.dead_letters[r]._value.get() for r in reasons)

@@ -19,9 +19,10 @@ from kafka import KafkaProducer
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from ops.instruments import declared
 from ops.local.prometheus import RULES, LocalPrometheus, find_prometheus
 from ops.local.status import StatusPage
-from ops.metrics import CATALOGUE
+from ops.metrics import CATALOGUE, ScorerMetrics, TrainerMetrics, UpdaterMetrics
 from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import scrape
 from stream.local.dashboard import jobs, lookout
@@ -37,7 +38,7 @@ PROMETHEUS = find_prometheus(os.environ)
 CHROMIUM = shutil.which(os.environ.get("FRESHET_CHROMIUM") or "chromium")
 PARTITIONS = 12
 WINDOW_MS, WINDOW_EVENTS = 10_000, 800
-LETTERS = {"updater": "U", "scorer": "S", "trainer": "T"}
+METRICS = {"updater": UpdaterMetrics, "scorer": ScorerMetrics, "trainer": TrainerMetrics}
 TRAINER = (
     *("--round-seconds", "5", "--first-users", "20", "--first-interactions", "200", "--many-signals", "9"),
     *("--first-epochs", "10", "--first-updates", "100", "--updates", "5", "--threads", "1", "--canary-share", "0"),
@@ -130,7 +131,7 @@ def test_every_metric_of_the_catalogue_is_there_and_there_are_few_series(watched
     watched.until(lambda: watched.total("freshet_consumer_lag_polled_timestamp_seconds") > 0, "a poll of the lag")
     for process, url in watched.pipeline.metrics_urls.items():
         found = families(url)
-        expected = {m.exported.removesuffix("_total") for m in CATALOGUE if LETTERS[process] in m.processes}
+        expected = {metric.exported.removesuffix("_total") for metric in declared(METRICS[process])}
         assert expected - {name for name, samples in found.items() if samples} == set()
         assert sum(map(len, found.values())) < 500
 

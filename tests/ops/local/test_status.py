@@ -67,7 +67,7 @@ class World:
             scorer.prequential_rank["control", "live"].observe(4 if number < 30 else 21)
             scorer.prequential_rank["popularity", "live"].observe(4 if number < 10 else 21)
         scorer.recommendations_published["control"].inc(500)
-        scorer.model_info.made.labels("live", "m2", "m1").set(1)
+        scorer.model_info.labels("live", "m2", "m1").set(1)
         scorer.model_data_timestamp["live"].set(self.now - 60)
         scorer.model_vocabulary_items["live"].set(3000)
         trainer.training_rounds["drift", "promoted"].inc()
@@ -77,8 +77,8 @@ class World:
         trainer.drift_critical_value["item_popularity", "training"].set(0.05)
         trainer.drift_window_events["item_popularity", "current"].set(4100)
         trainer.drift_evaluated_timestamp["item_popularity"].set(self.now)
-        trainer.consumer_lag_records.made.labels("updater", "interactions", "0").set(7)
-        trainer.consumer_lag_records.made.labels("updater", "interactions", "1").set(3)
+        trainer.consumer_lag_records.labels("updater", "interactions", "0").set(7)
+        trainer.consumer_lag_records.labels("updater", "interactions", "1").set(3)
         trainer.data_quality_state["duplicates"].set(1)
 
     def close(self) -> None:

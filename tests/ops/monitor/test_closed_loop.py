@@ -7,7 +7,9 @@ from prometheus_client import CollectorRegistry
 from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
 from ops.monitor.bins import ItemBins
 from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
-from ops.monitor.decisions import LoopState, RollBack, SkipRound, StartRound
+from ops.monitor.decisions import SkipRound, StartRound
+from ops.monitor.loop_state import LoopState
+from ops.monitor.probation import RollBack
 from ops.monitor.quality import PairedCounts
 from ops.monitor.signals import ScorerSignals, UpdaterSignals
 from ops.monitor.windows import WindowConfig, WindowCounter
@@ -168,7 +170,7 @@ def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood()
 
 
 def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
-    stream.loop.canary("m3")
+    stream.loop.canary.follow("m3")
     time_ms = START_MS + stream.number * WINDOW_MS
     for hit, live_hit in ((True, False), (True, False), (False, True), (False, False)):
         stream.scorer.canary(time_ms, "m3", hit, live_hit)
@@ -180,7 +182,7 @@ def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) ->
     stream.window()
     stream.window()
     assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
-    stream.loop.canary("")
+    stream.loop.canary.follow("")
     assert stream.loop.canary_counts() == PairedCounts()
 
 

@@ -184,7 +184,7 @@ def test_what_was_learnt_while_the_feed_broke_does_not_go_live(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
     def in_bad_times(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:
-        trainer._feed.loop.decisions.window(0, {}, {"items": "3 of 4 unknown"})
+        trainer._feed.loop.decisions.window({}, {"items": "3 of 4 unknown"})
         return learner.fit(histories, epochs=epochs, stop=stop)
 
     write(kafka, plan, world(8))

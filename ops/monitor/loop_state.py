@@ -1,0 +1,81 @@
+"""The settings of the closed loop, and what of its decisions must survive a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from ops.labels import Trigger
+
+__all__ = ["HOUR_MS", "LoopConfig", "LoopState", "ShutGate"]
+
+HOUR_MS = 3_600_000
+
+ShutGate = Literal["data_quality", "cooldown"]  # gates that keep a round from starting
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    new_events: int = 5_000  # since the last round, for a round before its time
+    cooldown_ms: int = 10 * 60 * 1000  # between rounds before their time
+    cooldown_rounds: float = 3.0  # the same, in durations of the last round; the longer of the two counts
+    early_rounds: int = 4  # rounds before their time, per hour
+    many_signals: int = 4  # signals that drift at once: then the feed is broken, and the world has not changed
+    many_windows: int = 16  # windows after which it is the world after all: nobody leaves a feed broken for longer
+    probation_rounds: int = 2
+    probation_ms: int = 6 * HOUR_MS
+    coverage: float = 0.5  # share of the items over which the lists before the promotion were spread
+    latency_ms: int = 10 * 60 * 1000  # a latency alarm that begins within this time of a promotion is its doing
+    closed_ms: int = HOUR_MS  # no promotions for this time after a rollback
+    freeze_ms: int = 24 * HOUR_MS  # two rollbacks within this time freeze promotions
+    suspect_windows: int = 8  # windows after a fault of the feed in which a drift that began in it is the fault's
+    absorb_windows: int = 2  # windows by which a drift may outlive the promotion that should have absorbed it
+
+    def __post_init__(self) -> None:
+        for name in (
+            "new_events",
+            "early_rounds",
+            "many_signals",
+            "many_windows",
+            "probation_rounds",
+            "absorb_windows",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.coverage < 1:
+            raise ValueError(f"coverage must be in (0, 1), got {self.coverage}")
+
+
+class LoopState(msgspec.Struct):
+    """Times are event times in milliseconds. More than 15 attributes: it is the whole of one file."""
+
+    waiting: dict[Trigger, str] = {}  # why each trigger asks for a round
+    skipped: dict[Trigger, ShutGate] = {}  # the gate that was last reported for each trigger
+    round_ended_ms: int = 0
+    round_took_ms: int = 0
+    running: bool = False
+    early_ms: list[int] = []  # when rounds before their time began, within the last hour
+    live: str = ""
+    previous: str = ""
+    promoted_ms: int = 0
+    probation_left: int = 0  # rounds; 0 when not on probation
+    coverage_before: float = 0.0  # over how many items lists were spread before the promotion; 0: unknown
+    closed_until_ms: int = 0
+    rollbacks_ms: list[int] = []
+    frozen: bool = False
+    quarantined: list[str] = []
+    refit: bool = False
+    drifted_windows: int = 0  # evaluated in drift since a drift round was promoted
+    many: int = 0  # windows in a row in which many signals drifted
+    suspect: dict[str, int] = {}  # signals whose drift began in a fault -> good windows since it ended
+    absorbing: bool = False  # a drift round was promoted, and its drift is not known to be gone
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def decode(value: bytes) -> LoopState:
+        """Raises `msgspec.DecodeError` for anything `encode` did not write."""
+        return msgspec.json.decode(value, type=LoopState)
