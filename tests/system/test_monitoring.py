@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ops.instruments import declared
 from ops.local.prometheus import RULES, LocalPrometheus, find_prometheus
 from ops.local.status import StatusPage
-from ops.metrics import CATALOGUE, ScorerMetrics, TrainerMetrics, UpdaterMetrics
+from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
 from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import scrape
 from stream.local.dashboard import jobs, lookout
@@ -251,7 +251,11 @@ def test_prometheus_scrapes_all_of_it_without_an_error(watched: Watched, tmp_pat
         series = prometheus.query("scrape_samples_post_metric_relabeling")
         assert len(series) == 3 and all(0 < float(one["value"][1]) < 500 for one in series)
         names = {one["metric"]["__name__"] for one in prometheus.query('{__name__=~"freshet_.*"}')}
-        found = {m.exported + ("_bucket" if m.kind == "histogram" else "") for m in CATALOGUE}
+        found = {
+            metric.exported + ("_bucket" if metric.kind == "histogram" else "")
+            for process in METRICS.values()
+            for metric in declared(process)
+        }
         assert found - names == set()
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ops.instruments import declared
 from ops.local.prometheus import LocalPrometheus, PrometheusError, find_prometheus
-from ops.metrics import CATALOGUE, ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
+from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
 
 PROGRAM = find_prometheus(os.environ)
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is missing: apt-get install prometheus (Debian)")
 OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
+
+
+PROCESSES = {"updater": UpdaterMetrics, "scorer": ScorerMetrics, "trainer": TrainerMetrics}
 
 
 def free_port() -> int:
@@ -25,7 +29,7 @@ def free_port() -> int:
 def test_every_metric_of_the_catalogue_arrives_and_the_rules_are_evaluated(tmp_path: Path) -> None:
     assert PROGRAM
     servers = {}
-    for name, process in (("updater", UpdaterMetrics), ("scorer", ScorerMetrics), ("trainer", TrainerMetrics)):
+    for name, process in PROCESSES.items():
         registry = CollectorRegistry()
         metrics = process(registry)
         if name == "updater":
@@ -40,7 +44,10 @@ def test_every_metric_of_the_catalogue_arrives_and_the_rules_are_evaluated(tmp_p
                 time.sleep(0.2)
             names = {one["metric"]["__name__"] for one in prometheus.query('{job=~"freshet-.*"}')}
             expected = {
-                m.exported + ("_bucket" if m.kind == "histogram" else "") for m in CATALOGUE if m.name not in OPEN
+                metric.exported + ("_bucket" if metric.kind == "histogram" else "")
+                for process in PROCESSES.values()
+                for metric in declared(process)
+                if metric.name not in OPEN
             }
             assert expected <= names
             counted = prometheus.query('freshet_events_applied_total{result="applied"}')
