@@ -117,20 +117,21 @@ class ListMaker:
         """The same answers, some of them with the list that the previous model would have shown: it is kept with the
         list until the user's next event."""
         live, previous = models.live, models.previous
-        served = [place for place, answer in enumerate(answers) if live is not None and answer.model is live]
+        answers = list(answers)
         if live is None or previous is None or previous.version == live.version:
-            return list(answers)
+            return answers
+        served = [place for place, answer in enumerate(answers) if answer.model is live]
         places = self._signals.to_shadow(served, self._clock())
         if not places:
-            return list(answers)
+            return answers
         try:
             known, ranked = self._ask(previous, [answers[place].request for place in places])
         except Exception as error:  # nothing depends on it
             log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
-            return list(answers)
-        shadows = _shadows(previous, known, ranked.columns.tolist())
-        found = dict(zip(places, shadows, strict=True))
-        return [answer._replace(shadow=found.get(place, answer.shadow)) for place, answer in enumerate(answers)]
+            return answers
+        for place, shadow in zip(places, _shadows(previous, known, ranked.columns.tolist()), strict=True):
+            answers[place] = answers[place]._replace(shadow=shadow)
+        return answers
 
     # -- ranking -------------------------------------------------------------------------------------------------------
 
