@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 
-__all__ = ["RawTopic", "deliver_eagerly"]
+if TYPE_CHECKING:
+    from faust.transport.consumer import Consumer
+    from faust.transport.drivers.aiokafka import AIOKafkaProducer
+    from faust.types.tuples import Message
+
+__all__ = ["RawTopic", "batch_producer", "deliver_eagerly"]
 
 
 class RawTopic(faust.Topic):
@@ -22,11 +27,16 @@ class RawTopic(faust.Topic):
     def _compile_decode(self) -> None:
         """Faust would set a decoder of its own on every instance, over the method below."""
 
-    async def decode(self, message: Any, *, propagate: bool = False) -> Any:
+    async def decode(self, message: Message, *, propagate: bool = False) -> Message:
         return message
 
 
-def deliver_eagerly(consumer: Any) -> None:
+async def batch_producer(app: faust.App) -> AIOKafkaProducer:
+    """The app's own producer, for whole record batches: Faust's `send` makes a task and a future for each record."""
+    return (await app.maybe_start_producer())._ensure_producer()
+
+
+def deliver_eagerly(consumer: Consumer) -> None:
     """Make this app's consumer call what delivers a record, and only wait in tasks when the delivery has to wait.
 
     `Consumer._drain_messages` awaits `wait_first(delivery, flow suspended)` for every record.

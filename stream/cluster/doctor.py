@@ -18,7 +18,7 @@ from kafka.errors import (
     TransactionalIdAuthorizationFailedError,
 )
 
-from stream.clients.admin import ask_coordinator
+from stream.clients.admin import admin_client, ask_coordinator
 from stream.clients.connection import KafkaConnection
 from stream.cluster.rights import PROCESSES, Process, Right, needed_rights
 from stream.wire.topics import TopicPlan, topic_problems
@@ -42,7 +42,7 @@ def examine(
 ) -> Iterator[Finding]:
     """All findings, in the order in which they build on each other. Ends early when no broker answers."""
     try:
-        admin = KafkaAdminClient(**connection.kafka_python())
+        admin = admin_client(connection)
     except (KafkaError, OSError) as error:
         yield Finding(
             "does not fit",

@@ -74,7 +74,7 @@ def last_values(connection: KafkaConnection, topic: str) -> dict[bytes, bytes]:
     Per partition, for a key that moved to another one leaves a tombstone behind.
     """
     last = {(record.partition, record.key): record.value for record in _records(connection, topic)}
-    return {key: value for (_, key), value in last.items() if value is not None}
+    return {key: value for (_, key), value in last.items() if key is not None and value is not None}
 
 
 def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import faust
 
 from stream.clients.connection import KafkaConnection
@@ -14,7 +12,7 @@ from stream.wire.topics import TopicPlan
 __all__ = ["scoring_app"]
 
 
-def scoring_app(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan) -> Any:
+def scoring_app(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan) -> faust.App:
     return faust.App(
         plan.prefix + config.group,
         **connection.faust(),

@@ -6,9 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.metrics import ScorerMetrics
+
+if TYPE_CHECKING:
+    import faust
 
 __all__ = ["Liveness"]
 
@@ -22,7 +25,7 @@ class Liveness:
     """Progress is a finished batch, or the brokers saying that no record of `topic` waits. `idle` tells whether this
     process works on anything."""
 
-    def __init__(self, app: Any, topic: str, metrics: ScorerMetrics, idle: Callable[[], bool]) -> None:
+    def __init__(self, app: faust.App, topic: str, metrics: ScorerMetrics, idle: Callable[[], bool]) -> None:
         self._app, self._topic, self._metrics, self._idle = app, topic, metrics, idle
         self._progressed = time.monotonic()
 

@@ -7,12 +7,17 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stream.clients.faust_records import batch_producer
 from stream.scorer.list_maker import Answer
 from stream.wire.dead_letters import dead_letter
 from stream.wire.records import Rejected
 from stream.wire.topics import TopicPlan
+
+if TYPE_CHECKING:
+    import faust
+    from faust.types.tuples import Message
 
 __all__ = ["Publisher"]
 
@@ -32,13 +37,13 @@ class _Record:
 class Publisher:
     """Sends through the producer of the Faust app, without Faust's work for each record."""
 
-    def __init__(self, app: Any, plan: TopicPlan) -> None:
+    def __init__(self, app: faust.App, plan: TopicPlan) -> None:
         self._app, self._plan = app, plan
 
     async def send_lists(self, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
         """Hand the lists over as one record batch per partition, or more where they do not fit into one. The futures
         are done when the brokers have them."""
-        producer = await self._producer()
+        producer = await batch_producer(self._app)
         topic, now_ms = self._plan.recommendations, int(time.time() * 1000)
         by_partition: dict[int, list[Answer]] = defaultdict(list)
         for answer in answers:
@@ -47,26 +52,25 @@ class Publisher:
         for partition, ready in by_partition.items():
             batch = producer.create_batch()
             for answer in ready:
-                record = {"key": answer.request.user, "value": answer.value, "timestamp": now_ms}
-                if batch.append(**record) is None:  # full; the first record of a batch always fits
+                key, value = answer.request.user, answer.value
+                if (
+                    batch.append(timestamp=now_ms, key=key, value=value) is None
+                ):  # full; the first record of a batch always fits
                     deliveries.append(await producer.send_batch(batch, topic, partition=partition))
                     batch = producer.create_batch()
-                    batch.append(**record)
+                    batch.append(timestamp=now_ms, key=key, value=value)
             deliveries.append(await producer.send_batch(batch, topic, partition=partition))
         return deliveries
 
-    async def send_rejected(self, rejected: Sequence[tuple[Any, Rejected]]) -> list[asyncio.Future[Any]]:
+    async def send_rejected(self, rejected: Sequence[tuple[Message, Rejected]]) -> list[asyncio.Future[Any]]:
         """Hand over messages that could not be decoded."""
-        producer = await self._producer()
+        producer = await batch_producer(self._app)
         letters = [
             dead_letter(_record(message), error, "scorer", self._plan.message_bytes) for message, error in rejected
         ]
         return [await producer.send(self._plan.dead_letters, **letter) for letter in letters]
 
-    async def _producer(self) -> Any:
-        return (await self._app.maybe_start_producer())._ensure_producer()
 
-
-def _record(message: Any) -> _Record:
+def _record(message: Message) -> _Record:
     timestamp_ms = int((message.timestamp or 0) * 1000)  # Faust keeps seconds
     return _Record(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)

@@ -17,12 +17,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ops.metrics import ScorerMetrics
 from stream.scorer.list_maker import Answer
 from stream.scorer.publisher import Publisher
 from stream.scorer.scoring_thread import ScoredBatch, ScoringThread
+
+if TYPE_CHECKING:
+    import faust
+    from faust.streams import Stream
+    from faust.topics import Topic
+    from faust.types.tuples import Message
 
 __all__ = ["RefreshStream"]
 
@@ -34,7 +40,7 @@ class RefreshStream:
 
     def __init__(
         self,
-        app: Any,
+        app: faust.App,
         batch_refreshes: int,
         thread: ScoringThread,
         publisher: Publisher,
@@ -46,10 +52,10 @@ class RefreshStream:
         self._progressed = progressed
         self._sending = asyncio.Lock()  # held while a batch is between its channel and its last list's departure
         self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
-        self._channel: Any = None
+        self._channel: Topic | None = None
         self.failed = False
 
-    async def score(self, stream: Any) -> None:
+    async def score(self, stream: Stream) -> None:
         """The agent's body."""
         self._channel = aiter(stream.channel)  # Faust subscribes to what is iterated
         queue = self._channel.queue
@@ -67,7 +73,7 @@ class RefreshStream:
             except Exception:
                 self._give_up()
 
-    async def _send_lists(self, messages: Sequence[Any]) -> tuple[ScoredBatch, list[Answer], asyncio.Future[Any]]:
+    async def _send_lists(self, messages: Sequence[Message]) -> tuple[ScoredBatch, list[Answer], asyncio.Future[Any]]:
         """Returns with all lists on their way; the future is done when the brokers have them."""
         batch = await self._thread.call(self._thread.score, messages)
         started = time.perf_counter()
@@ -85,7 +91,7 @@ class RefreshStream:
 
     async def _finish(
         self,
-        messages: Sequence[Any],
+        messages: Sequence[Message],
         batch: ScoredBatch,
         canary_answers: Sequence[Answer],
         delivered: asyncio.Future[Any],
@@ -112,7 +118,7 @@ class RefreshStream:
         log.exception("a batch failed")
         self.failed = True
 
-    def _seen_by_faust(self, messages: Sequence[Any]) -> None:
+    def _seen_by_faust(self, messages: Sequence[Message]) -> None:
         """Faust complains of partitions whose stream yields nothing, and a channel is not its stream."""
         now = time.monotonic()
         self._app.monitor.stream_inbound_time.update({message.tp: now for message in messages})

@@ -43,12 +43,23 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 class InputRecord(Protocol):
     """What is read of a consumed record."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    @property
+    def topic(self) -> str: ...
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
 
 
 class Rejected(ValueError):

@@ -1,0 +1,1 @@
+"""The calls of aiokafka that Freshet makes through Faust."""

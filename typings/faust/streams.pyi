@@ -1,0 +1,4 @@
+from faust.topics import Topic
+
+class Stream:
+    channel: Topic

@@ -1,0 +1,1 @@
+from kafka.protocol.consumer import OffsetSpec as OffsetSpec

@@ -1,0 +1,9 @@
+import abc
+from collections.abc import Iterable
+
+from kafka.structs import TopicPartition
+
+class ConsumerRebalanceListener(metaclass=abc.ABCMeta):
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None: ...
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None: ...
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None: ...
