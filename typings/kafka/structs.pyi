@@ -20,3 +20,8 @@ class OffsetAndTimestamp(NamedTuple):
     offset: int
     timestamp: int
     leader_epoch: int
+
+class MemberState:
+    UNJOINED: str
+    REBALANCING: str
+    STABLE: str
