@@ -29,6 +29,11 @@ class Hidden(NamedTuple):
     rows: np.ndarray  # int64 [n]
     columns: np.ndarray  # int64 [n]
 
+    @classmethod
+    def met(cls, histories: Histories) -> Hidden:
+        """Exactly what the users have interacted with."""
+        return cls(np.repeat(np.arange(len(histories)), histories.lengths), histories.columns)
+
 
 class Ranker(Protocol):
     """A fitted model or baseline."""

@@ -77,7 +77,7 @@ class Recommender:
         """
         if hidden is None:
             histories = histories.known()
-            hidden = _interactions(histories)
+            hidden = Hidden.met(histories)
         histories = histories.known()
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
@@ -96,7 +96,7 @@ class Recommender:
         histories = histories.known()
         total = torch.empty(len(histories), len(self.items), device=self.device)
         for rows, users in self._user_blocks(histories):
-            for first, block in self._scored(users, self._masked(_interactions(users), None)):
+            for first, block in self._scored(users, self._masked(Hidden.met(users), None)):
                 total[rows, first : first + block.shape[1]] = block
         return total
 
@@ -168,10 +168,6 @@ class Recommender:
             return self._decay[:places] * batch.strengths  # which are 0 where padded
         place = torch.arange(places, device=self.device)
         return self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
-
-
-def _interactions(histories: Histories) -> Hidden:
-    return Hidden(np.repeat(np.arange(len(histories)), histories.lengths), histories.columns)
 
 
 def _refuse_non_finite(version: str, network: Network, neighbour_weights: Tensor | None) -> None:

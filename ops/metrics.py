@@ -136,6 +136,13 @@ class ScorerMetrics(ProcessMetrics):
         Metric("item_events_total", "Applied events by whether the live model knows the item.", ("status",)),
     ]
     new_items: Annotated[Counter, Metric("new_items_total", "Items met for the first time.")]
+    items_rejected: Annotated[
+        Counters[RejectionReason], Metric("items_rejected_total", "Unusable records of `items`.", ("reason",))
+    ]
+    unlisted_items: Annotated[Gauge, Metric("unlisted_items", "Items that may not be listed to everybody now.")]
+    renewed_lists: Annotated[
+        Counter, Metric("renewed_lists_total", "Lists published again without an item that may not be listed any more.")
+    ]
     state_bytes: Annotated[Gauges[Literal["lists"]], _STATE_BYTES]
     state_pending_compaction_bytes: Annotated[Gauges[Literal["lists"]], _PENDING_BYTES]
     rebalances: Annotated[Counter, _REBALANCES]

@@ -55,6 +55,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
         "scorer": {
             plan.refreshes: _READ,
             plan.recommendations: _BOTH,
+            plan.items: _READ,
             plan.dead_letters: _WRITE,
             plan.models: _READ,
             plan.monitor_windows: _WRITE,

@@ -9,6 +9,7 @@ from pathlib import Path
 from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
+from stream.scorer.catalogue import CatalogueConfig
 from stream.wire.meaning import EventKinds
 from stream.wire.topics import SCORER_GROUP
 
@@ -42,6 +43,7 @@ class ListConfig:
     popularity_half_life_ms: int = 7 * _DAY_MS  # event time
     shown_ms: int = 30 * _DAY_MS  # a list older than this says nothing about the model
     events: EventKinds = field(default_factory=EventKinds)  # what each kind of event means
+    items: CatalogueConfig = field(default_factory=CatalogueConfig)
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
 
     def __post_init__(self) -> None:

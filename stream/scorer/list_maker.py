@@ -15,11 +15,12 @@ from model.recommend import Recommender
 from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
+from stream.scorer.catalogue import Catalogue
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
+from stream.scorer.listable import rank_listable, unlisted
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
-from stream.wire.packing import hidden_items, pack
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
 
 __all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow"]
@@ -78,12 +79,13 @@ class ListMaker:
         self,
         config: ListConfig,
         popularity: Popularity,
+        catalogue: Catalogue,
         metrics: ScorerMetrics,
         tally: Tally,
         signals: ListSignals,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._popularity, self._clock = config, popularity, clock
+        self._config, self._popularity, self._catalogue, self._clock = config, popularity, catalogue, clock
         self._metrics, self._tally, self._signals = metrics, tally, signals
 
     def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[CanaryUser]]:
@@ -194,12 +196,12 @@ class ListMaker:
 
     def _ask(self, model: Recommender, requests: Sequence[Request]) -> tuple[list[int], Ranked]:
         """(How many items of each user's history the model knows, the lists)."""
-        columns = [request.history for request in requests]
-        histories, hidden = pack(model.items, columns, self._config.events, self._now_ms(requests))
-        return histories.lengths.tolist(), model.rank(histories, self._config.list_items, hidden)
+        config, now_ms = self._config, int(self._clock() * 1000)
+        event_ms = self._event_ms(requests)
+        return rank_listable(model, requests, config.events, event_ms, self._catalogue, now_ms, config.list_items)
 
-    def _now_ms(self, requests: Iterable[Request]) -> int:
-        """Event time, so that a log that is replayed hides as long as it did when it was new."""
+    def _event_ms(self, requests: Iterable[Request]) -> int:
+        """Now in event time, so that a log that is replayed hides as long as it did when it was new."""
         return max(self._popularity.newest_ms, *(request.history.newest_ms for request in requests))
 
     def _note_scores(self, slot: ServingSlot, request: Request, items: Sequence[ScoredItem]) -> None:
@@ -210,8 +212,9 @@ class ListMaker:
 
     def _popular(self, request: Request, reason: FallbackReason) -> _List:
         self._metrics.fallback_lists[reason].inc()
-        hidden = hidden_items(request.history, self._config.events, self._now_ms([request]))
-        popular = self._popularity.top(hidden, self._config.list_items)
+        now_ms, event_ms = int(self._clock() * 1000), self._event_ms([request])
+        excluded = unlisted(request, self._config.events, event_ms, self._catalogue, now_ms)
+        popular = self._popularity.top(excluded, self._config.list_items)
         return _List("popularity", None, tuple(ScoredItem(item, score) for item, score in popular))
 
     def _encode(self, requests: Iterable[Request], lists: Iterable[_List]) -> list[Answer]:

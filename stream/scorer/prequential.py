@@ -30,6 +30,11 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     shadow: tuple[str, ...] = ()
     counted_for: str = ""  # version of the canary for which the user was counted
 
+    # What is needed to publish the list again; lists of the first release lack it.
+    partition: int = -1
+    scores: tuple[float, ...] = ()
+    as_of_ms: int = 0
+
     def encode(self) -> bytes:
         return _encoder.encode(self)
 

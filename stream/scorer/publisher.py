@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream.clients.faust_records import batch_producer
 from stream.scorer.list_maker import Answer
+from stream.scorer.renewal import RenewedList
 from stream.wire.dead_letters import dead_letter
 from stream.wire.records import Rejected
 from stream.wire.topics import TopicPlan
@@ -41,24 +42,28 @@ class Publisher:
         self._app, self._plan = app, plan
 
     async def send_lists(self, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
-        """Hand the lists over as one record batch per partition, or more where they do not fit into one. The futures
-        are done when the brokers have them."""
+        """Hand the lists over. The futures are done when the brokers have them."""
+        return await self._send([(answer.request.partition, answer.request.user, answer.value) for answer in answers])
+
+    async def send_renewed(self, lists: Sequence[RenewedList]) -> list[asyncio.Future[Any]]:
+        """Hand lists over that were published before."""
+        return await self._send([(renewed.shown.partition, renewed.user, renewed.value) for renewed in lists])
+
+    async def _send(self, records: Sequence[tuple[int, bytes, bytes | None]]) -> list[asyncio.Future[Any]]:
+        """One record batch per partition, or more where (partition, user, value) do not fit into one."""
         producer = await batch_producer(self._app)
         topic, now_ms = self._plan.recommendations, int(time.time() * 1000)
-        by_partition: dict[int, list[Answer]] = defaultdict(list)
-        for answer in answers:
-            by_partition[answer.request.partition].append(answer)
+        by_partition: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
+        for partition, user, value in records:
+            by_partition[partition].append((user, value))
         deliveries: list[asyncio.Future[Any]] = []
         for partition, ready in by_partition.items():
             batch = producer.create_batch()
-            for answer in ready:
-                key, value = answer.request.user, answer.value
-                if (
-                    batch.append(timestamp=now_ms, key=key, value=value) is None
-                ):  # full; the first record of a batch always fits
+            for user, value in ready:
+                if batch.append(timestamp=now_ms, key=user, value=value) is None:  # full; a first record always fits
                     deliveries.append(await producer.send_batch(batch, topic, partition=partition))
                     batch = producer.create_batch()
-                    batch.append(timestamp=now_ms, key=key, value=value)
+                    batch.append(timestamp=now_ms, key=user, value=value)
             deliveries.append(await producer.send_batch(batch, topic, partition=partition))
         return deliveries
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ops.metrics import ScorerMetrics
 from stream.scorer.list_maker import Answer
 from stream.scorer.publisher import Publisher
 from stream.scorer.scoring_thread import ScoredBatch, ScoringThread
+from stream.wire.items import ItemRecord
 
 if TYPE_CHECKING:
     import faust
@@ -88,6 +90,32 @@ class RefreshStream:
             canary_answers = await self._thread.call(self._thread.answer_canary, batch)
             delivered = asyncio.gather(delivered, *await self._publisher.send_lists(canary_answers))
         return batch, canary_answers, delivered
+
+    async def change_items(self, changes: Mapping[str, ItemRecord | None]) -> None:
+        """Lists made from now on follow `changes`; then those that were published and hold what is gone are renewed."""
+        async with self._between_batches():
+            gone = await self._thread.call(self._thread.change_items, changes)
+        await self.renew_lists(gone)
+
+    async def renew_lists(self, gone: Collection[str]) -> None:
+        """A page between two batches: fresh events wait for one page at most."""
+        after: bytes | None = None
+        while gone and not self.failed:
+            async with self._between_batches():
+                page = await self._thread.call(self._thread.renew, gone, after)
+                if page.lists:
+                    await asyncio.gather(*await self._publisher.send_renewed(page.lists))
+                    await self._thread.call(self._thread.note_renewed, page)
+            after = page.after
+            if after is None:
+                return
+
+    @asynccontextmanager
+    async def _between_batches(self) -> AsyncIterator[None]:
+        """No list is on its way: what is published here cannot overtake one, nor be overtaken."""
+        async with self._sending:
+            await self._finished()
+            yield
 
     async def _finish(
         self,

@@ -12,6 +12,7 @@ import msgspec
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
+from stream.scorer.catalogue import Catalogue
 from stream.scorer.config import ListConfig
 from stream.scorer.judge import Judge
 from stream.scorer.list_maker import Answer, CanaryUser, ListMaker
@@ -51,7 +52,8 @@ class Scoring:
         self._tally = Tally()  # of the batch at hand
         self.signals = ListSignals(config.signals, metrics, self._tally)
         self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals)
-        self._maker = ListMaker(config, self.popularity, metrics, self._tally, self.signals, clock)
+        self.catalogue = Catalogue(config.items)
+        self._maker = ListMaker(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, clock)
         self._batch_models = self.models  # what the batch at hand is scored with
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._load_popularity()
@@ -115,6 +117,9 @@ class Scoring:
                     version,
                     shadow,
                     counted,
+                    answer.request.partition,
+                    tuple(item.score for item in answer.items),
+                    answer.request.history.newest_ms,
                 )
         self._tally.flush()
         self._lists.put(shown, seen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,9 +13,11 @@ import torch
 
 from ops.metrics import ScorerMetrics
 from stream.scorer.list_maker import Answer
+from stream.scorer.renewal import RenewedPage, renew_page
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scored, Scoring
 from stream.scorer.shown_lists import ShownLists
+from stream.wire.items import ItemRecord
 from stream.wire.records import Rejected
 from stream.wire.windows_topic import WindowSender
 
@@ -43,6 +46,7 @@ class ScoringThread:
         self._scoring, self._lists, self._windows = scoring, lists, windows
         self._metrics, self._device = metrics, device
         self._newest_ms: dict[int, int] = {}  # event time by owned partition
+        self._owned: Set[int] = frozenset()
         self._executor = ThreadPoolExecutor(1, "scoring")
 
     async def call(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -77,8 +81,29 @@ class ScoringThread:
         answers = self._scoring.with_shadows(batch.scored.answers)
         self._scoring.delivered([*answers, *canary_answers], batch.scored.counted_for, batch.seen)
 
+    def change_items(self, changes: Mapping[str, ItemRecord | None]) -> set[str]:
+        """Take in what `items` says; returns what may not be listed any more, items whose time ended included."""
+        catalogue, now_ms = self._scoring.catalogue, int(time.time() * 1000)
+        gone = catalogue.turned(now_ms) | (catalogue.put(changes, now_ms) if changes else set())
+        self._metrics.unlisted_items.set(len(catalogue.unlisted(now_ms)))
+        return gone
+
+    def unlisted(self) -> set[str]:
+        """All items that are not listed to everybody now."""
+        return self._scoring.catalogue.unlisted(int(time.time() * 1000))
+
+    def renew(self, gone: Collection[str], after: bytes | None) -> RenewedPage:
+        """See `renew_page`."""
+        return renew_page(self._lists, self._scoring.catalogue, gone, after, self._owned, int(time.time() * 1000))
+
+    def note_renewed(self, page: RenewedPage) -> None:
+        """The brokers have these lists."""
+        self._metrics.renewed_lists.inc(len(page.lists))
+        self._lists.put({renewed.user: renewed.shown for renewed in page.lists}, self._lists.spans())
+
     def assigned(self, partitions: set[int]) -> None:
         """These partitions are owned from now on, and no others."""
+        self._owned = frozenset(partitions)
         self._newest_ms = {number: ms for number, ms in self._newest_ms.items() if number in partitions}
 
     def keep_house(self) -> None:

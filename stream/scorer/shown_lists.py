@@ -11,7 +11,7 @@ before the gap are not what those users saw last and are not returned. Nothing h
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -69,6 +69,17 @@ class ShownLists:
     def _current(self, partition: int, value: bytes) -> ShownList | None:
         shown = ShownList.decode(value)
         return shown if shown.offset >= self._spans[partition][0] else None
+
+    def page(self, after: bytes | None, count: int) -> list[tuple[bytes, bytes]]:
+        """(user, encoded list) of the first `count` users beyond `after`, whatever their partitions."""
+        return [(key[1:], value) for key, value in self.store.page(b"u" + (after or b""), count) if key[:1] == b"u"]
+
+    def current(self, shown: ShownList, owned: Set[int]) -> ShownList | None:
+        """The list, if it can be published again and is what its user saw last."""
+        if shown.partition not in owned or len(shown.scores) != len(shown.items):
+            return None
+        span = self._spans.get(shown.partition) or self._load_span(shown.partition)
+        return shown if span is not None and shown.offset >= span[0] else None
 
     def put(self, lists: Mapping[bytes, ShownList | None], seen: Mapping[int, tuple[int, int]]) -> None:
         """Store lists by user, None erases, together with how far the partitions were `seen` (`spans`) for them: what

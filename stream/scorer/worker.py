@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from stream.clients.faust_records import deliver_eagerly
 from stream.process import tune_gc
 from stream.scorer.config import ScorerConfig
 from stream.scorer.faust_app import scoring_app
+from stream.scorer.item_loader import ItemLoader
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
@@ -25,6 +27,7 @@ from stream.scorer.refresh_stream import RefreshStream
 from stream.scorer.scoring import Scoring
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import ShownLists
+from stream.wire.items import ItemRecord
 from stream.wire.layout import ready_topics
 from stream.wire.topics import TopicPlan
 from stream.wire.windows_topic import WindowSender
@@ -34,6 +37,7 @@ __all__ = ["Scorer", "run_scorer"]
 log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
+_TURN_SECONDS = 0.5  # how often it is looked whether an item's time began or ended
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 
@@ -56,6 +60,8 @@ class Scorer:
         self._windows = WindowSender(connection, plan.monitor_windows)
         self._thread = ScoringThread(self._scoring, lists, self._windows, metrics, device)
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
+        self._items = ItemLoader(connection, plan.items, metrics, self._items_changed)
+        self._loop = asyncio.get_running_loop()
         self._joined = False
         self._app = scoring_app(config, connection, plan)
         self._liveness = Liveness(self._app, plan.refreshes, metrics, lambda: self._joined and self._stream.idle)
@@ -67,18 +73,24 @@ class Scorer:
     def _swap(self, models: Models) -> None:
         self._scoring.models = models  # one assignment: a batch in flight keeps the set it started with
 
+    def _items_changed(self, changes: Mapping[str, ItemRecord | None]) -> None:
+        """From another thread. Waits until lists follow the changes, so that a flood of them does not pile up."""
+        asyncio.run_coroutine_threadsafe(self._stream.change_items(changes), self._loop).result()
+
     async def _assigned(self, app: Any, assigned: set[Any], **options: Any) -> None:
         partitions = {tp.partition for tp in assigned}
         log.info("partitions assigned: %s", sorted(partitions))
         self._metrics.rebalances.inc()
         await self._thread.call(self._thread.assigned, partitions)
         self._joined = True
+        gone = await self._thread.call(self._thread.unlisted)
+        self._renewing = asyncio.create_task(self._stream.renew_lists(gone))  # of lists from before this start
 
     async def run(self, stop: threading.Event) -> bool:
         """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up."""
         await self._start()
         watch = asyncio.create_task(self._liveness.watch())
-        kept = time.monotonic()
+        kept = turned = time.monotonic()
         stalled = False
         try:
             while not (stop.is_set() or stalled or self._stream.failed or self._app.should_stop):
@@ -87,6 +99,9 @@ class Scorer:
                 if stalled:
                     log.error("no progress for %.0f s, giving up", self._config.stall_seconds)
                     self._stream.failed = True
+                if time.monotonic() - turned > _TURN_SECONDS:
+                    turned = time.monotonic()
+                    await self._stream.change_items({})  # items start and end without a message
                 if time.monotonic() - kept > _HOUSEKEEPING_SECONDS:
                     kept = time.monotonic()
                     await self._thread.call(self._thread.keep_house)
@@ -96,7 +111,8 @@ class Scorer:
 
     async def _start(self) -> None:
         self._loader.start()
-        await asyncio.get_running_loop().run_in_executor(None, self._loader.looked.wait, _FIRST_MODELS_SECONDS)
+        await self._loop.run_in_executor(None, self._loader.looked.wait, _FIRST_MODELS_SECONDS)
+        await self._loop.run_in_executor(None, self._items.start)
         self._app.finalize()
         deliver_eagerly(self._app.consumer)
         await asyncio.wait_for(self._app.start(), self._config.stall_seconds)
@@ -127,6 +143,7 @@ class Scorer:
         if broker_answers:
             self._windows.close()
             self._loader.close()
+            self._items.close()
 
 
 def run_scorer(

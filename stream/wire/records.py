@@ -200,7 +200,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     model: str  # version that ranked it, "" for popularity
     variant: str  # control, treatment (the canary) or popularity
     as_of: int  # event time of the newest interaction it knows, milliseconds; 0 for none
-    reason: str  # event or model
+    reason: str  # event, model, or items where one may not be listed any more
     published: int  # milliseconds since 1970 UTC
 
 

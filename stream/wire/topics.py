@@ -109,6 +109,10 @@ class TopicPlan:
         return self.prefix + "monitor-windows"
 
     @property
+    def items(self) -> str:
+        return self.prefix + "items"
+
+    @property
     def layout(self) -> str:
         return self.prefix + "layout"
 
@@ -146,6 +150,7 @@ class TopicPlan:
             TopicSpec(self.refreshes, self.partitions, "delete", {"retention.ms": str(_DAY_MS)}),
             TopicSpec(self.recommendations, self.partitions, "compact", compacted),
             TopicSpec(self.models, 1, "compact", compacted),
+            TopicSpec(self.items, 1, "compact", compacted),
             TopicSpec(self.layout, 1, "compact", compacted),
             TopicSpec(self.api_instances, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.

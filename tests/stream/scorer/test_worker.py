@@ -26,6 +26,7 @@ from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
 from stream.registry.slots import Slots
+from stream.wire.items import ItemRecord
 from stream.wire.records import Announcement, NewInteraction, Recommendation, Refresh
 from stream.wire.topics import TopicPlan
 
@@ -254,3 +255,38 @@ def test_it_ends_in_time_also_when_kafka_is_gone(tmp_path: Path) -> None:
             broker.kill()
             code, seconds = scorer.end()
             assert code == 0 and seconds < 10
+
+
+def test_an_item_that_becomes_unavailable_leaves_published_lists_and_new_ones(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path
+) -> None:
+    lists = Lists(kafka, topics)
+    users = [f"u{n}" for n in range(40)]
+    producer = KafkaProducer(**kafka.kafka_python())
+    with Process(kafka, topics, tmp_path / "scorer") as scorer:
+        scorer.started()
+        fans = [("u9{}", "i1"), ("u8{}", "i2")]  # who make both items popular
+        send(kafka, topics, [(name.format(n), refresh(item)) for name, item in fans for n in range(5)])
+        until(lambda: len(lists.poll()) == 10, "the first lists")
+        send(kafka, topics, [(user, refresh(f"x{user}")) for user in users])
+        until(lambda: len(lists.poll()) == len(users) + 10, "everybody's list")
+
+        def holding(item: str) -> list[str]:
+            return [u for u, found in lists.poll().items() if found and item in [i.item for i in found.items]]
+
+        assert len(holding("i1")) >= len(users)
+        value = ItemRecord("i1", available=False).encode()
+        producer.send(topics.items, value, key=b"i1").get(timeout=10)
+        until(lambda: not holding("i1"), "lists without the item", 20)
+        renewed = lists.last["u0"]
+        assert renewed is not None
+        assert renewed.reason == "items"
+        assert scorer.total("renewed_lists_total") >= len(users)
+        send(kafka, topics, [("u50", refresh("y1"))])
+        until(lambda: "u50" in lists.poll(), "a list after that")
+        assert not holding("i1")
+        until_ms = int(time.time() * 1000) + 1500
+        producer.send(topics.items, ItemRecord("i2", until_ms=until_ms).encode(), key=b"i2").get(timeout=10)
+        until(lambda: time.time() * 1000 > until_ms and not holding("i2"), "the end of its time", 20)
+    lists.close()
+    producer.close()

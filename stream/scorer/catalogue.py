@@ -1,0 +1,116 @@
+"""Which items may be listed now, and to whom: what the topic `items` says, ready for a batch of users."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.items import ItemIndex
+from stream.wire.items import ItemRecord
+
+__all__ = ["Catalogue", "CatalogueConfig"]
+
+
+@dataclass(frozen=True)
+class CatalogueConfig:
+    require: bool = False  # items without a record are not listed
+
+
+class Catalogue:
+    """Single-threaded: the scoring thread reads it and takes changes in between batches.
+
+    Only items that are restricted in any way cost anything.
+    """
+
+    def __init__(self, config: CatalogueConfig | None = None) -> None:
+        self.config = config or CatalogueConfig()
+        self.records: dict[str, ItemRecord] = {}
+        self._restricted: dict[str, ItemRecord] = {}  # by availability or time
+        self._hidden_from: dict[str, set[str]] = defaultdict(set)  # items by user
+        self._turns_ms: int | None = None  # when the next item starts or ends
+        self._allowed: dict[int, tuple[ItemIndex, np.ndarray]] = {}  # by id of a model's index
+
+    def put(self, changes: Mapping[str, ItemRecord | None], now_ms: int) -> set[str]:
+        """Take in what changed; returns the items that were listed before and may not be any more, to anybody or to a
+        user of `hide_from`."""
+        gone = set()
+        for item, record in changes.items():
+            before = self.records.get(item)
+            if record is None:
+                self.records.pop(item, None)
+            else:
+                self.records[item] = record
+            hidden_before = set(before.hide_from) if before is not None else set()
+            hidden = set(record.hide_from) if record is not None else set()
+            was_listed = self._listed(before, now_ms)
+            if was_listed and (not self._listed(record, now_ms) or hidden - hidden_before):
+                gone.add(item)
+            self._restrict(item, record, hidden_before, hidden)
+        self._allowed.clear()
+        self._turns_ms = self._next_turn(now_ms)
+        return gone
+
+    def _restrict(self, item: str, record: ItemRecord | None, hidden_before: set[str], hidden: set[str]) -> None:
+        if record is None or (record.available and record.from_ms is None and record.until_ms is None):
+            self._restricted.pop(item, None)
+        else:
+            self._restricted[item] = record
+        for user in hidden_before - hidden:
+            self._hidden_from[user].discard(item)
+        for user in hidden - hidden_before:
+            self._hidden_from[user].add(item)
+
+    def turned(self, now_ms: int) -> set[str]:
+        """Items whose time ended since the last call; they need no message."""
+        if self._turns_ms is None or now_ms < self._turns_ms:
+            return set()
+        last_ms, self._turns_ms = self._turns_ms, self._next_turn(now_ms)
+        self._allowed.clear()
+        return {
+            item
+            for item, record in self._restricted.items()
+            if record.until_ms is not None and last_ms <= record.until_ms <= now_ms
+        }
+
+    def _next_turn(self, now_ms: int) -> int | None:
+        moments = (at for record in self._restricted.values() for at in (record.from_ms, record.until_ms))
+        return min((at for at in moments if at is not None and at > now_ms), default=None)
+
+    def _listed(self, record: ItemRecord | None, now_ms: int) -> bool:
+        return not self.config.require if record is None else record.listable(now_ms)
+
+    @property
+    def restricts(self) -> bool:
+        """Is there an item that may not be listed to everybody?"""
+        return self.config.require or bool(self._restricted)
+
+    def unlisted(self, now_ms: int) -> set[str]:
+        """Known items that are not listed to everybody."""
+        named = {item for items in self._hidden_from.values() for item in items}
+        return named | {item for item, record in self._restricted.items() if not record.listable(now_ms)}
+
+    def listable(self, item: str, now_ms: int) -> bool:
+        """To anybody."""
+        return self._listed(self.records.get(item), now_ms)
+
+    def hidden_from(self, user: bytes) -> Iterable[str]:
+        """Items that `hide_from` names this user for."""
+        return self._hidden_from.get(user.decode(), ()) if self._hidden_from else ()
+
+    def allowed(self, index: ItemIndex, now_ms: int) -> np.ndarray:
+        """bool [I]: which columns of a model's catalogue may be listed. Kept until something changes."""
+        kept = self._allowed.get(id(index))
+        if kept is not None and kept[0] is index:
+            return kept[1]
+        names: Sequence[str] = list(self.records if self.config.require else self._restricted)
+        allowed = np.full(len(index), not self.config.require)
+        columns = index.columns(names)
+        listed = np.fromiter((self._listed(self.records[name], now_ms) for name in names), bool, len(names))
+        allowed[columns[columns >= 0]] = listed[columns >= 0]
+        if len(self._allowed) >= 8:
+            self._allowed.clear()
+        self._allowed[id(index)] = index, allowed
+        return allowed

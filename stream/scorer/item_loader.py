@@ -1,0 +1,85 @@
+"""The topic `items`, followed beside the traffic."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from ops.metrics import ScorerMetrics
+from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
+from stream.wire.items import ItemRecord, decode_item
+from stream.wire.records import Rejected
+
+__all__ = ["ItemLoader"]
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_RETRY_SECONDS = 5.0
+_RECORDS = 5_000  # read at once
+
+
+class ItemLoader:
+    """A thread that calls `changed` with what came, by item: every scorer follows all of the topic, without a group.
+
+    A record that cannot be used changes nothing: it stays in the topic, is counted, and the first of each kind of
+    reason is logged.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        topic: str,
+        metrics: ScorerMetrics,
+        changed: Callable[[Mapping[str, ItemRecord | None]], None],
+    ) -> None:
+        self._connection, self._topic, self._metrics, self._changed = connection, topic, metrics, changed
+        self._reported: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="item-loader", daemon=True)
+
+    def start(self) -> None:
+        """Take in all that is there now, then follow in a thread."""
+        self._reader = self._open()
+        ends = dict(self._reader.ends(self._reader.partitions(self._topic)))
+        while any(self._reader.position(tp) < end for tp, end in ends.items()):
+            self._poll()
+        self._thread.start()
+
+    def _open(self) -> TopicReader:
+        reader = TopicReader(self._connection, poll_records=_RECORDS, wait_seconds=_POLL_SECONDS)
+        reader.assign(reader.partitions(self._topic))
+        reader.to_beginning()
+        return reader
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._poll()
+            except Exception:  # lists go on with what is known of the items
+                log.exception("following %s failed, trying again", self._topic)
+                self._stop.wait(_RETRY_SECONDS)
+
+    def _poll(self) -> None:
+        changes: dict[str, ItemRecord | None] = {}
+        for tp, records in self._reader.poll(_POLL_SECONDS).items():
+            for record in records:
+                try:
+                    item, said = decode_item(record.key, record.value)
+                except Rejected as error:
+                    self._metrics.items_rejected[error.reason].inc()
+                    if error.reason not in self._reported:
+                        self._reported.add(error.reason)
+                        log.error("%s/%d@%d says nothing of an item: %s", *tp, record.offset, error)
+                    continue
+                changes[item] = said
+        if changes:
+            self._changed(changes)
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+        self._reader.close()

@@ -1,0 +1,114 @@
+"""Ranking what may be listed: the model's order without what is hidden from a user and without unlisted items."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import numpy as np
+
+from model.batch import Histories
+from model.ranker import Hidden, Ranked
+from model.recommend import Recommender
+from stream.scorer.catalogue import Catalogue
+from stream.scorer.requests import Request
+from stream.wire.meaning import EventKinds
+from stream.wire.packing import HiddenItems, hidden_items, pack
+
+__all__ = ["Unlisted", "rank_listable", "unlisted"]
+
+_SPARE = 20  # items that are asked for beyond a list, to stand in for unlisted ones
+
+
+class Unlisted:
+    """All that may not be listed for one user; `in` asks for an item."""
+
+    def __init__(self, hidden: HiddenItems | Container[str], catalogue: Catalogue, user: bytes, now_ms: int) -> None:
+        self._hidden, self._catalogue, self._now_ms = hidden, catalogue, now_ms
+        self._from_user = catalogue.hidden_from(user)
+
+    def __contains__(self, item: object) -> bool:
+        name = str(item)
+        return item in self._hidden or name in self._from_user or not self._catalogue.listable(name, self._now_ms)
+
+
+def unlisted(request: Request, kinds: EventKinds, event_ms: int, catalogue: Catalogue, now_ms: int) -> Unlisted:
+    """`event_ms` is now in event time, which hides what was met; `now_ms` is the clock's, which items start and end
+    by."""
+    return Unlisted(hidden_items(request.history, kinds, event_ms), catalogue, request.user, now_ms)
+
+
+def rank_listable(
+    model: Recommender,
+    requests: Sequence[Request],
+    kinds: EventKinds,
+    event_ms: int,
+    catalogue: Catalogue,
+    now_ms: int,
+    count: int,
+) -> tuple[list[int], Ranked]:
+    """(How many items of each user's history the model knows, the lists of `count` items)."""
+    histories, hidden = pack(model.items, [request.history for request in requests], kinds, event_ms)
+    hidden = _with_hidden_from(model, histories, hidden, requests, catalogue)
+    lengths = histories.lengths.tolist()
+    if not catalogue.restricts:
+        return lengths, model.rank(histories, count, hidden)
+    allowed = catalogue.allowed(model.items, now_ms)
+    ranked = model.rank(histories, count + _SPARE, hidden)
+    kept, short = _only(ranked, allowed, count)
+    if len(short):
+        _rank_again(model, histories, hidden, allowed, count, kept, short)
+    return lengths, kept
+
+
+def _with_hidden_from(
+    model: Recommender,
+    histories: Histories,
+    hidden: Hidden | None,
+    requests: Sequence[Request],
+    catalogue: Catalogue,
+) -> Hidden | None:
+    rows: list[int] = []
+    names: list[str] = []
+    for row, request in enumerate(requests):
+        for item in catalogue.hidden_from(request.user):
+            rows.append(row)
+            names.append(item)
+    if not rows:
+        return hidden
+    columns = model.items.columns(names)
+    found = hidden or Hidden.met(histories)
+    known = columns >= 0
+    return Hidden(np.concatenate([found.rows, np.array(rows)[known]]), np.concatenate([found.columns, columns[known]]))
+
+
+def _only(ranked: Ranked, allowed: np.ndarray, count: int) -> tuple[Ranked, np.ndarray]:
+    """(The first `count` allowed items of each row, the rows that may hold more behind what was asked for)."""
+    columns, scores = ranked.columns, ranked.scores
+    fits = (columns >= 0) & allowed[columns]
+    place = np.cumsum(fits, axis=1) - 1
+    row, column = np.nonzero(fits & (place < count))
+    kept = Ranked(np.full((len(columns), count), -1, np.int64), np.full((len(columns), count), -np.inf, np.float32))
+    kept.columns[row, place[row, column]] = columns[row, column]
+    kept.scores[row, place[row, column]] = scores[row, column]
+    return kept, np.flatnonzero((place[:, -1] + 1 < count) & (columns[:, -1] >= 0))
+
+
+def _rank_again(
+    model: Recommender,
+    histories: Histories,
+    hidden: Hidden | None,
+    allowed: np.ndarray,
+    count: int,
+    kept: Ranked,
+    short: np.ndarray,
+) -> None:
+    """Fill the rows `short` of `kept` by ranking them without any unlisted item: exact, and dearer."""
+    found = hidden or Hidden.met(histories)
+    place = np.full(len(histories), -1)
+    place[short] = np.arange(len(short))
+    inside = place[found.rows] >= 0
+    never = np.flatnonzero(~allowed)
+    rows = np.concatenate([place[found.rows[inside]], np.repeat(np.arange(len(short)), len(never))])
+    columns = np.concatenate([found.columns[inside], np.tile(never, len(short))])
+    again = model.rank(histories.select(short), count, Hidden(rows, columns))
+    kept.columns[short], kept.scores[short] = again.columns, again.scores
