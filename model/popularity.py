@@ -11,7 +11,7 @@ import numpy as np
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 
 __all__ = ["DecayedPopularity"]
 
@@ -35,18 +35,19 @@ class DecayedPopularity:
         self.scores = np.bincount(histories.columns, weights, minlength=len(self.items))
         return self
 
-    def rank(self, histories: Histories, k: int) -> Ranked:
-        """The `k` most popular items, columns and scores [B, K], that each of B users has not interacted with."""
-        histories = histories.known()
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
+        """The `k` most popular items, columns and scores [B, K], for each of B users, without those `hidden`: by
+        default, what the user has interacted with."""
+        if hidden is None:
+            hidden = Hidden.met(histories.known())
         order = np.lexsort((np.arange(len(self.scores)), -self.scores))
-        longest = int(histories.lengths.max()) if len(histories) else 0
-        candidates = order[: k + longest]  # enough for the user with the longest history
+        longest = int(np.bincount(hidden.rows).max(initial=0))
+        candidates = order[: k + longest]  # enough for the user from whom most are hidden
         place = np.full(len(self.items), -1)
         place[candidates] = np.arange(len(candidates))
         allowed = np.ones((len(histories), len(candidates)), dtype=bool)
-        rows = np.repeat(np.arange(len(histories)), histories.lengths)
-        seen = place[histories.columns] >= 0
-        allowed[rows[seen], place[histories.columns[seen]]] = False
+        seen = place[hidden.columns] >= 0
+        allowed[hidden.rows[seen], place[hidden.columns[seen]]] = False
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         nth = np.cumsum(allowed, 1) - 1

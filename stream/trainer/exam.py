@@ -12,31 +12,36 @@ from model.errors import NonFiniteScores
 from model.evaluate import ndcg, paired_bootstrap, ranks_hit, recall
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
-from model.ranker import Ranked, Ranker
+from model.ranker import Ranked
 from model.recommend import Recommender
 from state.history import History
 from stream.trainer.gate import Evidence
 from stream.trainer.holdout import Question
+from stream.wire.meaning import ALL_ALIKE, EventKinds
+from stream.wire.packing import pack_decoded
 
 __all__ = ["CUTOFF", "Exam", "pack"]
 
 CUTOFF = 20
 
 
-def pack(items: ItemIndex, histories: Sequence[History]) -> Histories:
-    return Histories.pack(items, ((h.items, h.times_ms, h.strengths) for h in histories))
+def pack(items: ItemIndex, histories: Sequence[History], kinds: EventKinds = ALL_ALIKE) -> Histories:
+    """What a model reads of histories as they are now."""
+    newest_ms = max((history.newest_ms for history in histories), default=0)
+    return pack_decoded(items, histories, kinds, newest_ms)[0]
 
 
 class Exam:
-    """All items are ranked, those of the user's history left out. Figures are NDCG@20 and Recall@20 per user.
+    """All items are ranked, without those that may not be listed to the user. Figures are NDCG@20 and Recall@20 each.
 
     `items` is the candidate's catalogue. An item that the live model does not know is one it cannot recommend.
     """
 
-    def __init__(self, items: ItemIndex, questions: Sequence[Question]) -> None:
-        self._items = items
+    def __init__(self, items: ItemIndex, questions: Sequence[Question], kinds: EventKinds = ALL_ALIKE) -> None:
+        self._items, self._kinds = items, kinds
         self._known = [question.known for question in questions]
-        self._histories = pack(items, self._known)
+        self._now_ms = max((history.newest_ms for history in self._known), default=0)
+        self._histories, self._hidden = pack_decoded(items, self._known, kinds, self._now_ms)
         self._wanted = Histories.pack(
             items, ((q.answer, (0,) * len(q.answer), (1.0,) * len(q.answer)) for q in questions)
         )
@@ -49,9 +54,9 @@ class Exam:
         hits = ranks_hit(ranked, self._wanted)
         return ndcg(hits, self._counts, CUTOFF), recall(hits, self._counts, CUTOFF)
 
-    def ndcg(self, ranker: Ranker) -> np.ndarray:
+    def ndcg(self, recommender: Recommender) -> np.ndarray:
         """[B] of a model that shares the candidate's catalogue. Raises `NonFiniteScores`."""
-        return self._figures(_whole(ranker.rank(self._histories, CUTOFF)))[0]
+        return self._figures(_whole(recommender.rank(self._histories, CUTOFF, self._hidden)))[0]
 
     def evidence(
         self,
@@ -63,9 +68,11 @@ class Exam:
         """`candidate` is None when its parameters are not finite."""
         if not len(self):
             return Evidence(0, candidate is not None, 0.0, 0.0, 0.0, 0.0)
-        popular = [float(figure.mean()) for figure in self._figures(popularity.rank(self._histories, CUTOFF))]
+        popular = [
+            float(figure.mean()) for figure in self._figures(popularity.rank(self._histories, CUTOFF, self._hidden))
+        ]
         try:
-            ranked = None if candidate is None else _whole(candidate.rank(self._histories, CUTOFF))
+            ranked = None if candidate is None else _whole(candidate.rank(self._histories, CUTOFF, self._hidden))
         except NonFiniteScores:
             ranked = None
         if ranked is None:
@@ -80,7 +87,8 @@ class Exam:
         self, evidence: Evidence, candidate: np.ndarray, live: Recommender, rng: np.random.Generator
     ) -> Evidence:
         try:
-            ranked = _whole(live.rank(pack(live.items, self._known), CUTOFF))
+            histories, hidden = pack_decoded(live.items, self._known, self._kinds, self._now_ms)
+            ranked = _whole(live.rank(histories, CUTOFF, hidden))
         except NonFiniteScores:
             return evidence  # nothing to defend: a live model that cannot score is replaced by anything sound
         # From columns of the live catalogue to the candidate's; -1 stays -1.

@@ -32,6 +32,7 @@ from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, GateConfig, judge
 from stream.trainer.history_view import Changed
 from stream.trainer.holdout import hold_out
+from stream.wire.meaning import EventKinds
 
 __all__ = ["FineTuneConfig", "Fit", "Round", "Stopped", "fine_tune"]
 
@@ -63,6 +64,7 @@ class FineTuneConfig:
     popularity_half_life_days: float = 7.0
     exam_users: int = 5_000  # held-out users asked at most, drawn at random
     exam_least_users: int = 100  # with fewer on both sides of the cut, each user's own newest are held out
+    events: EventKinds = field(default_factory=EventKinds)  # what each kind of event means
     # Of a model from nothing; children keep their parent's.
     model: ModelConfig = field(default_factory=lambda: preset("stream"))
     gate: GateConfig = field(default_factory=GateConfig)
@@ -145,7 +147,7 @@ def fine_tune(
 
     Raises `Stopped` when `stop` said so, and `ModelError` when there is nothing to learn from.
     """
-    known, questions = hold_out(changed, config.holdout_share, config.exam_least_users)
+    known, questions = hold_out(changed, config.holdout_share, config.exam_least_users, config.events)
     full = [history for history, _ in changed.values()] + list(replay.values())
     items = dict.fromkeys(item for history in full for item in history.items)
     if not items:
@@ -160,7 +162,7 @@ def fine_tune(
     until_ms = max(history.newest_ms for history in full)
     outcome = Round(learner, len(full), new_items, until_ms)
 
-    lessons = pack(learner.items, [*known.values(), *replay.values()])
+    lessons = pack(learner.items, [*known.values(), *replay.values()], config.events)
     with outcome.stage("train"):
         outcome.learnt(fit(learner, lessons, _epochs(learner, lessons, epochs, updates), stop))
     with outcome.stage("evaluate"):
@@ -168,10 +170,10 @@ def fine_tune(
         asked = list(questions.values())
         if len(asked) > config.exam_users:
             asked = [asked[i] for i in rng.choice(len(asked), config.exam_users, replace=False)]
-        exam = Exam(learner.items, asked)
+        exam = Exam(learner.items, asked, config.events)
         popularity = DecayedPopularity(learner.items, config.popularity_half_life_days).fit(lessons)
         outcome.evidence = exam.evidence(_recommender(learner, version), live, popularity, rng)
-        blind = pack(learner.items, [changed[user][0] for user in islice(questions, _LOSS_USERS)])
+        blind = pack(learner.items, [changed[user][0] for user in islice(questions, _LOSS_USERS)], config.events)
         steps = learner.config.schedule.steps
         outcome.holdout_loss = learner.loss_ratio(blind, 0, steps)
         noises: tuple[Noise, ...] = ("low", "mid", "high")
@@ -182,7 +184,7 @@ def fine_tune(
     if outcome.failed:
         return outcome
     with outcome.stage("train"):
-        lessons = pack(learner.items, full)
+        lessons = pack(learner.items, full, config.events)
         epochs = _epochs(learner, lessons, config.last_epochs, config.last_updates)
         outcome.learnt(fit(learner, lessons, epochs, stop))
     with outcome.stage("evaluate"):

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from state.history import History
+from state.codec import encode, read
+from state.history import EMPTY, History, merge_entries
 from stream.trainer.history_view import Changed
+from stream.wire.meaning import ALL_ALIKE, EventKinds
+from stream.wire.packing import hidden_items
 
 __all__ = ["Question", "hold_out"]
 
@@ -21,7 +24,10 @@ class Question(NamedTuple):
 
 
 def hold_out(
-    changed: Mapping[bytes, tuple[History, Changed]], share: float, least_users: int = 0
+    changed: Mapping[bytes, tuple[History, Changed]],
+    share: float,
+    least_users: int = 0,
+    kinds: EventKinds = ALL_ALIKE,
 ) -> tuple[dict[bytes, History], dict[bytes, Question]]:
     """Split off the newest `share` of the new interactions: (what every changed user may teach, the questions).
 
@@ -34,10 +40,10 @@ def hold_out(
     if not len(new):
         return {user: history for user, (history, _) in changed.items()}, {}
     cut_ms = int(np.quantile(new, 1 - share, method="lower"))
-    known, questions = _split(changed, lambda times_ms: sum(time_ms > cut_ms for time_ms in times_ms))
+    known, questions = _split(changed, kinds, lambda times_ms: sum(time_ms > cut_ms for time_ms in times_ms))
     if len(questions) >= least_users:
         return known, questions
-    return _split(changed, lambda times_ms: max(round(share * len(times_ms)), 1))
+    return _split(changed, kinds, lambda times_ms: max(round(share * len(times_ms)), 1))
 
 
 def _new_times_ms(changed: Iterable[tuple[History, Changed]]) -> Iterator[int]:
@@ -45,7 +51,7 @@ def _new_times_ms(changed: Iterable[tuple[History, Changed]]) -> Iterator[int]:
 
 
 def _split(
-    changed: Mapping[bytes, tuple[History, Changed]], held_of: Callable[[Sequence[int]], int]
+    changed: Mapping[bytes, tuple[History, Changed]], kinds: EventKinds, held_of: Callable[[Sequence[int]], int]
 ) -> tuple[dict[bytes, History], dict[bytes, Question]]:
     """`held_of` says how many of a user's new interactions, given by their times newest first, are held out."""
     known: dict[bytes, History] = {}
@@ -53,9 +59,42 @@ def _split(
     for user, (history, change) in changed.items():
         new = [time_ms for time_ms in history.times_ms if time_ms > change.seen_ms]  # newest first: a prefix
         held = held_of(new) if new else 0
-        rest = History(history.items[held:], history.times_ms[held:], history.strengths[held:])
+        rest = _before(history, held)
         if rest.items:
             known[user] = rest
-            if held:
-                questions[user] = Question(rest, history.items[:held])
+            answer = _answer(history, held, rest, kinds)
+            if answer:
+                questions[user] = Question(rest, answer)
     return known, questions
+
+
+def _before(history: History, held: int) -> History:
+    """Without the last interactions with the newest `held` items. What came before those with the same items stays."""
+    if not held:
+        return history
+    if not history.earlier:
+        kinds = history.kinds[held:]
+        return history._replace(
+            items=history.items[held:],
+            times_ms=history.times_ms[held:],
+            strengths=history.strengths[held:],
+            kinds=kinds if any(kinds) else (),
+        )
+    cut_ms, gone = history.times_ms[held - 1], set(history.items[:held])
+    entries = [entry for entry in history.entries() if entry.item not in gone or entry.time_ms < cut_ms]
+    rest = merge_entries(EMPTY, entries, len(history.items) + 1, history.forgotten_ms)
+    return rest._replace(traces=history.traces)
+
+
+def _answer(history: History, held: int, known: History, kinds: EventKinds) -> tuple[str, ...]:
+    """Right answers: items of the held interactions that speak for them and could have been listed before."""
+    event_kinds = history.kinds or ("",) * len(history.items)
+    positive = [
+        item
+        for item, kind, weight in zip(history.items[:held], event_kinds, history.strengths, strict=False)
+        if kinds.positive(kind, weight)
+    ]
+    if not positive or not (known.earlier or history.earlier or known.traces):
+        return tuple(positive)
+    hidden = hidden_items(read(encode(known)), kinds, history.times_ms[held - 1])
+    return tuple(item for item in positive if item not in hidden)

@@ -20,7 +20,7 @@ import numpy as np
 from state.codec import Columns
 from state.traces import kind_hash, trace_columns
 
-__all__ = ["ALWAYS", "NEVER", "EventKind", "EventKinds", "Meaning", "hiding_ms"]
+__all__ = ["ALL_ALIKE", "ALWAYS", "NEVER", "EventKind", "EventKinds", "Meaning", "hiding_ms"]
 
 _DAY_MS = 86_400_000
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS}
@@ -149,3 +149,4 @@ def _since_negative(earlier: np.ndarray, last: np.ndarray, table: _Table) -> np.
 
 
 _DEFAULT = EventKind()
+ALL_ALIKE = EventKinds()

@@ -12,11 +12,11 @@ from model.batch import Histories
 from model.items import ItemIndex
 from model.ranker import Hidden
 from state.codec import Columns, decode_columns, encode, read
-from state.history import EMPTY, merge_entries
+from state.history import EMPTY, History, merge_entries
 from state.traces import item_hash, trace_columns
 from stream.wire.meaning import EventKinds
 
-__all__ = ["HiddenItems", "hidden_items", "pack"]
+__all__ = ["HiddenItems", "hidden_items", "pack", "pack_decoded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ def hidden_items(
     if without:
         names, decoded = {item for item, _ in without}, decode_columns(history)
         entries = [entry for entry in decoded.entries() if entry.item in names]
-        earlier = merge_entries(EMPTY, [e for e in entries if (e.item, e.time_ms) not in without], len(decoded.items))
+        earlier = merge_entries(
+            EMPTY, [e for e in entries if (e.item, e.time_ms) not in without], len(decoded.items) + 1
+        )
         rest = hidden_items(history, kinds, now_ms)
         again = hidden_items(read(encode(earlier)), kinds, now_ms)
         return HiddenItems({item for item in history.items if item in (again if item in names else rest)}, rest.hashes)
@@ -75,6 +77,15 @@ def pack(
     nothing = np.empty(0, dtype=np.int64)
     hidden = Hidden(np.concatenate([nothing, *rows]), np.concatenate([nothing, *columns]))
     return Histories.pack_bytes(catalogue, users), hidden
+
+
+def pack_decoded(
+    catalogue: ItemIndex, histories: Sequence[History], kinds: EventKinds, now_ms: int
+) -> tuple[Histories, Hidden | None]:
+    """The same of histories that are decoded already."""
+    if kinds.plain and not any(h.traces or not all(strength > 0 for strength in h.strengths) for h in histories):
+        return Histories.pack(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories)), None
+    return pack(catalogue, [read(encode(history)) for history in histories], kinds, now_ms)
 
 
 def _has_negative(history: Columns) -> bool:
