@@ -11,7 +11,7 @@ from model.batch import Histories
 from model.errors import NonFiniteScores
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 from state.history import EMPTY, Entry, History, merge_entries
 from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, GateConfig, judge
@@ -125,7 +125,7 @@ class Fixed:
     def __init__(self, items: ItemIndex, *names: str, fails: bool = False) -> None:
         self.items, self._names, self._fails = items, names, fails
 
-    def rank(self, histories: Histories, k: int) -> Ranked:
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
         if self._fails:
             raise NonFiniteScores("test")
         row = self.items.columns(self._names)

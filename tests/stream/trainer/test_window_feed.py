@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 from ops.metrics import TrainerMetrics
 from ops.monitor.closed_loop import ClosedLoopConfig
 from ops.monitor.windows import WindowConfig, WindowCounter
@@ -84,7 +84,7 @@ class Alphabet:
 
     version, items = "m1", ItemIndex([chr(97 + n) for n in range(26)])
 
-    def rank(self, histories: Histories, k: int) -> Ranked:
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
         columns = np.tile(np.arange(k), (len(histories), 1))
         return Ranked(columns, -columns.astype(np.float32))
 
