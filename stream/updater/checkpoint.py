@@ -41,7 +41,8 @@ class Checkpoint:
     loses nothing:
 
     1. every refresh is acknowledged
-    2. one Kafka transaction commits changed histories, dead letters, routed events and consumed offsets
+    2. one Kafka transaction commits changed histories, dead letters, routed events and consumed offsets, which carry
+       how far a new model's walk over the users has come
     3. RocksDB stores the same histories with the changelog offset they reach
 
     A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends
@@ -167,7 +168,9 @@ class Checkpoint:
             for record, home in task.in_flight.routed:
                 producer.send(plan.routed, **routed_record(record, home))
         offsets = {
-            TopicPartition(topic, task.number): OffsetAndMetadata(position, "", -1)
+            TopicPartition(topic, task.number): OffsetAndMetadata(
+                position, task.in_flight.cursor.encode() if topic == plan.interactions else "", -1
+            )
             for task in carried
             for topic, position in task.in_flight.positions.items()
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from state.store import Store
+from stream.updater.cursor import NO_MODEL, RescoringCursor
 from stream.wire.records import InputRecord, Rejected
 
 __all__ = ["IllegalTransition", "PartitionTask", "TaskState", "Unsaved"]
@@ -26,9 +27,10 @@ class IllegalTransition(RuntimeError):
 
 @dataclass
 class Unsaved:
-    """What merged records brought and no checkpoint has made durable."""
+    """What merged records brought and no checkpoint has made durable, and how far they reach."""
 
     positions: dict[str, int]  # by topic: the offset after the last of them
+    cursor: RescoringCursor = NO_MODEL  # whose turn it is to be scored again
     histories: dict[bytes, bytes] = field(default_factory=dict)  # by user, encoded
     arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
     dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
@@ -43,6 +45,7 @@ class Unsaved:
         """Both, for one checkpoint. A history in `later` was merged from the one here and stands for it."""
         return Unsaved(
             later.positions,
+            later.cursor,
             self.histories | later.histories,
             self.arrivals_ms + later.arrivals_ms,
             self.dead + later.dead,
@@ -70,6 +73,7 @@ class PartitionTask:
         self.number = number
         self.state: TaskState = "assigned"
         self.committed: dict[str, int] = {}  # by topic: the offset after the last record of a checkpoint
+        self.committed_cursor = NO_MODEL
         self.unsaved = Unsaved({})
         self.in_flight = Unsaved({})  # what the checkpoint under way carries
         self.newest_ms = 0  # event time
@@ -86,16 +90,16 @@ class PartitionTask:
             raise IllegalTransition(f"partition {self.number} is {self.state} and has no store")
         return self._store
 
-    def restore(self, store: Store, committed: dict[str, int]) -> None:
+    def restore(self, store: Store, committed: dict[str, int], cursor: RescoringCursor = NO_MODEL) -> None:
         """The store follows the changelog from now on; the task closes it when it is released."""
         self._move("restoring")
-        self._store, self.committed = store, committed
+        self._store, self.committed, self.committed_cursor = store, committed, cursor
 
     def run(self, committed: dict[str, int]) -> None:
         """Records are read from these offsets on, besides those that `restore` was given."""
         self._move("running")
         self.committed |= committed
-        self.unsaved = Unsaved(self.committed.copy())
+        self.unsaved = Unsaved(self.committed.copy(), self.committed_cursor)
 
     def release(self) -> None:
         """What no checkpoint has made durable is dropped: the next owner replays it."""
@@ -108,31 +112,30 @@ class PartitionTask:
     @property
     def has_unsaved(self) -> bool:
         """There is something for a checkpoint."""
-        return self.state == "running" and self.unsaved.positions != self.committed
+        unsaved = self.unsaved
+        moved = unsaved.positions != self.committed or unsaved.cursor != self.committed_cursor
+        return self.state == "running" and moved
 
     def unsaved_history(self, user: bytes) -> bytes | None:
         """The encoded history of a user, if it is newer than the one in RocksDB."""
         return self.unsaved.histories.get(user) or self.in_flight.histories.get(user)
 
     def begin_checkpoint(self) -> None:
-        if self.state != "running" or self._checkpointing:
+        if self.state != "running" or self.in_flight.positions:
             raise IllegalTransition(f"partition {self.number} is {self.state}, or a checkpoint is under way")
-        self.in_flight, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy())
+        self.in_flight, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy(), self.unsaved.cursor)
 
     def requeue(self) -> None:
         """The checkpoint was refused: the next one carries its load."""
-        self._require_checkpoint()
-        self.in_flight, self.unsaved = Unsaved({}), self.in_flight.followed_by(self.unsaved)
+        self.unsaved = self._end_checkpoint().followed_by(self.unsaved)
 
     def complete(self) -> None:
         """The checkpoint is durable, RocksDB included."""
-        self._require_checkpoint()
-        self.committed, self.in_flight = self.in_flight.positions, Unsaved({})
+        durable = self._end_checkpoint()
+        self.committed, self.committed_cursor = durable.positions, durable.cursor
 
-    @property
-    def _checkpointing(self) -> bool:
-        return bool(self.in_flight.positions)
-
-    def _require_checkpoint(self) -> None:
-        if not self._checkpointing:
+    def _end_checkpoint(self) -> Unsaved:
+        if not self.in_flight.positions:
             raise IllegalTransition(f"partition {self.number} is {self.state} and no checkpoint is under way")
+        carried, self.in_flight = self.in_flight, Unsaved({})
+        return carried

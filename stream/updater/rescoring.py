@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from state import codec
-from state.store import Store
 from stream.registry.slots import Slots
 from stream.updater.partition import PartitionTask
+from stream.updater.refreshes import RefreshSender
 
-__all__ = ["Rescoring", "RescoringConfig", "RescoringWalk"]
+__all__ = ["Rescoring", "RescoringConfig"]
 
 log = logging.getLogger(__name__)
 
@@ -32,91 +32,66 @@ class RescoringConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
-class RescoringWalk:
-    """One walk over the stores of owned partitions. A partition that moves away is left out; its new owner has seen the
-    announcement too."""
+class Rescoring:
+    """Follows `models`. Each partition's own cursor says whose turn it is (`stream.updater.cursor`); partitions take
+    turns page by page, so that none waits for the end of another."""
 
     def __init__(
         self,
-        version: str,
-        partitions: Mapping[int, Store],
-        newest_ms: int,
         config: RescoringConfig,
+        slots: Slots,
+        refreshes: RefreshSender,
+        clock_ms: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.version = version
-        self._waiting = list(partitions)
-        self._after: bytes | None = None
-        self._oldest_ms = newest_ms - int(config.active_days * _DAY_MS)
-        self._rate, self._clock = config.users_per_second, clock
-        self._allowed, self._asked = 0.0, clock()
-        self.users = 0
-
-    @property
-    def finished(self) -> bool:
-        return not self._waiting
-
-    def due(self, partitions: Mapping[int, Store]) -> Iterator[tuple[int, bytes, bytes]]:
-        """(partition, user, history) of the users whose turn has come, at most one page."""
-        now = self._clock()
-        self._allowed = min(self._allowed + (now - self._asked) * self._rate, _PAGE)
-        self._asked = now
-        count = int(self._allowed)
-        if not count or self.finished:
-            return
-        number = self._waiting[0]
-        store = partitions.get(number)
-        page = [] if store is None else store.page(self._after, count)
-        self._allowed -= len(page)
-        if len(page) < count:
-            self._waiting.pop(0)
-            self._after = None
-        else:
-            self._after = page[-1][0]
-        for user, value in page:
-            history = codec.decode(value)
-            if history.items and history.newest_ms >= self._oldest_ms:
-                self.users += 1
-                yield number, user, value
-
-
-class Rescoring:
-    """Follows `models`. When another model goes live, a walk begins."""
-
-    def __init__(self, config: RescoringConfig, slots: Slots) -> None:
-        self._config, self._slots = config, slots
-        self._live = "" if slots.live is None else slots.live.version
+        self._config, self._slots, self._refreshes = config, slots, refreshes
+        self._clock_ms, self._clock = clock_ms, clock
         self._slots_due = 0.0
-        self._walk: RescoringWalk | None = None
+        self._allowed, self._asked = 0.0, clock()
+        self._last = -1  # the partition that had its turn
+        self._sent = 0  # users, since no partition had anybody left
+        self.walking = False
 
-    @property
-    def walking(self) -> bool:
-        return self._walk is not None
-
-    def due(
-        self, tasks: Mapping[int, PartitionTask], restoring: bool, newest_ms: int
-    ) -> Iterator[tuple[int, bytes, bytes]]:
-        """(partition, user, history) of the users whose turn has come. `tasks` are running."""
-        now = time.monotonic()
-        # A model that goes live while partitions are on their way waits for them, or their users would be left out.
-        if now >= self._slots_due and tasks and not restoring:
+    def send_due(self, tasks: Sequence[PartitionTask], newest_ms: int) -> None:
+        """Send those whose turn has come, at most one page of one of these running partitions. `newest_ms` is the
+        event time up to which the stream has come."""
+        now = self._clock()
+        if now >= self._slots_due:
             self._slots_due = now + _SLOTS_SECONDS
             self._slots.poll()
-            live = self._slots.live
-            if live is not None and live.version != self._live:
-                self._live = live.version
-                stores = {number: task.store for number, task in tasks.items()}
-                self._walk = RescoringWalk(live.version, stores, newest_ms, self._config)
-        if self._walk is None:
+        live = self._slots.live
+        for task in tasks:
+            if live is not None and task.unsaved.cursor.version != live.version:
+                task.unsaved.cursor = task.unsaved.cursor.begin(live.version)
+        waiting = [task for task in tasks if not task.unsaved.cursor.finished]
+        self._allowed = min(self._allowed + (now - self._asked) * self._config.users_per_second, _PAGE)
+        self._asked = now
+        if not waiting:
+            self._allowed = 0.0
+            if self.walking and tasks:
+                log.info("model %s: %d active users are scored again", tasks[0].unsaved.cursor.version, self._sent)
+                self.walking, self._sent = False, 0
             return
-        for number, user, stored in self._walk.due({n: task.store for n, task in tasks.items()}):
-            history = tasks[number].unsaved_history(user) or stored
-            if history is not stored and not codec.decode(history).items:
+        self.walking = True
+        count = int(self._allowed)
+        if count:
+            task = min(waiting, key=lambda task: (task.number <= self._last, task.number))
+            self._last = task.number
+            self._send_page(task, count, newest_ms - int(self._config.active_days * _DAY_MS))
+
+    def _send_page(self, task: PartitionTask, count: int, oldest_ms: int) -> None:
+        page, cursor = task.unsaved.cursor.advance(task.store.page(task.unsaved.cursor.after, count), count)
+        self._allowed -= len(page)
+        for user, stored in page:
+            history = codec.decode(stored)
+            if not history.items or history.newest_ms < oldest_ms:
+                continue
+            unsaved = task.unsaved_history(user)
+            if unsaved is not None and not codec.decode(unsaved).items:
                 continue  # forgotten since the last checkpoint: no list may follow the tombstone
-            yield number, user, history
-        if self._walk.finished:
-            log.info("model %s: %d active users are scored again", self._walk.version, self._walk.users)
-            self._walk = None
+            self._refreshes.send_stored(task.number, user, unsaved or stored, self._clock_ms())
+            self._sent += 1
+        task.unsaved.cursor = cursor
 
     def close(self) -> None:
         self._slots.close()

@@ -22,6 +22,7 @@ from stream.process import tune_gc
 from stream.registry.slots import Slots
 from stream.updater.checkpoint import Checkpoint
 from stream.updater.config import UpdaterConfig
+from stream.updater.cursor import decode_cursor
 from stream.updater.intake import Intake
 from stream.updater.merging import Changed
 from stream.updater.partition import PartitionTask
@@ -62,10 +63,10 @@ class Updater:
         strict = "strict" in (config.repartition, layout.routing)
         memory, folder = StoreMemory(config.store), config.state_dir / "histories"
         self._restorer = Restorer(connection, plan.histories, folder, memory, plan.tombstone_ms, self._clock_ms)
-        self._rescoring = Rescoring(config.rescoring, Slots(connection, plan.models))
         self._reporting = Reporting(config.windows, connection, plan.monitor_windows, metrics)
         self._intake = Intake(config, plan, strict, metrics, self._reporting.signals)
         self._refreshes = RefreshSender(connection, plan)
+        self._rescoring = Rescoring(config.rescoring, Slots(connection, plan.models), self._refreshes, self._clock_ms)
         self._checkpoint = Checkpoint(config, connection, plan, metrics, self._clock_ms, crash)
         self._routed = RoutedReader(
             connection, plan.routed, config.poll_records, fetch_bytes, 0.0 if strict else _FORGETS_SECONDS
@@ -111,7 +112,7 @@ class Updater:
             changes = self._merge(batches)
             self._crash("merged")
             self._refreshes.send_changes(changes)
-        self._rescore()
+        self._rescoring.send_due(self._running, self._intake.newest_ms)
         if self._running:
             self._metrics.progress_timestamp.set_to_current_time()
         self._step_checkpoint()
@@ -180,7 +181,8 @@ class Updater:
             lost = beginning - committed.offset
             log.error("%s/%d: retention removed %d records before they were read", *tp, lost)
         start = beginning if committed is None else max(committed.offset, beginning)
-        task.restore(self._restorer.begin(tp.partition), {tp.topic: start})
+        cursor = decode_cursor("" if committed is None else committed.metadata)
+        task.restore(self._restorer.begin(tp.partition), {tp.topic: start}, cursor)
 
     def _release(self, number: int) -> None:
         self._restorer.abandon(number)
@@ -207,11 +209,6 @@ class Updater:
             if task is not None and task.state == "running":  # else it is not ours any more, or not yet
                 changes += self._intake.merge(task, tp.topic, records)
         return changes
-
-    def _rescore(self) -> None:
-        running = {task.number: task for task in self._running}
-        for number, user, history in self._rescoring.due(running, bool(self._restorer), self._intake.newest_ms):
-            self._refreshes.send_stored(number, user, history, self._clock_ms())
 
     def _step_checkpoint(self) -> None:
         gathered = max(sum(task.unsaved.records for task in self._tasks.values()), self._refreshes.in_flight)

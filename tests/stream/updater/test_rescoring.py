@@ -1,7 +1,7 @@
 """When another model goes live, stored histories are sent to the scorer again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories
 from stream.registry.slots import Slots
 from stream.updater.config import UpdaterConfig
-from stream.updater.rescoring import RescoringConfig, RescoringWalk
+from stream.updater.cursor import RescoringCursor
+from stream.updater.partition import PartitionTask
+from stream.updater.rescoring import Rescoring, RescoringConfig
 from stream.updater.worker import Updater
 from stream.wire.records import Announcement, Refresh
 from stream.wire.topics import TopicPlan
@@ -26,36 +28,77 @@ NOW = 1_700_000_000_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """u0 was last seen today, u1 yesterday, u2 the day before, ..."""
-    store = Store(tmp_path / "store", {"of": "test"})
-    for n in range(10):
-        history = merge_entries(EMPTY, [Entry(NOW - n * DAY_MS, "i", 1.0)], 20)
-        store.write({b"u%d" % n: codec.encode(history)})
-    yield store
-    store.close()
+def tasks(tmp_path: Path) -> Iterator[list[PartitionTask]]:
+    """Two partitions; in each, u0 was last seen today, u1 yesterday, u2 the day before, ..."""
+    tasks = [PartitionTask(number) for number in range(2)]
+    for task in tasks:
+        store = Store(tmp_path / f"store{task.number}", {"of": "test"})
+        for n in range(10):
+            history = merge_entries(EMPTY, [Entry(NOW - n * DAY_MS, "i", 1.0)], 20)
+            store.write({b"u%d" % n: codec.encode(history)})
+        task.restore(store, {})
+        task.run({})
+    yield tasks
+    for task in tasks:
+        task.release()
 
 
-def test_a_walk_meets_every_active_user_once_at_the_rate_it_is_given(store: Store) -> None:
-    now = [100.0]
-    config = RescoringConfig(users_per_second=2, active_days=4.5)
-    walk = RescoringWalk("v2", {0: store}, NOW, config, clock=lambda: now[0])
-    met = []
-    while not walk.finished:
-        now[0] += 1.0
-        found = [user for _, user, _ in walk.due({0: store})]
-        assert len(found) <= 2
-        met += found
-    assert met == [b"u0", b"u1", b"u2", b"u3", b"u4"]
-    assert now[0] >= 105.0
+class World:
+    """What `Rescoring` needs: a clock, a live model, and somebody to send to."""
+
+    def __init__(self, config: RescoringConfig) -> None:
+        self.now = 100.0
+        self.live: Announcement | None = None
+        self.sent: list[tuple[int, bytes]] = []
+        self.rescoring = Rescoring(config, self, self, lambda: NOW, clock=lambda: self.now)  # type: ignore[arg-type]
+
+    def poll(self) -> bool:
+        return False
+
+    def promote(self, version: str) -> None:
+        self.live = Announcement("live", version, "nowhere", "sha", "", NOW, NOW, 1)
+
+    def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int) -> None:
+        self.sent.append((number, user))
+
+    def pass_second(self, tasks: list[PartitionTask]) -> list[tuple[int, bytes]]:
+        before = len(self.sent)
+        self.now += 1.0
+        self.rescoring.send_due(tasks, NOW)
+        return self.sent[before:]
 
 
-def test_a_partition_that_moved_away_is_left_to_its_new_owner(store: Store) -> None:
-    now = [0.0]
-    walk = RescoringWalk("v2", {0: store}, NOW, RescoringConfig(), clock=lambda: now[0])
-    now[0] = 1.0
-    assert list(walk.due({})) == []
-    assert walk.finished
+def test_a_walk_meets_every_active_user_once_at_the_rate_it_is_given(tasks: list[PartitionTask]) -> None:
+    world = World(RescoringConfig(users_per_second=2, active_days=4.5))
+    assert world.pass_second(tasks) == []  # there is no model
+    world.promote("v2")
+    seconds = 0
+    while world.pass_second(tasks) or world.rescoring.walking:
+        seconds += 1
+    assert sorted(world.sent) == [(number, b"u%d" % n) for number in range(2) for n in range(5)]
+    assert seconds >= 10  # 20 users are looked at
+    assert all(task.unsaved.cursor.version == "v2" and task.unsaved.cursor.finished for task in tasks)
+    assert world.pass_second(tasks) == []
+
+
+def test_partitions_take_turns_and_none_waits_for_the_next_model(tasks: list[PartitionTask]) -> None:
+    world = World(RescoringConfig(users_per_second=2))
+    for version in range(10):  # each is live for two seconds, which is a turn of each partition
+        world.promote(f"v{version}")
+        for _ in range(2):
+            world.pass_second(tasks)
+    for number in range(2):
+        assert {user for partition, user in world.sent if partition == number} == {b"u%d" % n for n in range(10)}
+
+
+def test_a_partition_that_comes_with_its_progress_is_walked_on(tasks: list[PartitionTask]) -> None:
+    world = World(RescoringConfig())
+    world.promote("v2")
+    tasks[0].unsaved.cursor = RescoringCursor("v1").begin("v2").advance(tasks[0].store.page(b"", 7), 7)[1]
+    tasks[1].unsaved.cursor = RescoringCursor("v2")
+    for _ in range(5):
+        world.pass_second(tasks)
+    assert world.sent == [(0, b"u7"), (0, b"u8"), (0, b"u9")]
 
 
 @pytest.mark.kafka
@@ -97,7 +140,7 @@ def test_a_model_that_goes_live_before_an_updater_has_its_partitions_reaches_the
         slots.put("live", Announcement("live", "v2", "nowhere", "sha", "v1", NOW, NOW, 1))
         while updater._rescoring._slots.live is None:
             updater._rescoring._slots.poll()
-        updater._rescore()  # as in a turn that ends before the group has answered
+        updater._rescoring.send_due([], 0)  # as in a turn that ends before the group has answered
         deadline = time.monotonic() + 30
         while list(reasons(kafka, topics).values()).count("model") < 10:
             assert time.monotonic() < deadline, reasons(kafka, topics)
@@ -105,6 +148,48 @@ def test_a_model_that_goes_live_before_an_updater_has_its_partitions_reaches_the
     finally:
         slots.close()
         updater.close()
+
+
+def take_turns(updater: Updater, finished: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not finished():
+        assert time.monotonic() < deadline
+        updater.turn()
+
+
+@pytest.mark.kafka
+def test_a_walk_goes_on_after_a_restart_with_other_disks_and_under_the_next_model(
+    kafka: KafkaConnection, prefix: str, tmp_path: Path
+) -> None:
+    plan = TopicPlan(prefix, partitions=1)
+    slow = RescoringConfig(users_per_second=20)
+
+    def scored_again() -> list[bytes]:
+        found = [(r.key, Refresh.decode(r.value).reason) for r in read_all(kafka, plan.refreshes)]
+        return [user for user, reason in found if reason == "model"]
+
+    with running(UpdaterConfig(tmp_path / "one"), kafka, plan) as metrics:
+        produce(kafka, plan, [interaction(f"u{n:03}", "i", NOW + n) for n in range(100)])
+        until(lambda: applied(metrics) == 100, "taking all events in")
+    slots = Slots(kafka, plan.models)
+    try:
+        for version, folder in (("v1", "one"), ("v2", "two"), ("v3", "three")):
+            slots.put("live", Announcement("live", version, "nowhere", "sha", "", NOW, NOW, 1))
+            config = UpdaterConfig(tmp_path / folder, checkpoint_seconds=0.2, rescoring=slow)
+            updater = Updater(config, kafka, plan, UpdaterMetrics(CollectorRegistry()))
+            before = len(scored_again())
+            take_turns(updater, lambda before=before: len(scored_again()) >= before + 40)  # type: ignore[misc]
+            updater.checkpoint()
+            updater.close()
+        users = scored_again()
+        assert users[:100] == [b"u%03d" % n for n in range(100)]  # nobody twice before all had a turn
+        updater = Updater(config, kafka, plan, UpdaterMetrics(CollectorRegistry()))
+        take_turns(updater, lambda: bool(updater._running) and updater._running[0].unsaved.cursor.finished)
+        updater.checkpoint()
+        updater.close()
+        assert sorted(scored_again()[before:]) == sorted(set(users))  # everybody once for v3
+    finally:
+        slots.close()
 
 
 def reasons(kafka: KafkaConnection, plan: TopicPlan) -> dict[str, str]:
