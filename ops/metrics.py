@@ -7,7 +7,7 @@ are what dashboards and alerts read; an attribute has the exported name without 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
@@ -393,6 +393,23 @@ def _catalogue(processes: Sequence[type[ProcessMetrics]]) -> tuple[Metric, ...]:
 
 
 CATALOGUE = _catalogue((UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics))
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    host: str = "127.0.0.1"
+    """Address on which /metrics listens."""
+    updater_port: int = 9101
+    """Port of an updater's /metrics; 0 takes a free one."""
+    scorer_port: int = 9102
+    """Port of a scorer's /metrics; 0 takes a free one."""
+    trainer_port: int = 9103
+    """Port of the trainer's /metrics; 0 takes a free one."""
+
+    def __post_init__(self) -> None:
+        for name in ("updater_port", "scorer_port", "trainer_port"):
+            if not 0 <= getattr(self, name) < 65536:
+                raise ValueError(f"{name} must be between 0 and 65535, got {getattr(self, name)}")
 
 
 class MetricsServer:

@@ -9,10 +9,19 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Literal, NoReturn
 
-__all__ = ["PARENT_PID", "die_with_parent", "end_process", "prepare_process", "run_at_idle_priority", "tune_gc"]
+__all__ = [
+    "PARENT_PID",
+    "ProcessConfig",
+    "die_with_parent",
+    "end_process",
+    "prepare_process",
+    "run_at_idle_priority",
+    "tune_gc",
+]
 
 # Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
 # passwords included.
@@ -22,6 +31,12 @@ PARENT_PID = "FRESHET_PARENT_PID"  # environment variable that names the supervi
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.0001
 _YOUNG_OBJECTS = 20_000  # made since the last collection and still there; Python's own limit is 700
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity of a line in the log."""
 
 
 def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> threading.Event:

@@ -30,15 +30,23 @@ Numbers = Sequence[int] | npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class WindowConfig:
-    window_ms: int = 15 * 60 * 1000  # event time
-    grace_ms: int = 60 * 1000  # how long a window waits for late events once newer ones are seen
-    patience_ms: int = 15_000  # of the clock: how long a window that some worker is far past waits for the others
+    window_ms: int = 15 * 60 * 1000
+    """Event time that is judged together."""
+    grace_share: float = 1 / 15
+    """How long a window waits for late events once newer ones are seen, as a share of the window."""
+    patience_ms: int = 15_000
+    """How long, by the clock, a window that some worker is far past waits for the other workers."""
 
     def __post_init__(self) -> None:
-        if self.patience_ms < 0:
-            raise ValueError(f"patience_ms must not be negative, got {self.patience_ms}")
-        if self.window_ms < 1 or self.grace_ms < 0:
-            raise ValueError(f"a window of {self.window_ms} ms with {self.grace_ms} ms of grace cannot be")
+        if self.window_ms < 1:
+            raise ValueError(f"window_ms must be at least 1, got {self.window_ms}")
+        for name in ("grace_share", "patience_ms"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def grace_ms(self) -> int:
+        return round(self.grace_share * self.window_ms)
 
 
 class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -84,7 +92,7 @@ class _Open:
 class WindowCounter:
     """A worker's own windows. `worker` must differ between processes and between starts of one.
 
-    >>> counter = WindowCounter("updater-0 a1b2", WindowConfig(window_ms=1000, grace_ms=0))
+    >>> counter = WindowCounter("updater-0 a1b2", WindowConfig(window_ms=1000, grace_share=0))
     >>> counter.add("new_user_rate", times_ms=[10, 20, 1500], bins=[1, 0, 0], size=2)
     >>> [(record.start_ms, record.counts) for record in counter.take()]
     [(0, {'new_user_rate': [1, 1]}), (1000, {'new_user_rate': [1, 0]})]

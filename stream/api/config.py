@@ -21,7 +21,8 @@ class ApiConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ApiConfig:
-    state_dir: Path
+    state_dir: Path = Path("freshet-state/api")
+    """Folder of this instance's local state. One process, one folder."""
     host: str = "127.0.0.1"
     port: int = 8080  # 0 takes a free one
     advertise: str = ""  # URL by which other instances reach this one; empty: made of host and port

@@ -2,81 +2,68 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from stream.cli.options import Partitions, Prefix, Replication, Servers, StateDir, connect, log_level
-from stream.wire.topics import TopicPlan
+from stream.cli.kafka_settings import kafka_connection
+from stream.cli.options import TOPICS, Group, Renamed, command
+from stream.cli.settings import Settings
+from stream.cli.starting import started, topic_plan, writable
 
-API_PORT = 8080
+__all__ = ["api", "token"]
 
 
-def api(
-    bootstrap_servers: Servers = None,
-    prefix: Prefix = "",
-    partitions: Partitions = 4,
-    replication_factor: Replication = 1,
-    state_dir: StateDir = Path("freshet-state/api"),
-    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine it needs tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = API_PORT,
-    advertise: Annotated[
-        str, typer.Option(help="http://host:port by which other instances reach this one; made of host and port.")
-    ] = "",
-    tokens_file: Annotated[
-        Path | None, typer.Option(help="Who may ask; `freshet token` writes it. Read again when it changes.")
-    ] = None,
-    access_log: Annotated[str, typer.Option(help="JSON lines: a file, - for standard output, or off.")] = "-",
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin whose pages may read answers, such as https://shop.example.")
-    ] = None,
-    requests_per_second: Annotated[float, typer.Option(min=1, help="Of one token, or one address without.")] = 2000.0,
-    body_mib: Annotated[float, typer.Option(min=0.001, help="Largest request body.")] = 4.0,
-    wait_seconds: Annotated[float, typer.Option(min=0, help="Longest wait for a list that knows `as_of`.")] = 2.0,
-    stale_seconds: Annotated[
-        float, typer.Option(min=1, help="Answers stop when Kafka's end was last reached longer ago than this.")
-    ] = 5.0,
-    drain_seconds: Annotated[
-        float, typer.Option(min=0, help="At the end: longest wait for others to take the partitions over.")
-    ] = 5.0,
-    session_seconds: Annotated[float, typer.Option(help="Silence after which its partitions move on.")] = 10.0,
-) -> None:
+@command(
+    "api",
+    TOPICS,
+    Group("API", "api.state_dir", "api.host", "api.port", "api.advertise", "api.session_seconds", "api.access_log"),
+    Group(
+        "Who may ask",
+        "api.tokens_file",
+        Renamed("api.cors_origins", "--cors-origin"),
+        "api.requests_per_second",
+        Renamed("api.body_bytes", "--body-mib", 1024 * 1024),
+    ),
+    Group("Waiting", "api.wait_seconds", "api.stale_seconds", "api.drain_seconds"),
+    sections=("process", "topics", "limits", "api"),
+)
+def api(settings: Settings) -> None:
     """Lists, histories and events over HTTP; several instances share the users.
 
     Try it: curl http://127.0.0.1:8080/v1/users/ann/recommendations. The document /openapi.json describes all of it.
     """
     from stream.api.config import ApiConfig
     from stream.api.server import run_api
-    from stream.process import end_process, prepare_process
+    from stream.process import end_process
 
-    config = ApiConfig(
-        state_dir,
-        host=host,
-        port=port,
-        advertise=advertise,
-        tokens_file=tokens_file,
-        access_log=access_log,
-        cors_origins=tuple(cors_origin or ()),
-        requests_per_second=requests_per_second,
-        body_bytes=int(body_mib * 1024 * 1024),
-        wait_seconds=wait_seconds,
-        stale_seconds=stale_seconds,
-        drain_seconds=drain_seconds,
-        session_seconds=session_seconds,
-    )
-    stop = prepare_process(log_level(), grace_seconds=drain_seconds + 10)
-    end_process(run_api(config, connect(bootstrap_servers), TopicPlan(prefix, partitions, replication_factor), stop))
+    config = settings.read(ApiConfig)
+    stop = started(settings, grace_seconds=config.drain_seconds + 10)
+    writable(settings["api.state_dir"])
+    end_process(run_api(config, kafka_connection(settings), topic_plan(settings), stop))
 
 
-def token(
-    name: Annotated[str, typer.Argument(help="Whose it is; the access log shows this name.")],
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeat for several.")] = None,
-    file: Annotated[Path, typer.Option(help="The tokens file it is added to.")] = Path("freshet-tokens.toml"),
-) -> None:
-    """Make a token for the API, show it once, and add its hash to a tokens file."""
+@command("token", sections=("process",))
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(["read", "write", "admin"]),
+    multiple=True,
+    default=("read",),
+    help="What the token allows; repeat it for several.",
+)
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("freshet-tokens.toml"),
+    help="Tokens file to add it to.",
+)
+def token(settings: Settings, name: str, scope: tuple[str, ...], file: Path) -> None:
+    """Make a token for the API, show it once, and add its hash to a tokens file.
+
+    NAME: whose it is; the access log shows this name.
+    """
     from stream.api.tokens import add_token
 
-    print(add_token(file, name, scope or ["read"]))
-    print(f"added to {file}, which holds only its hash: keep the line above, it is not shown again", file=sys.stderr)
+    click.echo(add_token(file, name, list(scope)))
+    click.echo(f"added to {file}, which holds only its hash: keep the line above, it is not shown again", err=True)

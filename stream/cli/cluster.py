@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from stream.cli.options import Partitions, Prefix, Replication, Servers, connect
-from stream.wire.topics import TopicPlan
+from stream.cli.kafka_settings import kafka_connection
+from stream.cli.options import TOPICS, Group, command
+from stream.cli.settings import Settings
+from stream.cli.starting import topic_plan
+
+__all__ = ["doctor", "repartition"]
 
 _COLOURS = {"fits": "green", "warning": "yellow", "does not fit": "red"}
 
 
-def doctor(
-    bootstrap_servers: Servers = None,
-    prefix: Prefix = "",
-    partitions: Partitions = 4,
-    replication_factor: Replication = 1,
-    process: Annotated[
-        list[str] | None,
-        typer.Option(help="updater, scorer or trainer: whose rights to check; may be repeated. All when not given."),
-    ] = None,
-) -> None:
+@command("doctor", TOPICS, sections=("process", "topics"))
+@click.option(
+    "--process",
+    multiple=True,
+    type=click.Choice(["updater", "scorer", "trainer"]),
+    help="Process whose rights to check; repeat it for several. All of them when none is named.",
+)
+def doctor(settings: Settings, process: tuple[str, ...]) -> None:
     """Check a cluster before using it: brokers, topics and their settings, and every right that is needed.
 
     Run it as the user that the processes run as. It creates nothing and writes nothing. The exit code is 0 when
@@ -35,52 +37,48 @@ def doctor(
     from stream.cluster.rights import PROCESSES
     from stream.local.terminal import output
 
-    wanted = tuple(name for name in PROCESSES if process is None or name in process)
-    unknown = set(process or ()) - set(PROCESSES)
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(PROCESSES)}")
+    wanted = tuple(name for name in PROCESSES if not process or name in process)
     table = Table("", "what", "found", "what to do")
     bad = 0
-    for finding in examine(connect(bootstrap_servers), TopicPlan(prefix, partitions, replication_factor), wanted):
+    for finding in examine(kafka_connection(settings), topic_plan(settings), wanted):
         bad += finding.verdict == "does not fit"
         table.add_row(Text(finding.verdict, _COLOURS[finding.verdict]), finding.subject, finding.found, finding.mend)
     output().print(table)
-    if bad:
-        raise typer.Exit(2)
+    sys.exit(2 if bad else 0)
 
 
-def repartition(
-    partitions: Annotated[int, typer.Option(min=1, help="How many there shall be.")],
-    bootstrap_servers: Servers = None,
-    prefix: Prefix = "",
-    replication_factor: Replication = 1,
-    history_items: Annotated[int, typer.Option(min=1, help="Newest items kept per user, as updaters keep them.")] = 200,
-    work_dir: Annotated[
-        Path | None, typer.Option(help="Where histories are collected, about as much as the topic; a temporary folder.")
-    ] = None,
-) -> None:
+@command("repartition", TOPICS, Group("Histories", "updater.history_items"), sections=("process", "topics", "updater"))
+@click.option(
+    "--work-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to collect histories in, about as much as the topic holds. A temporary folder when it is not given.",
+)
+def repartition(settings: Settings, work_dir: Path | None) -> None:
     """Grow to more partitions: every user moves to the one that murmur2 gives, histories and lists follow.
 
-    Stop updaters and scorers first; producers may go on. An interrupted run is finished by running it again. From then
-    on events that arrive in another partition than their user's are routed there.
+    Stop updaters and scorers first; producers may go on. --partitions is the number there shall be. An interrupted run
+    is finished by running it again. From then on events that arrive in another partition than their user's are routed
+    there.
     """
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from stream.cluster.repartition import repartition as move
     from stream.local.terminal import output
 
-    plan = TopicPlan(prefix, partitions, replication_factor)
-    console = output()
+    if not settings.is_given("topics.partitions"):
+        raise click.UsageError("--partitions is missing: name the number of partitions there shall be")
+    plan, console = topic_plan(settings), output()
     with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("looking")
         moved = move(
-            connect(bootstrap_servers),
+            kafka_connection(settings),
             plan,
-            history_items,
+            settings["updater.history_items"].value,
             work_dir,
             progress=lambda what, done: bar.update(task, description=f"{what}: {done:,}"),
         )
     console.print(
-        f"{partitions} partitions: of {moved.users:,} users, {moved.histories:,} histories and {moved.lists:,} lists "
-        f"moved; {moved.refreshes:,} users are scored again. Start updaters and scorers with --partitions {partitions}"
+        f"{plan.partitions} partitions: of {moved.users:,} users, {moved.histories:,} histories and {moved.lists:,} "
+        f"lists moved; {moved.refreshes:,} users are scored again. Start updaters and scorers with --partitions "
+        f"{plan.partitions}"
     )

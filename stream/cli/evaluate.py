@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from stream.cli.options import Device, name_or_position
+from stream.cli.options import FINITE, command
+from stream.cli.settings import Settings
+from stream.cli.sources import LOG
+
+__all__ = ["evaluate"]
 
 
+@command("evaluate", LOG, sections=("process", "log"))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--protocol",
+    type=click.Choice(["global", "per-user", "paper", "noisy", "honest"]),
+    default="per-user",
+    help="global: fit before a moment, ask about every later event, as a service is asked. per-user: each user's past "
+    "and future. paper: the split of the published tables. noisy: the paper's robustness study.",
+)
+@click.option(
+    "--model", multiple=True, help="Model to compare; repeat it for several. Two baselines stand in every table."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, help="Trainings of each model that depends on chance.")
+@click.option("--against", help="Row that the others are compared with: fresh-popularity if global, else ease-recent.")
+@click.option(
+    "--quantile",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    help="Share of the events before the moment of `global`.",
+)
+@click.option("--min-rating", type=FINITE, help="Leave out events rated below this.")
+@click.option("--kind", multiple=True, help="Only events of this kind; repeat it for several.")
+@click.option("--device", envvar="FRESHET_DEVICE", help="Where models run: cpu, cuda, cuda:1, ...")
+@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw NDCG@20 into this file.")
 def evaluate(
-    file: Annotated[
-        Path, typer.Argument(help="A log as `freshet replay` reads it, or rows that are split already (.npz).")
-    ],
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="global: fit before a moment, ask about every later event, as a service is asked. per-user: each "
-            "user's past and future. paper: the split of the published tables. noisy: the paper's robustness study."
-        ),
-    ] = "per-user",
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Which; repeat for several. A usual set if none. Two baselines stand in every table."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model that depends on chance.")] = 5,
-    against: Annotated[
-        str | None,
-        typer.Option(help="The row that the others are compared with: fresh-popularity if global, else ease-recent."),
-    ] = None,
-    quantile: Annotated[float, typer.Option(help="Share of the events before the moment of `global`.")] = 0.9,
-    min_rating: Annotated[float | None, typer.Option(help="Leave out events rated below this.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only events of this kind; repeat for several.")] = None,
-    user: Annotated[str | None, typer.Option(help="Column of the user, by name or position from 0.")] = None,
-    item: Annotated[str | None, typer.Option(help="Column of the item.")] = None,
-    timestamp: Annotated[str | None, typer.Option(help="Column of the time.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Column of the rating.")] = None,
-    event: Annotated[str | None, typer.Option(help="Column of the event's kind.")] = None,
-    device: Device = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Also draw NDCG@20 here.")] = None,
+    settings: Settings,
+    file: Path,
+    protocol: str,
+    model: tuple[str, ...],
+    seeds: int,
+    against: str | None,
+    quantile: float,
+    min_rating: float | None,
+    kind: tuple[str, ...],
+    device: str | None,
+    csv: Path | None,
+    png: Path | None,
 ) -> None:
-    """Train models on a log and compare them, with paired intervals: accuracy, what lists are like beyond it, speed."""
+    """Train models on a log and compare them, with paired intervals: accuracy, what lists are like beyond it, speed.
+
+    FILE: a log as `freshet replay` reads it, or rows that are split already (.npz).
+    """
     from model.device import pick_device
     from model.study.dataset import Dataset, load_split
     from model.study.interactions import Interactions
@@ -55,10 +66,10 @@ def evaluate(
     from stream.sources.interaction_log import Columns
 
     if protocol == "honest":
-        print("the protocol `honest` is called `per-user` now; the old name is accepted for a while", file=sys.stderr)
+        click.echo("the protocol `honest` is called `per-user` now; the old name is accepted for a while", err=True)
         protocol = "per-user"
     try:
-        contestants(protocol, model or None)  # type: ignore[arg-type]  # an unknown one is refused in there
+        contestants(protocol, model or None)  # type: ignore[arg-type]  # one of the choices
         source: Interactions | Dataset
         low_rated = None
         if file.suffix == ".npz":
@@ -66,30 +77,24 @@ def evaluate(
             users, items = len(source.train), len(source.catalogue.items)
             summary = f"{file.name}: {users:,} users and {items:,} items, split already, without timestamps"
         else:
-            columns = Columns(
-                user=name_or_position(user),
-                item=name_or_position(item),
-                timestamp=name_or_position(timestamp),
-                rating=name_or_position(rating),
-                event=name_or_position(event),
-            )
-            source, summary = read_study_log(file, columns, min_rating, kind or ())
+            columns = settings.read(Columns)
+            source, summary = read_study_log(file, columns, min_rating, kind)
             if protocol == "noisy" and min_rating is not None:
-                source, low_rated = read_low_rated(file, columns, min_rating, kind or ())
-        print(summary, file=sys.stderr)
+                source, low_rated = read_low_rated(file, columns, min_rating, kind)
+        click.echo(summary, err=True)
         if protocol == "noisy" and low_rated is None:
-            print("there is no natural noise here: it is what --min-rating leaves out of a log", file=sys.stderr)
+            click.echo("there is no natural noise here: it is what --min-rating leaves out of a log", err=True)
         asked = Comparison(
-            protocol=protocol,  # type: ignore[arg-type]
+            protocol=protocol,  # type: ignore[arg-type]  # one of the choices
             models=model or None,
             seeds=seeds,
             against=against,
             quantile=quantile,
-            device=pick_device(device, os.environ),
+            device=pick_device(device, settings.environment),
         )
         outcome = compare(asked, source, low_rated, output())
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise click.UsageError(str(error)) from None
     if csv is not None:
         outcome.write_csv(csv)
     if png is not None:

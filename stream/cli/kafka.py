@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from stream.cli.options import (
-    log_level,
+from stream.cli.options import command
+from stream.cli.settings import Settings
+from stream.cli.starting import started
+
+__all__ = ["broker"]
+
+
+@command("broker", sections=("process",))
+@click.option("--port", type=click.IntRange(0, 65535), default=9092, help="Port of Kafka; 0 takes a free one.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of its data, kept between runs. Without it the data goes with the broker.",
 )
-
-
-def broker(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9092,
-    data_dir: Annotated[Path | None, typer.Option(help="Kept between runs; else temporary.")] = None,
-) -> None:
+def broker(settings: Settings, port: int, data_dir: Path | None) -> None:
     """A real single-node Apache Kafka on this machine (needs Java 17 and, the first time, Maven)."""
     from ops.local.broker import BrokerConfig, run_until_signalled
-    from stream.process import prepare_process
 
-    stop = prepare_process(log_level(), grace_seconds=None)
+    stop = started(settings, grace_seconds=None)
     sys.exit(run_until_signalled(BrokerConfig(port=port, data_dir=data_dir), stop))

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
 
-import typer
+import click
 
-from stream.cli import api, cluster, demo, evaluate, kafka, models, sources, workers
-from stream.cli.options import set_log_level
+from stream.cli import api, cluster, config, demo, evaluate, kafka, models, sources, workers
+from stream.cli.settings import Settings, SettingsError
+from stream.cli.settings_file import SettingsFileError
+from stream.cli.starting import Impossible
 from stream.clients.connection import ConnectionConfigError
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="A streaming incremental recommender: events in, refreshed recommendations out, a model that keeps learning. "
-    "Start with `freshet demo`.",
+# Of errors: 2, a person has to change something first; 1, it failed while running, and another try may help.
+REFUSED, FAILED = 2, 1
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True},
+    epilog="Every setting of every command: `freshet config`, and docs/configuration.md.",
 )
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="FRESHET_CONFIG",
+    help="Settings file (TOML) of all commands.",
+    show_envvar=True,
+)
+@click.option(
+    "--set", "overrides", metavar="NAME=VALUE", multiple=True, help="Any setting: --set updater.poll_records=500."
+)
+@click.option("--check", is_flag=True, help="Check the settings of the command, and do nothing else.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False))
+@click.version_option(package_name="freshet", message="freshet %(version)s")
+@click.pass_context
+def app(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], check: bool, log_level: str | None) -> None:
+    """A streaming incremental recommender: events in, refreshed recommendations out, a model that keeps learning.
+
+    Start with `freshet demo`.
+    """
+    settings = Settings(file, os.environ, overrides)
+    if log_level is not None:
+        settings = settings.with_options({("process", "log_level"): (log_level, "--log-level")})
+    ctx.obj = settings
+
+
 for command in (
     demo.demo,
     workers.up,
@@ -30,23 +62,56 @@ for command in (
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
+    models.model,
+    config.config,
     kafka.broker,
     cluster.doctor,
     cluster.repartition,
 ):
-    app.command()(command)
-app.add_typer(models.model_app, name="model")
+    app.add_command(command)
 
 
-@app.callback()
-def options(
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-) -> None:
-    set_log_level(log_level)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; whatever a person can put right is one readable line and exit code 2."""
+    try:
+        sys.exit(app(args=arguments, prog_name="freshet", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.UsageError as error:
+        _refuse(*_usage(error))
+    except click.ClickException as error:
+        _refuse("freshet", error.format_message())
+    except click.Abort:
+        sys.exit(130)
+    except (SettingsError, SettingsFileError, Impossible, ConnectionConfigError) as error:
+        _refuse("freshet", str(error))
+    except Exception as error:
+        line = _expected(error)
+        if line is None:
+            raise
+        code, text = line
+        click.echo(f"freshet: {text}", err=True)
+        sys.exit(code)
 
 
-def main() -> None:
-    """Run the command line; an expected error is one readable line and exit code 2."""
+def _refuse(command: str, problem: str) -> None:
+    click.echo(f"{command}: {' '.join(problem.split())}", err=True)
+    sys.exit(REFUSED)
+
+
+def _usage(error: click.UsageError) -> tuple[str, str]:
+    command = error.ctx.command_path if error.ctx is not None else "freshet"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        where = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.human_readable_name
+        return command, f"{where}: {error.message}; `{command} --help` explains it"
+    if isinstance(error, click.NoSuchOption) and any(error.option_name in param.opts for param in app.params):
+        return command, f"{error.option_name} stands before the command: freshet {error.option_name} ... COMMAND"
+    return command, f"{error.format_message()} `{command} --help` shows what there is"
+
+
+def _expected(error: Exception) -> tuple[int, str] | None:
+    """Exit code and text of an error that somebody outside of this code can put right; None for all others."""
     from kafka.errors import KafkaError
 
     from ops.local.kafka_install import BrokerError
@@ -57,21 +122,13 @@ def main() -> None:
     from stream.sources.outbox import SourceError
     from stream.wire.topics import TopicError
 
-    try:
-        app()
-    except (
-        ApiConfigError,
-        BrokerError,
-        ConnectionConfigError,
-        LogError,
-        NoWayBack,
-        RepartitionError,
-        SourceError,
-        TopicError,
-    ) as error:
-        sys.exit(f"freshet: {error}")
-    except KafkaError as error:
-        sys.exit(
-            f"freshet: {type(error).__name__}: {error}. Is Kafka up, is FRESHET_BOOTSTRAP_SERVERS right, and do "
-            "the certificates and credentials fit? --log-level debug shows what the brokers answered."
+    if isinstance(
+        error, ApiConfigError | BrokerError | TopicError | LogError | SourceError | NoWayBack | RepartitionError
+    ):
+        return REFUSED, str(error)
+    if isinstance(error, KafkaError):
+        return FAILED, (
+            f"{type(error).__name__}: {error}. Is Kafka up, is FRESHET_BOOTSTRAP_SERVERS right, and do the "
+            "certificates and credentials fit? --log-level debug shows what the brokers answered."
         )
+    return None

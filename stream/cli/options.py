@@ -1,77 +1,170 @@
-"""Options that several commands share, and what they become."""
+"""Options built from settings: each has its type, default and meaning from the config class it sets."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, cast, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
 
-import typer
+import click
 
-from ops.monitor.windows import WindowConfig
+from stream.cli.config_fields import Setting, as_text, expected, from_text
+from stream.cli.kafka_settings import kafka_environment
+from stream.cli.settings import Effective, Settings
+from stream.cli.settings_file import Name
 from stream.clients.connection import KafkaConnection
-from stream.updater.routing import Repartition
-from stream.wire.topics import TopicPlan
 
-_log_level = "info"
-
-Servers = Annotated[
-    str | None,
-    typer.Option(envvar="FRESHET_BOOTSTRAP_SERVERS", help="Kafka, host:port[,host:port]. Security: see the README."),
-]
-Prefix = Annotated[str, typer.Option(help="Before every topic and group name; keeps several Freshets apart.")]
-Partitions = Annotated[int, typer.Option(min=1, help="Of interactions, histories, refreshes and recommendations.")]
-Replication = Annotated[int, typer.Option(min=1, help="Copies of topics that Freshet creates.")]
-StateDir = Annotated[Path, typer.Option(help="Folder of this process's local state. One process, one folder.")]
-MetricsPort = Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes a free one.")]
-Device = Annotated[str | None, typer.Option(envvar="FRESHET_DEVICE", help="cpu, cuda, cuda:1, ...; CUDA when there.")]
-Repartitioning = Annotated[
-    str, typer.Option(help="strict: events in another partition than their user's, by murmur2, are sent there; or off.")
-]
-StatusPort = Annotated[int, typer.Option(min=0, max=65535, help="Of the status page on this machine; 0: any free one.")]
-WindowSeconds = Annotated[
-    float, typer.Option(min=1, help="Event time that is judged together for drift; alike in all processes.")
-]
-MetricsHost = Annotated[str, typer.Option(help="Where /metrics listens.")]
+__all__ = ["FINITE", "KAFKA", "TOPICS", "Group", "Renamed", "SettingsCommand", "command"]
 
 
-def log_level() -> str:
-    """What `freshet --log-level` asked for, in lower case."""
-    return _log_level
+@dataclass(frozen=True)
+class Renamed:
+    """An option called otherwise than its setting, or in a larger unit.
+
+    `Renamed("windows.window_ms", "--window-seconds", 1000)`: a second has 1000 milliseconds.
+    """
+
+    setting: str
+    flag: str
+    factor: float = 1
 
 
-def set_log_level(level: str) -> None:
-    global _log_level
-    if level.lower() not in ("debug", "info", "warning", "error"):
-        raise typer.BadParameter(f"{level!r} is none of debug, info, warning, error")
-    _log_level = level.lower()
+class Group:
+    """Options under one heading of `--help`, by the dotted names of their settings; `log.*` stands for a section.
+
+    An option is called as the field is.
+    """
+
+    def __init__(self, title: str, *settings: str | Renamed) -> None:
+        self.title, self._settings = title, settings
+
+    def options(self, settings: Settings) -> list[tuple[Effective, str, float]]:
+        """(setting, option, factor) of each."""
+        found = []
+        for chosen in self._settings:
+            if isinstance(chosen, Renamed):
+                found.append((settings[chosen.setting], chosen.flag, chosen.factor))
+            elif chosen.endswith(".*"):
+                found += [(effective, _flag(effective), 1.0) for effective in settings.section(chosen[:-2]).values()]
+            else:
+                found.append((settings[chosen], _flag(settings[chosen]), 1.0))
+        return found
 
 
-def connect(servers: str | None) -> KafkaConnection:
-    return KafkaConnection.from_environment(os.environ, servers)
+def _flag(effective: Effective) -> str:
+    return "--" + effective.setting.name[-1].replace("_", "-")
 
 
-def ensured(connection: KafkaConnection, plan: TopicPlan) -> TopicPlan:
-    from stream.wire.topics import ensure_topics
-
-    ensure_topics(connection, plan)
-    return plan
+KAFKA = Group("Kafka", "kafka.bootstrap_servers", "topics.prefix")
+TOPICS = Group("Kafka", "kafka.bootstrap_servers", "topics.prefix", "topics.partitions", "topics.replication_factor")
 
 
-def repartitioning(value: str) -> Repartition:
-    if value not in get_args(Repartition):
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(get_args(Repartition))}", param_hint="--repartition")
-    return cast(Repartition, value)
+class _SettingType(click.ParamType):
+    """Takes what the setting takes, and hands it on as text."""
+
+    def __init__(self, setting: Setting, factor: float) -> None:
+        self._kind, self._factor = (setting.kind if factor == 1 else float), factor
+        literals = [kind for kind in (setting.kind, *get_args(setting.kind)) if get_origin(kind) is Literal]
+        words = {"a whole number": "INTEGER", "a number": "NUMBER", "a path": "PATH"}
+        self.name = f"[{'|'.join(get_args(literals[0]))}]" if literals else words.get(expected(self._kind), "TEXT")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            found = from_text(value, self._kind)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value if self._factor == 1 else as_text(round(found * self._factor))
 
 
-def windows_of(seconds: float) -> WindowConfig:
-    """A fifteenth of a window waits for late events: a minute of a quarter of an hour."""
-    return WindowConfig(int(seconds * 1000), int(seconds * 1000 / 15))
+class _Finite(click.ParamType):
+    """A number that is one: neither nan nor inf."""
+
+    name = "NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return from_text(str(value), float)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-def name_or_position(name: str | None) -> str | int | None:
-    return int(name) if name is not None and name.isdigit() else name
+FINITE = _Finite()
 
 
-def kafka_is_given(servers: str | None) -> bool:
-    return KafkaConnection.is_given(os.environ, servers)
+class SettingsCommand(click.Command):
+    """A command whose function gets checked `Settings`, beside what the command's own arguments hold.
+
+    The options are made when somebody asks for them: the config classes of another command may take seconds to import.
+    The configs of `sections` are made before the function runs, so that what is wrong is said before anything starts;
+    under `freshet --check` nothing else happens.
+    """
+
+    def __init__(self, *args: Any, groups: Sequence[Group] = (), sections: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._groups, self._sections = groups, sections
+        self._sets: dict[str, tuple[Name, str]] = {}  # parameter -> setting, option
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *(option for _, options in self._made(ctx) for option in options)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, options in [*self._made(ctx), ("Options", super().get_params(ctx))]:
+            records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {}
+        for parameter, (name, flag) in self._sets.items():
+            value = ctx.params.pop(parameter, None)
+            if value is not None:
+                given[name] = as_text(value), flag
+        settings = _settings(ctx).with_options(given)
+        for section in self._sections:
+            settings.read(settings.sections[section].kind())
+        if KafkaConnection.is_given(environment := kafka_environment(settings)):
+            KafkaConnection.from_environment(environment)
+        if ctx.find_root().params.get("check"):
+            click.echo(f"{ctx.command_path}: the settings fit")
+            return None
+        ctx.params["settings"] = settings
+        return super().invoke(ctx)
+
+    def _made(self, ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
+        settings = _settings(ctx)
+        return [(group.title, [self._option(*found) for found in group.options(settings)]) for group in self._groups]
+
+    def _option(self, effective: Effective, flag: str, factor: float) -> click.Parameter:
+        setting = effective.setting
+        parameter = "__".join(setting.name)
+        self._sets[parameter] = setting.name, flag
+        is_flag = setting.kind is bool
+        return click.Option(
+            [f"{flag}/--no-{flag[2:]}" if is_flag else flag, parameter],
+            type=None if is_flag else _SettingType(setting, factor),
+            default=None,
+            help=f"{setting.meaning} {_shown(effective, factor)}".strip(),
+        )
+
+
+def command(name: str, *groups: Group, sections: Sequence[str] = ()) -> Any:
+    """Decorates the function of a command: it takes `settings`, and the arguments that click's decorators add."""
+    return click.command(name, cls=SettingsCommand, groups=groups, sections=sections)
+
+
+def _settings(ctx: click.Context) -> Settings:
+    found = ctx.find_object(Settings)
+    return Settings() if found is None else found
+
+
+def _shown(effective: Effective, factor: float) -> str:
+    """What holds without the option."""
+    value = effective.value
+    if value is None or value == "" or effective.setting.secret:
+        return ""
+    shown = f"{value / factor:g}" if factor != 1 else as_text(value)
+    return f"[{effective.origin}: {shown}]"

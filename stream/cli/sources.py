@@ -5,106 +5,95 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
-from stream.cli.options import (
-    Partitions,
-    Prefix,
-    Replication,
-    Servers,
-    connect,
-    ensured,
-    log_level,
-    name_or_position,
+from stream.cli.kafka_settings import kafka_connection
+from stream.cli.options import FINITE, TOPICS, Group, command
+from stream.cli.settings import Settings
+from stream.cli.starting import started, topic_plan, topics_made
+
+__all__ = ["LOG", "replay", "simulate"]
+
+_WORLD = Group("World", "simulate.users", "simulate.items")
+LOG = Group("Columns of the log", "log.*")
+
+
+class _Speed(click.ParamType):
+    name = "NUMBER|max"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "max":
+            return math.inf
+        try:
+            speed = float(value)
+        except ValueError:
+            speed = math.nan
+        if not 0 < speed < math.inf:
+            self.fail(f"expected a positive number or max, got {value!r}", param, ctx)
+        return speed
+
+
+@command("replay", TOPICS, LOG, sections=("process", "topics", "log"))
+@click.argument("file", type=click.Path(exists=True, readable=True, path_type=Path))
+@click.option("--speed", type=_Speed(), default="max", help="Multiple of real time, or max.")
+@click.option("--min-rating", type=FINITE, help="Leave out events rated below this.")
+@click.option(
+    "--progress-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("freshet-state/replay"),
+    help="Folder that remembers what was delivered.",
 )
-from stream.wire.topics import TopicPlan
-
-
+@click.option("--restart", is_flag=True, help="Begin at the first event, whatever was delivered.")
 def replay(
-    file: Annotated[Path, typer.Argument(help="MovieLens files, CSV, TSV, parquet or JSON lines; .gz too.")],
-    bootstrap_servers: Servers = None,
-    prefix: Prefix = "",
-    partitions: Partitions = 4,
-    replication_factor: Replication = 1,
-    speed: Annotated[str, typer.Option(help="Multiple of real time, or max.")] = "max",
-    min_rating: Annotated[float | None, typer.Option(help="Leave out events rated below this.")] = None,
-    user: Annotated[str | None, typer.Option(help="Column of the user, by name or position from 0.")] = None,
-    item: Annotated[str | None, typer.Option(help="Column of the item.")] = None,
-    timestamp: Annotated[str | None, typer.Option(help="Column of the time.")] = None,
-    rating: Annotated[str | None, typer.Option(help="Column of the rating.")] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of the strength.")] = None,
-    event: Annotated[str | None, typer.Option(help="Column of the event's kind.")] = None,
-    time_unit: Annotated[str | None, typer.Option(help="s, ms, us or ns; judged by size when not given.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Between columns; found when not given.")] = None,
-    progress_dir: Annotated[Path, typer.Option(help="Where it is noted what was delivered.")] = Path(
-        "freshet-state/replay"
-    ),
-    restart: Annotated[bool, typer.Option("--restart", help="From the beginning, whatever was delivered.")] = False,
+    settings: Settings, file: Path, speed: float, min_rating: float | None, progress_dir: Path, restart: bool
 ) -> None:
-    """Send a log to `interactions` in time order; an interrupted replay continues where it stopped."""
-    from stream.process import prepare_process
+    """Send a log to `interactions` in time order; an interrupted replay continues where it stopped.
+
+    FILE: MovieLens files, CSV, TSV, parquet or JSON lines; also compressed.
+    """
     from stream.sources.interaction_log import Columns
     from stream.sources.replay import replay_file
 
-    stop = prepare_process(log_level(), grace_seconds=None)
-    try:
-        pace = math.inf if speed == "max" else float(speed)
-    except ValueError:
-        raise typer.BadParameter(f"{speed!r} is neither a number nor max", param_hint="--speed") from None
-    columns = Columns(
-        user=name_or_position(user),
-        item=name_or_position(item),
-        timestamp=name_or_position(timestamp),
-        rating=name_or_position(rating),
-        weight=name_or_position(weight),
-        event=name_or_position(event),
-        time_unit=time_unit,
-        delimiter=delimiter,
-    )
-    connection = connect(bootstrap_servers)
-    plan = ensured(connection, TopicPlan(prefix, partitions, replication_factor))
+    stop = started(settings, grace_seconds=None)
+    connection = kafka_connection(settings)
+    plan = topics_made(connection, topic_plan(settings))
     result = replay_file(
         file,
         connection,
         plan.interactions,
         stop,
         progress_dir=progress_dir,
-        columns=columns,
+        columns=settings.read(Columns),
         min_rating=min_rating,
-        speed=pace,
+        speed=speed,
         restart=restart,
     )
     sys.exit(0 if result.complete else 130)
 
 
+@command("simulate", TOPICS, _WORLD, sections=("process", "topics", "simulate"))
+@click.option("--rate", type=click.FloatRange(min=0.001), default=100.0, help="Events per second.")
+@click.option("--events", type=click.IntRange(min=1), help="Stop after this many events.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop after this time.")
+@click.option("--broken", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of broken records.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="The same seed, the same world.")
 def simulate(
-    bootstrap_servers: Servers = None,
-    prefix: Prefix = "",
-    partitions: Partitions = 4,
-    replication_factor: Replication = 1,
-    rate: Annotated[float, typer.Option(min=0.001, help="Events per second.")] = 100.0,
-    events: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so long.")] = None,
-    users: Annotated[int, typer.Option(min=1)] = 2000,
-    items: Annotated[int, typer.Option(min=12)] = 500,
-    broken: Annotated[float, typer.Option(min=0, max=0.99, help="Share of broken records.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="The same seed, the same world.")] = 0,
+    settings: Settings, rate: float, events: int | None, seconds: float | None, broken: float, seed: int
 ) -> None:
     """Send events of a simulated world, with drifting tastes, launches and fashions, to `interactions`."""
     import numpy as np
     from rich.console import Console
 
-    from stream.process import prepare_process
     from stream.sources.outbox import InteractionSink
     from stream.sources.simulate import World, WorldConfig
     from stream.sources.simulate import simulate as run
 
-    stop = prepare_process(log_level(), grace_seconds=None)
-    connection = connect(bootstrap_servers)
-    plan = ensured(connection, TopicPlan(prefix, partitions, replication_factor))
-    world = World(WorldConfig(users=users, items=items), np.random.default_rng(seed))
+    stop = started(settings, grace_seconds=None)
+    connection = kafka_connection(settings)
+    plan = topics_made(connection, topic_plan(settings))
+    world = World(settings.read(WorldConfig), np.random.default_rng(seed))
     console = Console(stderr=True)
     with InteractionSink(connection, plan.interactions) as sink, console.status("") as status:
         result = run(

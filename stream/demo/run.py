@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +37,7 @@ from stream.demo.audit import (
     rejected_records,
     stored_histories,
 )
+from stream.demo.config import DemoConfig
 from stream.demo.latency_probe import Observer
 from stream.demo.scrape import Scrape, scrape
 from stream.local.dashboard import lookout
@@ -48,7 +49,7 @@ from stream.sources.simulate import World, WorldConfig, broken_record
 from stream.wire.records import Interaction
 from stream.wire.topics import UPDATER_GROUP, TopicPlan, ensure_topics
 
-__all__ = ["Demo", "DemoConfig", "DemoReport"]
+__all__ = ["Demo", "DemoReport"]
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +57,6 @@ _HISTORY_ITEMS = 200
 _SETTLE_SECONDS = 30.0  # longest wait for the last events' lists
 _START_SECONDS = 90.0
 _WINDOW_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    log: Path | None = None  # a real log to replay; the simulator when None
-    min_rating: float | None = 4.0  # of a log that has ratings
-    seconds: float = 150.0  # how long events flow
-    events_per_second: float = 200.0  # of the simulator; a log is spread over `seconds`
-    broken_share: float = 0.002  # of broken records among the simulated ones
-    round_seconds: float = 15.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "events_per_second", "round_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.broken_share < 1:
-            raise ValueError(f"broken_share must be in [0, 1), got {self.broken_share}")
 
 
 @dataclass
@@ -123,8 +106,10 @@ class DemoReport:
 class Demo:
     """One run: `run` returns the report; `stop` ends it early but in order."""
 
-    def __init__(self, config: DemoConfig, console: Console, log_level: str = "info") -> None:
-        self._config, self._console, self._log_level = config, console, log_level
+    def __init__(
+        self, config: DemoConfig, console: Console, environment: Mapping[str, str], settings: Sequence[str] = ()
+    ) -> None:
+        self._config, self._console, self._environment, self._settings = config, console, environment, settings
         self._report = DemoReport()
         self._events: list[tuple[str, Entry]] = []  # what was sent and must be in the histories
         self._total = 0  # events the source will send
@@ -136,7 +121,7 @@ class Demo:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-")))
             connection = self._broker(stack)
-            plan = TopicPlan(prefix=f"demo-{os.getpid()}-" if KafkaConnection.is_given(os.environ) else "")
+            plan = self._plan()
             ensure_topics(connection, plan)
             admin = stack.enter_context(admin_client(connection))
             emit = PrefixedLog(self._console, printing=not self._console.is_terminal)
@@ -160,36 +145,45 @@ class Demo:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _broker(self, stack: ExitStack) -> KafkaConnection:
-        if KafkaConnection.is_given(os.environ):
-            return KafkaConnection.from_environment(os.environ)
+        if self._kafka_is_given:
+            return KafkaConnection.from_environment(self._environment)
         with self._console.status("starting Apache Kafka (the first time its jars are downloaded)"):
             broker = stack.enter_context(LocalBroker())
         return KafkaConnection(broker.bootstrap_servers)
 
+    @property
+    def _kafka_is_given(self) -> bool:
+        return KafkaConnection.is_given(self._environment)
+
+    def _plan(self) -> TopicPlan:
+        """On somebody's Kafka nothing but topics of the demo's own."""
+        return TopicPlan(prefix=f"demo-{os.getpid()}-" if self._kafka_is_given else "")
+
     def _pipeline(self, folder: Path, connection: KafkaConnection, plan: TopicPlan, emit: PrefixedLog) -> Pipeline:
-        config = PipelineConfig(
-            folder,
+        window = ("--window-seconds", str(self._window_seconds()))
+        trainer = (
+            # Everything drifts in a world that begins with nothing, and a canary takes longer than the demo.
+            *("--many-signals", "9", "--canary-share", "0"),
+            # A user who fills in old ratings in one sitting sends a large part of the events of ten seconds.
+            *("--user-share", "0.5"),
+            *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
+            *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
+            *("--first-updates", "200"),
+        )
+        return Pipeline(
+            PipelineConfig(folder),
             connection.bootstrap_servers,
             plan,
-            log_level=self._log_level,
+            emit,
+            self._settings,
+            {"updater": window, "scorer": window, "trainer": (*window, *trainer)},
             usual_ports=False,
-            window_seconds=self._window_seconds(),
-            trainer_options=(
-                # Everything drifts in a world that begins with nothing, and a trial takes longer than the demo.
-                *("--many-signals", "9", "--canary-share", "0"),
-                # Whoever fills in old ratings in one sitting has a large part of ten seconds for himself.
-                *("--user-share", "0.5"),
-                *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
-                *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
-                *("--first-updates", "200"),
-            ),
         )
-        return Pipeline(config, emit)
 
     @cached_property
     def _log(self) -> InteractionLog:
         assert self._config.log is not None
-        return read_log(self._config.log, min_rating=self._config.min_rating)
+        return read_log(self._config.log, self._config.columns, min_rating=self._config.min_rating)
 
     def _window_seconds(self) -> float:
         """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ops.metrics import MetricsConfig
 from stream.local.supervisor import Child, Supervisor
 from stream.wire.topics import TopicPlan
 
-__all__ = ["METRICS_PORTS", "Pipeline", "PipelineConfig", "free_port"]
-
-METRICS_PORTS = {"updater": 9101, "scorer": 9102, "trainer": 9103}
+__all__ = ["Pipeline", "PipelineConfig", "free_port"]
 
 
 def free_port(preferred: int = 0, host: str = "127.0.0.1") -> int:
@@ -32,51 +31,67 @@ def free_port(preferred: int = 0, host: str = "127.0.0.1") -> int:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    state_dir: Path
-    bootstrap_servers: str
-    plan: TopicPlan = field(default_factory=TopicPlan)
+    state_dir: Path = Path("freshet-state")
+    """Folder of all processes, of the models, and of a Kafka that Freshet starts."""
     updaters: int = 1
+    """Number of updater processes."""
     scorers: int = 1
-    log_level: str = "info"
-    usual_ports: bool = True  # of /metrics, when free; else any: two pipelines may begin at the same moment
-    window_seconds: float = 900.0  # event time that is judged together
-    session_seconds: float = 10.0  # a killed worker is back in less, and its partitions wait for no longer than this
-    updater_options: Sequence[str] = ()
-    scorer_options: Sequence[str] = ()
-    trainer_options: Sequence[str] = ()
+    """Number of scorer processes."""
+    session_seconds: float = 10.0
+    """Silence after which a worker's partitions move on, unless its own section says otherwise: a killed worker is
+    back sooner, and nothing waits longer than this."""
+    status_port: int = 9100
+    """Port of the status page on this machine; any free one when it is taken."""
 
     def __post_init__(self) -> None:
-        for name in ("updaters", "scorers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("updaters", "scorers", "session_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.status_port < 65536:
+            raise ValueError(f"status_port must be between 0 and 65535, got {self.status_port}")
 
 
 class Pipeline:
-    """The processes behind `freshet up`; `metrics_urls` says where each serves its metrics."""
+    """The processes behind `freshet up`; `metrics_urls` says where each serves its metrics.
 
-    def __init__(self, config: PipelineConfig, emit: Callable[[str, str], None]) -> None:
-        self.config = config
+    Args:
+        settings: arguments of `freshet` that come before each command: `--config`, `--set`, `--log-level`.
+        options: further options by kind of process.
+        usual_ports: /metrics where it usually is, if that is free. Two pipelines that begin at the same moment cannot
+            both do that: without it each takes any free port.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        bootstrap_servers: str,
+        plan: TopicPlan,
+        emit: Callable[[str, str], None],
+        settings: Sequence[str] = (),
+        options: Mapping[str, Sequence[str]] | None = None,
+        *,
+        usual_ports: bool = True,
+    ) -> None:
+        self.config, self.plan, self.bootstrap_servers = config, plan, bootstrap_servers
+        self._settings, self._options, self._usual_ports = settings, options or {}, usual_ports
         self.metrics_urls: dict[str, str] = {}
         children = []
-        for kind, count, options in (
-            ("updater", config.updaters, config.updater_options),
-            ("scorer", config.scorers, config.scorer_options),
-            ("trainer", 1, config.trainer_options),
-        ):
+        for kind, count in (("updater", config.updaters), ("scorer", config.scorers), ("trainer", 1)):
             for number in range(count):
                 name = kind if count == 1 else f"{kind}-{number}"
-                children.append(self._child(kind, name, number, options))
+                children.append(self._child(kind, name, number))
         self.supervisor = Supervisor(children, emit)
 
-    def _child(self, kind: str, name: str, number: int, options: Sequence[str]) -> Child:
-        config, plan = self.config, self.config.plan
-        port = free_port(METRICS_PORTS[kind] if number == 0 and config.usual_ports else 0)
+    def _child(self, kind: str, name: str, number: int) -> Child:
+        config, plan = self.config, self.plan
+        usual = getattr(MetricsConfig(), f"{kind}_port")
+        port = free_port(usual if number == 0 and self._usual_ports else 0)
         self.metrics_urls[name] = f"http://127.0.0.1:{port}/metrics"
         command = [
-            *(sys.executable, "-m", "stream.cli", "--log-level", config.log_level, kind),
+            *(sys.executable, "-m", "stream.cli", *self._settings, kind),
             *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
-            *("--prefix", plan.prefix, "--window-seconds", str(config.window_seconds)),
-            *("--state-dir", str(config.state_dir / name), "--metrics-port", str(port)),
+            *("--prefix", plan.prefix, "--state-dir", str(config.state_dir / name)),
+            *("--metrics-host", "127.0.0.1", "--metrics-port", str(port)),
         ]
         if kind != "trainer":
             command += ["--session-seconds", str(config.session_seconds)]
@@ -84,7 +99,8 @@ class Pipeline:
             command += ["--artifacts", str(config.state_dir / "artifacts")]
         if kind == "updater":
             command += ["--worker", name]
-        return Child(name, [*command, *options], {"FRESHET_BOOTSTRAP_SERVERS": config.bootstrap_servers})
+        command += self._options.get(kind, ())
+        return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
 
     def run(self, stop: threading.Event) -> bool:
         """Start everything and keep it alive until `stop`; True when all children ended by themselves in time."""

@@ -20,10 +20,14 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class ListSignalsConfig:
-    judged_per_second: float = 500.0  # most users whose last list is judged by their new events
-    shadow_per_second: float = 20.0  # most users also ranked by the previous model
-    figures_share: float = 0.05  # share of the users whose lists give coverage and the other figures
-    distance_every: int = 10  # every tenth of those lists also gives the distance between its items
+    judged_per_second: float = 500.0
+    """Most users per second whose last list is judged by their new events; 0 judges no list."""
+    shadow_per_second: float = 20.0
+    """Most users per second who are also ranked by the previous model; 0 for none."""
+    figures_share: float = 0.05
+    """Share of the users whose lists give coverage, novelty and the other figures of lists."""
+    distance_every: int = 10
+    """Every n-th of those lists also gives the distance between its items."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
 
@@ -39,10 +43,13 @@ class ListSignalsConfig:
 
 @dataclass(frozen=True)
 class ListConfig:
-    list_items: int = 20  # length of a recommended list
-    popularity_half_life_ms: int = 7 * _DAY_MS  # event time
-    shown_ms: int = 30 * _DAY_MS  # a list older than this says nothing about the model
-    events: EventKinds = field(default_factory=EventKinds)  # what each kind of event means
+    list_items: int = 20
+    """Length of a recommended list."""
+    popularity_half_life_ms: int = 7 * _DAY_MS
+    """Half-life of popularity, in event time."""
+    shown_ms: int = 30 * _DAY_MS
+    """Age after which a list says nothing about the model any more."""
+    events: EventKinds = field(default_factory=EventKinds)
     items: CatalogueConfig = field(default_factory=CatalogueConfig)
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
 
@@ -54,12 +61,19 @@ class ListConfig:
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    state_dir: Path
+    state_dir: Path = Path("freshet-state/scorer")
+    """Folder of this scorer's local state. One process, one folder."""
+    device: str | None = None
+    """Where models run: cpu, cuda, cuda:1, ...; CUDA when there is one."""
     group: str = SCORER_GROUP
-    batch_refreshes: int = 512  # most refreshes scored together
-    session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
-    stall_seconds: float = 60.0  # time without progress after which the process ends, for its supervisor to restart it
+    batch_refreshes: int = 512
+    """Most refreshes that are scored together."""
+    session_seconds: float = 30.0
+    """Silence after which the group gives this worker's partitions to others."""
+    stall_seconds: float = 60.0
+    """Time without progress after which the process ends, for its supervisor to restart it."""
     torch_threads: int = 1
+    """Threads of torch on the CPU."""
     lists: ListConfig = field(default_factory=ListConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 

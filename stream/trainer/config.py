@@ -17,26 +17,39 @@ __all__ = ["TrainerConfig"]
 class TrainerConfig:
     """Settings of one trainer. Raises ValueError that names the value it cannot use."""
 
-    state_dir: Path  # of this trainer alone: its view of `histories`, and what the closed loop decided
-    artifacts: str = ""  # the fsspec URL of the models; a folder in state_dir when empty
-    keep_versions: int = 5  # artifacts kept besides those that a slot names
-    device: str | None = None  # cpu, cuda, cuda:1, ...; CUDA when there is one
-    threads: int = 0  # of torch; 0 leaves the number to torch
-    spare_time_only: bool = True  # runs only while nobody else wants the core, above all no scorer
+    state_dir: Path = Path("freshet-state/trainer")
+    """Folder of this trainer's local state: its view of `histories`, and what the closed loop decided."""
+    artifacts: str = ""
+    """Address of the models (fsspec): a folder, s3://..., gs://...; a folder in state_dir when empty."""
+    keep_versions: int = 5
+    """Models kept besides those in service."""
+    device: str | None = None
+    """Where models are trained: cpu, cuda, cuda:1, ...; CUDA when there is one."""
+    threads: int = 0
+    """Threads of torch on the CPU; 0 leaves the number to torch."""
+    spare_time_only: bool = True
+    """Trains only while no other process wants the core. Switch it off on a machine that is always busy."""
     round_seconds: float = 600.0
-    least_interactions: int = 200  # new since the last round; with fewer, the schedule skips a round
-    first_users: int = 100  # the first model waits for these
+    """Time between two fine-tuning rounds."""
+    least_interactions: int = 200
+    """Interactions since the last round; with fewer, the schedule skips a round."""
+    first_users: int = 100
+    """Users that the first model waits for."""
     first_interactions: int = 2_000
-    # A round holds these in memory, about 20 kB for a history of 200 items.
-    changed_users: int = 20_000  # at most
-    replay_users: int = 20_000  # of the others, drawn again for each round, so that nothing is unlearnt
+    """Interactions that the first model waits for."""
+    changed_users: int = 20_000
+    """Most users of a round whose history has changed. A history of 200 items takes about 20 kB of memory."""
+    replay_users: int = 20_000
+    """Other users of a round, drawn again each time, so that nothing is unlearnt."""
     seed: int = 0
+    """Seed of the trainer's random choices."""
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
-    # A new model first answers this share of the users, by hash, beside the live model: it is the canary. With 0 a new
-    # model goes live at once.
-    canary_share: float = 0.0
-    canary_events: int = 2_000  # events that the canary answered, without evidence against it, after which it goes live
-    canary_seconds: float = 1_800.0  # after which it goes live too: few users cannot hold a model back for ever
+    canary_share: float = 0.1
+    """Share of the users, by hash, whom a new model answers first, beside the live model; 0 takes it live at once."""
+    canary_events: int = 2_000
+    """Events that the canary answers, without evidence against it, before it goes live."""
+    canary_seconds: float = 1_800.0
+    """Time after which the canary goes live too: few users cannot hold a model back for ever."""
     updater_group: str = UPDATER_GROUP
     scorer_group: str = SCORER_GROUP
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)

@@ -57,7 +57,7 @@ class FineTuneConfig:
     epochs: int = 4  # a child of the live model
     last_epochs: int = 1  # on everything, after the verdict
     # Few users make few batches, and epochs of them teach nothing: each pass takes at least so many optimizer steps.
-    first_updates: int = 300
+    first_updates: int = 500
     updates: int = 60
     last_updates: int = 15
     holdout_share: float = 0.1  # of the new interactions

@@ -19,19 +19,29 @@ __all__ = ["UpdaterConfig"]
 
 @dataclass(frozen=True)
 class UpdaterConfig:
-    state_dir: Path
-    worker: str = field(default_factory=socket.gethostname)  # names its transactions: unique, and stable over restarts
+    state_dir: Path = Path("freshet-state/updater")
+    """Folder of this updater's local state. One process, one folder."""
+    worker: str = field(default_factory=socket.gethostname)
+    """Name of this worker and of its transactions: unique, and the same after a restart."""
     group: str = UPDATER_GROUP
-    history_items: int = 200  # newest items kept per user
+    history_items: int = 200
+    """Newest items kept per user."""
     checkpoint_seconds: float = 1.0
-    # Changed users, or refreshes in flight, that make a checkpoint due early. As many may be in the one under way.
+    """Time between two durable checkpoints."""
     checkpoint_users: int = 20_000
+    """Changed users, or refreshes in flight, that make a checkpoint due early. As many may be in the one under way."""
     poll_records: int = 5_000
-    poll_seconds: float = 0.1  # longest wait for a record, and so for a signal
-    turn_seconds: float = 0.012  # least time from one poll that brought something to the next
-    session_seconds: float = 30.0  # silence after which the group gives this worker's partitions away
+    """Most records of one poll."""
+    poll_seconds: float = 0.1
+    """Longest wait for a record, and so for a signal."""
+    turn_seconds: float = 0.012
+    """Least time from one poll that brought something to the next."""
+    session_seconds: float = 30.0
+    """Silence after which the group gives this worker's partitions to others."""
     transaction_seconds: float = 15.0
-    repartition: Repartition = "off"  # strict: events that lie in another partition than their user's are sent there
+    """Time after which the broker aborts a transaction that its worker left open."""
+    repartition: Repartition = "off"
+    """strict sends an event that lies in another partition than its user's (murmur2 of the key) there; off does not."""
     limits: Limits = field(default_factory=Limits)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     store: StoreConfig = field(default_factory=StoreConfig)

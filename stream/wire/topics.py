@@ -57,14 +57,20 @@ class TopicPlan:
     """Names and settings of every topic. `prefix` keeps several Freshets on one cluster apart."""
 
     prefix: str = ""
-    partitions: int = 4  # of interactions, histories, refreshes and recommendations alike
+    """Begins every topic and group name: it keeps several Freshets on one cluster apart."""
+    partitions: int = 4
+    """Number of partitions of interactions, histories, refreshes and recommendations."""
     replication_factor: int = 1
-    retention_ms: int = 365 * _DAY_MS  # of interactions and dead letters: how far back a replay can reach
-    tombstone_ms: int = 7 * _DAY_MS  # how long a deletion stays visible to a restoring worker
-    message_bytes: int = 8 * _MIB  # so that an oversized record reaches the updater and its dead letter
-    # Copies that must have a record before it counts as written. 0: one less than there are, at least 1, so that one
-    # broker may be missing.
+    """Number of copies of each topic that Freshet creates."""
+    retention_ms: int = 365 * _DAY_MS
+    """How long interactions and dead letters are kept: how far back a replay can reach."""
+    tombstone_ms: int = 7 * _DAY_MS
+    """How long a deletion stays visible to a worker that restores."""
+    message_bytes: int = 8 * _MIB
+    """Largest record of `interactions`: a larger one is refused by the broker, not by the updater."""
     min_insync_replicas: int = 0
+    """Copies that must have a record before it counts as written. 0: one less than there are, at least 1, so that one
+    broker may be missing."""
 
     def __post_init__(self) -> None:
         for name in ("partitions", "replication_factor", "retention_ms", "tombstone_ms", "message_bytes"):

@@ -169,13 +169,19 @@ def main() -> None:
             *("--round-seconds", str(options.round_seconds), "--threads", "1"),
             *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "10", "--first-updates", "100"),
         )
-        config = PipelineConfig(Path(folder), broker.bootstrap_servers, trainer_options=trainer)
-        ensure_topics(connection, config.plan)
+        plan = TopicPlan()
+        ensure_topics(connection, plan)
         lines: list[str] = []
-        pipeline = Pipeline(config, lambda name, line: lines.append(f"{name} {line}"))
+        pipeline = Pipeline(
+            PipelineConfig(Path(folder)),
+            broker.bootstrap_servers,
+            plan,
+            lambda name, line: lines.append(f"{name} {line}"),
+            options={"trainer": trainer},
+        )
         runner = threading.Thread(target=pipeline.run, args=(stop,))
         runner.start()
-        client = Client(broker.bootstrap_servers, config.plan)
+        client = Client(broker.bootstrap_servers, plan)
         try:
             while (seen := scrape(pipeline.metrics_urls)).down or seen.waiting():
                 time.sleep(0.5)
@@ -196,7 +202,7 @@ def main() -> None:
             client.finish(20)
             seen = scrape(pipeline.metrics_urls)
             applied = seen.total("freshet_events_applied_total")
-            refreshed = refreshed_ms(broker.bootstrap_servers, config.plan)
+            refreshed = refreshed_ms(broker.bootstrap_servers, plan)
         finally:
             stop.set()
             runner.join()

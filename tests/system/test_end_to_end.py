@@ -61,9 +61,15 @@ class Running:
 @contextmanager
 def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[Running]:
     ensure_topics(kafka, plan)
-    config = PipelineConfig(folder, kafka.bootstrap_servers, plan, trainer_options=TRAINER)
     lines: list[str] = []
-    running = Running(Pipeline(config, lambda name, line: lines.append(f"{name} | {line}")), lines)
+    pipeline = Pipeline(
+        PipelineConfig(folder),
+        kafka.bootstrap_servers,
+        plan,
+        lambda name, line: lines.append(f"{name} | {line}"),
+        options={"trainer": TRAINER},
+    )
+    running = Running(pipeline, lines)
     stop = threading.Event()
     clean: list[bool] = []
     thread = threading.Thread(target=lambda: clean.append(running.pipeline.run(stop)))
@@ -140,7 +146,7 @@ def test_killed_processes_come_back_and_nothing_is_lost(
         for _ in range(count):
             event, now_ms = world.event(), int(time.time() * 1000)
             key, value = encode_event(event, now_ms)
-            expected.append((f"u{event.user}", Entry(now_ms, f"i{event.item}", 1.0)))
+            expected.append((f"u{event.user}", Entry(now_ms, f"i{event.item}", 1.0, "view")))
             producer.send(plan.interactions, value, key=key)
             time.sleep(0.002)
 

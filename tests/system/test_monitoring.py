@@ -50,15 +50,15 @@ class Watched:
 
     def __init__(self, folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> None:
         self.lines: list[str] = []
-        config = PipelineConfig(
-            folder,
+        self.pipeline = Pipeline(
+            PipelineConfig(folder),
             kafka.bootstrap_servers,
             plan,
+            lambda name, line: self.lines.append(f"{name} | {line}"),
+            ("--set", f"windows.window_ms={WINDOW_MS}"),
+            {"trainer": TRAINER},
             usual_ports=False,
-            window_seconds=WINDOW_MS / 1000,
-            trainer_options=TRAINER,
         )
-        self.pipeline = Pipeline(config, lambda name, line: self.lines.append(f"{name} | {line}"))
         self.page: StatusPage
         self._producer = KafkaProducer(**kafka.kafka_python(), linger_ms=5)
         self._topic = plan.interactions

@@ -153,7 +153,7 @@ def test_counts_of_another_epoch_are_never_compared_with_this_one() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 3)), min_size=1, max_size=60), st.integers(1, 4))
 def test_one_worker_counts_the_same_as_several(events: list[tuple[int, int]], workers: int) -> None:
-    config = WindowConfig(window_ms=1000, grace_ms=0)
+    config = WindowConfig(window_ms=1000, grace_share=0)
 
     def merged(counters: list[WindowCounter]) -> list[tuple[int, dict]]:
         merge = WindowMerge(config)
@@ -171,7 +171,7 @@ def test_one_worker_counts_the_same_as_several(events: list[tuple[int, int]], wo
         return [(w.start_ms, {k: v.tolist() for k, v in w.counts.items()} | dict(w.totals)) for w in found]
 
     # A grace as long as the stream, so that no window is forgotten before its last event.
-    config = WindowConfig(window_ms=1000, grace_ms=100_000)
+    config = WindowConfig(window_ms=1000, grace_share=100)
     alone = merged([WindowCounter("w", config)])
     shared = merged([WindowCounter(f"w{number}", config) for number in range(workers)])
     assert shared == alone
@@ -179,7 +179,7 @@ def test_one_worker_counts_the_same_as_several(events: list[tuple[int, int]], wo
 
 
 def test_a_window_waits_for_its_workers_but_not_for_a_dead_one() -> None:
-    merge = WindowMerge(WindowConfig(window_ms=1000, grace_ms=100))
+    merge = WindowMerge(WindowConfig(window_ms=1000, grace_share=0.1))
 
     def record(worker: str, start_ms: int, newest_ms: int) -> WindowRecord:
         return WindowRecord(worker, start_ms, newest_ms, {"signal": [1, 0]}, {}, {})
@@ -197,7 +197,7 @@ def test_a_window_waits_for_its_workers_but_not_for_a_dead_one() -> None:
 
 
 def test_records_on_their_way_are_waited_for_by_the_clock() -> None:
-    merge = WindowMerge(WindowConfig(window_ms=1000, grace_ms=100, patience_ms=5_000))
+    merge = WindowMerge(WindowConfig(window_ms=1000, grace_share=0.1, patience_ms=5_000))
 
     def record(worker: str, start_ms: int, newest_ms: int) -> WindowRecord:
         return WindowRecord(worker, start_ms, newest_ms, {"signal": [1, 0]}, {}, {})

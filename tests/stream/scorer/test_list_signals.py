@@ -1,24 +1,13 @@
 """What a scorer reports about its lists, and what that may cost."""
 
-from dataclasses import fields
-from inspect import signature
-
 import numpy as np
 import pytest
 
 from state.history import History
-from stream.cli.workers import scorer
 from stream.registry.reference import Reference
 from stream.scorer.config import ListConfig, ListSignalsConfig
 from stream.scorer.models import Models, in_canary_share
 from tests.support.scoring import Fixed, World, everybody
-
-
-def test_the_command_line_watches_as_much_as_the_configuration_says() -> None:
-    given = {name: parameter.default for name, parameter in signature(scorer).parameters.items()}
-    named = [field for field in fields(ListSignalsConfig) if field.name in given]
-    assert len(named) == 3
-    assert all(field.default == given[field.name] for field in named)
 
 
 def test_the_previous_model_answers_the_same_event(world: World) -> None:

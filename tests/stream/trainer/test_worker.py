@@ -78,6 +78,7 @@ def config(tmp_path: Path, **changes: object) -> TrainerConfig:
         "least_interactions": 20,
         "first_users": USERS,
         "first_interactions": 500,
+        "canary_share": 0.0,
         "fine_tune": FineTuneConfig(first_updates=120, updates=30, model=MODEL),
         "store": StoreConfig(write_buffer_bytes=256 * 1024, cache_bytes=4 * 1024 * 1024),
     }

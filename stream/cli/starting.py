@@ -1,0 +1,87 @@
+"""What commands do before their work: reach Kafka, make the topics, serve metrics, and refuse what cannot work."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from stream.cli.config_fields import dotted
+from stream.cli.settings import Effective, Settings
+from stream.clients.connection import KafkaConnection
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from stream.wire.topics import TopicPlan
+
+__all__ = [
+    "Impossible",
+    "served_metrics",
+    "started",
+    "topic_plan",
+    "topics_made",
+    "writable",
+]
+
+
+class Impossible(RuntimeError):
+    """What the command was asked for cannot be done here: one line with what, where and what would do."""
+
+
+def started(settings: Settings, grace_seconds: float | None = 8.0) -> threading.Event:
+    """Logging and signals, see `stream.process.prepare_process`."""
+    from stream.process import prepare_process
+
+    return prepare_process(settings["process.log_level"].value, grace_seconds)
+
+
+def topic_plan(settings: Settings) -> TopicPlan:
+    from stream.wire.topics import TopicPlan
+
+    return settings.read(TopicPlan)
+
+
+def topics_made(connection: KafkaConnection, plan: TopicPlan) -> TopicPlan:
+    """The same plan, once its topics exist. Raises `TopicError`."""
+    from stream.wire.topics import ensure_topics
+
+    ensure_topics(connection, plan)
+    return plan
+
+
+def writable(folder: Effective) -> Path:
+    """The folder that a setting names, made when it is missing. Raises `Impossible` when it cannot be written."""
+    path: Path = folder.value
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        where = f"{dotted(folder.setting.name)} ({folder.origin})"
+        raise Impossible(f"{path}: {error.strerror}; name another folder by {where}, or make it writable") from None
+    return path
+
+
+@contextmanager
+def served_metrics(settings: Settings, process: Literal["updater", "scorer", "trainer"]) -> Iterator[CollectorRegistry]:
+    """A registry, served at the process's address until the block is left. Raises `Impossible` when that is taken."""
+    from prometheus_client import CollectorRegistry
+
+    from ops.metrics import serve
+
+    registry = CollectorRegistry()
+    host, port = settings["metrics.host"].value, settings[f"metrics.{process}_port"]
+    try:
+        server = serve(registry, host, port.value)
+    except OSError as error:
+        why = f"{host}:{port.value}: {error.strerror or error}"
+        raise Impossible(f"{why}; give --metrics-port another port, or 0 for any free one ({port.origin})") from None
+    try:
+        yield registry
+    finally:
+        server.close()
