@@ -8,7 +8,7 @@ from ops.monitor.data_quality import DataQuality, DataQualityConfig
 from ops.monitor.signals import ScorerSignals
 from ops.monitor.windows import WindowConfig, WindowCounter, WindowMerge, WindowRecord
 
-CONFIG = WindowConfig(window_ms=1_000, grace_ms=0)
+CONFIG = WindowConfig(window_ms=1_000, grace_share=0)
 LATE_ITEMS = [f"i{number}" for number in range(400)]
 
 
