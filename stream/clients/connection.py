@@ -1,23 +1,28 @@
 """How to reach Kafka: one description, turned into the settings of each client library.
 
 Read from the environment (`FRESHET_*`) and, below it, from a properties file named by `FRESHET_KAFKA_CONFIG` with the
-names the Java clients use (`bootstrap.servers`, `security.protocol`, `sasl.username`, `ssl.ca.location`, ...).
+names that Java's clients and librdkafka use (see `stream.clients.properties`).
 Secrets come from the environment, from that file, or from a file named by `FRESHET_SASL_PASSWORD_FILE`; they are never
 part of a representation.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from stream.clients.properties import PropertiesError, connection_values, read_properties
+
 __all__ = ["ConnectionConfigError", "KafkaConnection"]
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _ADDRESSES = ("FRESHET_BOOTSTRAP_SERVERS", "FRESHET_KAFKA_CONFIG")
+_ADDRESS = re.compile(r"(?:(?P<protocol>\w+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?/?")
+_PORT = "9092"
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -25,25 +30,32 @@ class ConnectionConfigError(ValueError):
     """Settings that contradict each other or name what is not there."""
 
 
-def _setting(variable: str, prop: str, secret: bool = False) -> Any:
-    return field(default="", repr=not secret, metadata={"variable": variable, "property": prop})
+def _setting(variable: str, secret: bool = False) -> Any:
+    return field(default="", repr=not secret, metadata={"variable": variable})
 
 
 @dataclass(frozen=True)
 class KafkaConnection:
-    bootstrap_servers: str = _setting("FRESHET_BOOTSTRAP_SERVERS", "bootstrap.servers")
-    security_protocol: str = _setting("FRESHET_SECURITY_PROTOCOL", "security.protocol")  # PLAINTEXT when empty
-    sasl_mechanism: str = _setting("FRESHET_SASL_MECHANISM", "sasl.mechanism")
-    sasl_username: str = _setting("FRESHET_SASL_USERNAME", "sasl.username")
-    sasl_password: str = _setting("FRESHET_SASL_PASSWORD", "sasl.password", secret=True)
-    ssl_cafile: str = _setting("FRESHET_SSL_CAFILE", "ssl.ca.location")  # PEM; the system's authorities when empty
-    ssl_certfile: str = _setting("FRESHET_SSL_CERTFILE", "ssl.certificate.location")  # PEM of this client
-    ssl_keyfile: str = _setting("FRESHET_SSL_KEYFILE", "ssl.key.location")
-    ssl_key_password: str = _setting("FRESHET_SSL_KEY_PASSWORD", "ssl.key.password", secret=True)
+    bootstrap_servers: str = _setting("FRESHET_BOOTSTRAP_SERVERS")
+    security_protocol: str = _setting("FRESHET_SECURITY_PROTOCOL")  # PLAINTEXT when empty
+    sasl_mechanism: str = _setting("FRESHET_SASL_MECHANISM")
+    sasl_username: str = _setting("FRESHET_SASL_USERNAME")
+    sasl_password: str = _setting("FRESHET_SASL_PASSWORD", secret=True)
+    ssl_cafile: str = _setting("FRESHET_SSL_CAFILE")  # PEM; the system's authorities when empty
+    ssl_certfile: str = _setting("FRESHET_SSL_CERTFILE")  # PEM of this client
+    ssl_keyfile: str = _setting("FRESHET_SSL_KEYFILE")
+    ssl_key_password: str = _setting("FRESHET_SSL_KEY_PASSWORD", secret=True)
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers:
             raise ConnectionConfigError("no bootstrap servers: set FRESHET_BOOTSTRAP_SERVERS or --bootstrap-servers")
+        servers, protocol = _addresses(self.bootstrap_servers)
+        if protocol and self.security_protocol not in ("", protocol):
+            raise ConnectionConfigError(
+                f"{self.bootstrap_servers!r} says {protocol}, the security protocol is {self.security_protocol}"
+            )
+        object.__setattr__(self, "bootstrap_servers", ",".join(servers))
+        object.__setattr__(self, "security_protocol", protocol or self.security_protocol)
         if self.security_protocol and self.security_protocol not in _PROTOCOLS:
             raise ConnectionConfigError(
                 f"security protocol {self.security_protocol!r} is none of {', '.join(_PROTOCOLS)}"
@@ -70,11 +82,8 @@ class KafkaConnection:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], bootstrap_servers: str | None = None) -> KafkaConnection:
         """`bootstrap_servers`, when given, comes before the environment, and the environment before the file."""
-        properties = _read_properties(environment.get("FRESHET_KAFKA_CONFIG"))
-        values = {
-            f.name: environment.get(f.metadata["variable"]) or properties.get(f.metadata["property"], "")
-            for f in fields(cls)
-        }
+        read = _file_values(environment.get("FRESHET_KAFKA_CONFIG"))
+        values = {f.name: environment.get(f.metadata["variable"]) or read.get(f.name, "") for f in fields(cls)}
         if bootstrap_servers:
             values["bootstrap_servers"] = bootstrap_servers
         password_file = environment.get("FRESHET_SASL_PASSWORD_FILE")
@@ -94,7 +103,7 @@ class KafkaConnection:
 
     @property
     def servers(self) -> list[str]:
-        return [server.strip() for server in self.bootstrap_servers.split(",") if server.strip()]
+        return self.bootstrap_servers.split(",")
 
     @property
     def uses_sasl(self) -> bool:
@@ -145,12 +154,29 @@ class KafkaConnection:
         return settings
 
 
-def _read_properties(path: str | None) -> dict[str, str]:
+def _file_values(path: str | None) -> dict[str, str]:
     if not path:
         return {}
     try:
-        lines = Path(path).read_text().splitlines()
-    except OSError as error:
+        return connection_values(read_properties(Path(path)), path)
+    except PropertiesError as error:
         raise ConnectionConfigError(f"FRESHET_KAFKA_CONFIG: {error}") from None
-    pairs = (line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith(("#", "!")))
-    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _addresses(servers: str) -> tuple[list[str], str]:
+    """(host:port of each server, the protocol that all of them name or ""). Raises `ConnectionConfigError`.
+
+    >>> _addresses("SASL_SSL://kafka-1, [::1]:9093")
+    (['kafka-1:9092', '[::1]:9093'], 'SASL_SSL')
+    """
+    found, protocols = [], set()
+    for server in filter(None, map(str.strip, servers.split(","))):
+        match = _ADDRESS.fullmatch(server)
+        if match is None or not 0 < int(match["port"] or _PORT) < 65536:
+            raise ConnectionConfigError(f"{server!r} is no address: it must be host:port, like kafka-1:9092")
+        if match["protocol"]:
+            protocols.add(match["protocol"].upper())
+        found.append(f"{match['host']}:{match['port'] or _PORT}")
+    if len(protocols) > 1:
+        raise ConnectionConfigError(f"{servers!r} names several security protocols: {', '.join(sorted(protocols))}")
+    return found, next(iter(protocols), "")
