@@ -15,6 +15,7 @@ from typing import Literal, NoReturn
 
 __all__ = [
     "PARENT_PID",
+    "REFUSED",
     "ProcessConfig",
     "die_with_parent",
     "end_process",
@@ -27,6 +28,7 @@ __all__ = [
 # passwords included.
 _QUIET = ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec")
 
+REFUSED = 2  # exit code: somebody has to put something right first, starting again does not help
 PARENT_PID = "FRESHET_PARENT_PID"  # environment variable that names the supervisor
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 0.0001

@@ -14,11 +14,12 @@ from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
 from stream.cli.starting import Impossible
 from stream.clients.connection import ConnectionConfigError
+from stream.process import REFUSED
 
 __all__ = ["app", "main"]
 
 # Of errors: 2, a person has to change something first; 1, it failed while running, and another try may help.
-REFUSED, FAILED = 2, 1
+FAILED = 1
 
 
 @click.group(

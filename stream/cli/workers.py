@@ -160,6 +160,7 @@ def up(settings: Settings) -> None:
     from stream.local.dashboard import lookout
     from stream.local.pipeline import Pipeline, PipelineConfig, free_port
     from stream.local.terminal import PrefixedLog
+    from stream.process import REFUSED
 
     stop = started(settings, grace_seconds=None)
     emit = PrefixedLog(Console(stderr=True))
@@ -178,6 +179,9 @@ def up(settings: Settings) -> None:
             pipeline.metrics_urls, connection, plan, folder, lambda line: emit("freshet", line), config.status_port
         ):
             clean = pipeline.run(stop)
+    if pipeline.refused is not None:
+        emit("freshet", f"ended, because {pipeline.refused} refuses to work: its last line says what to do")
+        sys.exit(REFUSED)
     sys.exit(0 if clean else 1)
 
 

@@ -102,11 +102,17 @@ class Pipeline:
         command += self._options.get(kind, ())
         return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
 
+    @property
+    def refused(self) -> str | None:
+        """A child that will not work before somebody has put something right."""
+        return self.supervisor.refused
+
     def run(self, stop: threading.Event) -> bool:
-        """Start everything and keep it alive until `stop`; True when all children ended by themselves in time."""
+        """Start everything and keep it alive until `stop`, or until a child refuses to work; True when all children
+        ended by themselves in time. `refused` then names the child."""
         self.supervisor.start()
         try:
-            while not stop.wait(0.2):
+            while not stop.wait(0.2) and self.refused is None:
                 self.supervisor.watch()
         finally:
             clean = self.supervisor.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stream.process import PARENT_PID
+from stream.process import PARENT_PID, REFUSED
 
 __all__ = ["Child", "RestartPolicy", "Supervisor"]
 
@@ -65,6 +66,7 @@ class Supervisor:
     ) -> None:
         self.children = {child.name: child for child in children}
         self._emit, self._policy, self._grace = emit, policy or RestartPolicy(), grace_seconds
+        self.refused: str | None = None  # a child that will not work before somebody has put something right
 
     def start(self) -> None:
         for child in self.children.values():
@@ -95,6 +97,10 @@ class Supervisor:
         for child in self.children.values():
             if child.process is not None and child.process.poll() is not None:
                 status = child.process.returncode
+                if status == REFUSED:
+                    self._emit(child.name, "refused to work, for the reason above; it is not started again")
+                    self.refused, child.process, child._due = child.name, None, math.inf
+                    continue
                 child._wait = self._policy.wait_seconds(child._wait, now - child._started)
                 child._due, child.process = now + child._wait, None
                 self._emit(child.name, f"ended with {_describe(status)}, restarting in {child._wait:.1f} s")

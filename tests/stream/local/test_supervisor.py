@@ -95,3 +95,15 @@ def _alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_child_that_refuses_to_work_is_not_started_again() -> None:
+    lines: list[tuple[str, str]] = []
+    child = Child("worker", [sys.executable, "-c", "print('set --partitions'); raise SystemExit(2)"])
+    supervisor = Supervisor([child], lambda *line: lines.append(line), policy=RestartPolicy(0.01, 1))
+    supervisor.start()
+    until(supervisor, lambda: supervisor.refused is not None)
+    for _ in range(20):
+        supervisor.watch()
+    assert (supervisor.refused, child.restarts) == ("worker", 0)
+    assert supervisor.stop()
