@@ -10,6 +10,7 @@ together with the offset that covers it, and the changelog brings it back.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,16 @@ class Store:
 
     @staticmethod
     def destroy(path: Path) -> None:
-        """Remove a closed store's folder."""
-        if path.exists():
+        """Remove the folder of a store that this process does not have open. Raises `StoreLocked` when another has."""
+        if not path.exists():
+            return
+        lock = path / "LOCK"
+        if lock.exists():
+            with lock.open("r+b") as file:  # RocksDB locks it for as long as the store is open
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise StoreLocked(f"{path} is held by another owner: {error}") from error
+                shutil.rmtree(path)
+        else:
             shutil.rmtree(path)

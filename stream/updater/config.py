@@ -40,6 +40,8 @@ class UpdaterConfig:
     """Silence after which the group gives this worker's partitions to others."""
     transaction_seconds: float = 15.0
     """Time after which the broker aborts a transaction that its worker left open."""
+    keep_released_seconds: float = 600.0
+    """How long the histories of a partition that moved away stay on this disk, where nobody is forgotten any more."""
     repartition: Repartition = "off"
     """strict sends an event that lies in another partition than its user's (murmur2 of the key) there; off does not."""
     limits: Limits = field(default_factory=Limits)
@@ -53,7 +55,8 @@ class UpdaterConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.repartition not in get_args(Repartition):
             raise ValueError(f"repartition must be one of {get_args(Repartition)}, got {self.repartition!r}")
-        if self.turn_seconds < 0:
-            raise ValueError(f"turn_seconds must not be negative, got {self.turn_seconds}")
+        for name in ("turn_seconds", "keep_released_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.transaction_seconds < 1:
             raise ValueError(f"transaction_seconds must be at least 1, got {self.transaction_seconds}")

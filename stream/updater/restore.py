@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from kafka import TopicPartition
 from kafka.errors import OffsetOutOfRangeError
@@ -14,6 +13,7 @@ from kafka.errors import OffsetOutOfRangeError
 from state.store import Store, StoreMemory
 from stream.clients.admin import admin_client, offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.updater.store_folder import StoreFolder
 from stream.wire.changelog import changelog_reader, open_store
 
 __all__ = ["Restorer"]
@@ -41,7 +41,7 @@ class Restorer:
         self,
         connection: KafkaConnection,
         topic: str,
-        folder: Path,
+        folder: StoreFolder,
         memory: StoreMemory,
         tombstone_ms: int,
         clock_ms: Callable[[], int],
@@ -63,7 +63,7 @@ class Restorer:
         tp = TopicPartition(self._topic, number)
         low, end = offset_range(self._admin, tp)
         identity = self._identity | {"partition": str(number)}
-        path = self._folder / str(number)
+        path = self._folder.take(number)
         store = open_store(path, identity, self._memory, low, end, self._tombstone_ms, self._clock_ms())
         start = store.next_offset
         self._restores[tp] = _Restore(store, end)

@@ -31,6 +31,7 @@ from stream.updater.reporting import Reporting
 from stream.updater.rescoring import Rescoring
 from stream.updater.restore import Restorer
 from stream.updater.routing import RoutedReader
+from stream.updater.store_folder import StoreFolder
 from stream.wire.layout import ready_topics
 from stream.wire.topics import TopicError, TopicPlan
 
@@ -61,8 +62,9 @@ class Updater:
         fetch_bytes = max(4 * 1024 * 1024, plan.message_bytes)
         layout = ready_topics(connection, plan)
         strict = "strict" in (config.repartition, layout.routing)
-        memory, folder = StoreMemory(config.store), config.state_dir / "histories"
-        self._restorer = Restorer(connection, plan.histories, folder, memory, plan.tombstone_ms, self._clock_ms)
+        self._stores = StoreFolder(config.state_dir / "histories", config.keep_released_seconds)
+        memory = StoreMemory(config.store)
+        self._restorer = Restorer(connection, plan.histories, self._stores, memory, plan.tombstone_ms, self._clock_ms)
         self._reporting = Reporting(config.windows, connection, plan.monitor_windows, metrics)
         self._intake = Intake(config, plan, strict, metrics, self._reporting.signals)
         self._refreshes = RefreshSender(connection, plan)
@@ -190,6 +192,7 @@ class Updater:
         task = self._tasks.pop(number, None)
         if task is not None:
             task.release()
+            self._stores.leave(number)
 
     def _run_restored(self) -> None:
         """Do a step of the restores; records of partitions that have caught up are read from now on."""
@@ -218,6 +221,7 @@ class Updater:
             ended = self._checkpoint.step()
         if ended:
             self._reporting.report(self._tasks.values())
+            self._stores.sweep()
 
 
 def run_updater(

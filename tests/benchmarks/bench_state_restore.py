@@ -19,6 +19,7 @@ from state.history import EMPTY, Entry, merge_entries
 from state.store import StoreMemory
 from stream.clients.connection import KafkaConnection
 from stream.updater.restore import Restorer
+from stream.updater.store_folder import StoreFolder
 from stream.wire.topics import TopicPlan, ensure_topics
 
 ITEMS, NOW = 20, 1_700_000_000_000
@@ -48,7 +49,7 @@ def main() -> None:
         rates, per_core = [], []
         for number in range(options.rounds):
             path = Path(folder) / str(number)
-            restorer = Restorer(connection, plan.histories, path, memory, plan.tombstone_ms, now_ms)
+            restorer = Restorer(connection, plan.histories, StoreFolder(path, 0.0), memory, plan.tombstone_ms, now_ms)
             began, cpu = time.perf_counter(), time.process_time()
             stores = [restorer.begin(partition) for partition in range(plan.partitions)]
             while restorer:

@@ -1,0 +1,63 @@
+"""The partitions' stores on this disk, and how long they outlive their ownership."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from state.store import Store, StoreLocked
+
+__all__ = ["StoreFolder"]
+
+log = logging.getLogger(__name__)
+
+_SETTLED_SECONDS = 60.0  # after which a worker that has just started has its partitions
+
+
+class StoreFolder:
+    """`folder` holds one store per partition, named by its number.
+
+    The store of a partition that moved away stays for `keep_seconds`, because a partition that returns, as in a rolling
+    restart, then follows the changelog from where its store is and not from the beginning. Longer it must not stay:
+    nobody erases in it the users who are forgotten meanwhile. To remove one is safe at any time: the changelog has all
+    of it. What an earlier process left is treated alike, by the time of its last change.
+
+    `clock` gives seconds since 1970, as files' times are.
+    """
+
+    def __init__(self, folder: Path, keep_seconds: float, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._keep, self._clock = folder, keep_seconds, clock
+        settled = clock() + min(keep_seconds, _SETTLED_SECONDS)
+        stores = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+        self._remove_at = {int(path.name): max(_changed(path) + keep_seconds, settled) for path in stores}
+
+    def take(self, number: int) -> Path:
+        """Where the store of a partition that this worker owns from now on is."""
+        self._remove_at.pop(number, None)
+        return self._folder / str(number)
+
+    def leave(self, number: int) -> None:
+        """The partition moved away, and its store is closed."""
+        self._remove_at[number] = self._clock() + self._keep
+
+    def sweep(self) -> None:
+        """Remove the stores whose time has come."""
+        for number, time_s in list(self._remove_at.items()):
+            if self._clock() < time_s:
+                continue
+            path = self._folder / str(number)
+            del self._remove_at[number]
+            try:
+                Store.destroy(path)
+            except StoreLocked as error:
+                log.error("%s stays: %s. Every worker needs a state folder of its own", path, error)
+            except OSError as error:
+                log.error("%s cannot be removed, and holds users who may be forgotten by now: %s", path, error)
+            else:
+                log.info("%s removed: the partition is another worker's", path)
+
+
+def _changed(path: Path) -> float:
+    return max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
