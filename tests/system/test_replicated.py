@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,10 +110,12 @@ class Load(threading.Thread):
         return {user: merge_entries(EMPTY, entries, LIMIT) for user, entries in by_user.items()}
 
 
-def until(condition, what: str, seconds: float = 120.0) -> None:
+def until(
+    condition: Callable[[], bool], what: str, seconds: float = 120.0, instead: Callable[[], object] = lambda: ""
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
+        assert time.monotonic() < deadline, f"{what} did not happen: {instead()}"
         time.sleep(0.5)
 
 
@@ -134,7 +136,13 @@ def check(kafka: KafkaConnection, plan: TopicPlan, load: Load) -> None:
     """Every event in every history, and everybody's list knows the newest."""
     assert load.failed == []
     wanted = load.wanted()
-    until(lambda: differences(changelog_histories(kafka, plan.histories), wanted) == [], "the reference merge")
+    found: list[str] = []
+
+    def merged() -> bool:
+        found[:] = differences(changelog_histories(kafka, plan.histories), wanted)
+        return not found
+
+    until(merged, f"the reference merge of {len(load.events)} events", 180, lambda: found[:5])
     expected = {user: history.newest_ms for user, history in wanted.items()}
     until(lambda: newest_lists(kafka, plan.recommendations) == expected, "everybody's newest list")
 
