@@ -67,7 +67,6 @@ class Follower:
         self._asked: dict[TopicPartition, tuple[float, int]] = {}  # when, and where the partition ended then
         self._ask_due = 0.0
         self._gauges_due = 0.0
-        self._serving: frozenset[int] = frozenset()
         self._resources = ExitStack()
         self._admin = self._resources.enter_context(admin_client(connection))
         self._stores = _Stores(config, self._admin, plan, clock_ms)
@@ -86,11 +85,14 @@ class Follower:
     @property
     def serving(self) -> frozenset[int]:
         """Partitions of which both copies are complete."""
-        return self._serving
+        level = self._copies.level()
+        return frozenset(
+            number for number in self._taken if all(TopicPartition(topic, number) in level for topic in self._topics)
+        )
 
     @property
     def restoring(self) -> frozenset[int]:
-        return self._wanted - self._serving
+        return self._wanted - self.serving
 
     # -- the thread ----------------------------------------------------------------------------------------------------
 
@@ -189,10 +191,6 @@ class Follower:
             self._asked[tp] = now, end
 
     def _report(self) -> None:
-        level = self._copies.level()
-        self._serving = frozenset(
-            number for number in self._taken if all(TopicPartition(topic, number) in level for topic in self._topics)
-        )
         behind = self._copies.behind_seconds()
         if behind * 1000 > self._plan.tombstone_ms:
             raise FollowerError(f"nothing was read for {behind:.0f} s: deletions may have been missed")
@@ -202,7 +200,7 @@ class Follower:
         self._gauges_due = now + _GAUGES_SECONDS
         metrics = self._metrics
         metrics.progress_timestamp.set_to_current_time()
-        metrics.api_partitions["serving"].set(len(self._serving))
+        metrics.api_partitions["serving"].set(len(self.serving))
         metrics.api_partitions["restoring"].set(len(self.restoring))
         metrics.api_behind.set(behind)
         for name, topic in zip(_FOLDERS, self._topics, strict=True):

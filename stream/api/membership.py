@@ -28,6 +28,7 @@ __all__ = ["Membership"]
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_LINGER_SECONDS = 1.0  # after another announced itself: requests are still passed on to us by whoever has not read that
 
 
 class Membership:
@@ -96,8 +97,10 @@ class Membership:
             self._assigned = assigned
         self._directory.poll()
         for number, until in list(self._leaving.items()):
-            if number in assigned or self._directory.elsewhere(number) is not None or now > until:
+            if number in assigned or now > until:
                 del self._leaving[number]
+            elif self._directory.elsewhere(number) is not None:
+                self._leaving[number] = min(until, now + _LINGER_SECONDS)
         self._follower.hold(assigned | self._leaving.keys())
 
     def _hand_over(self, stop: threading.Event) -> None:

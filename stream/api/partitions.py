@@ -87,9 +87,9 @@ class Copies:
         return {tp: copy.store for tp, copy in self._copies.items()}
 
     def level(self) -> frozenset[TopicPartition]:
-        """What may be shown now."""
+        """What may be shown now. Any thread may ask."""
         since = self._clock() - self._stale_seconds
-        return frozenset(tp for tp, copy in self._copies.items() if copy.level_at >= since)
+        return frozenset(tp for tp, copy in list(self._copies.items()) if copy.level_at >= since)
 
     def behind_seconds(self) -> float:
         """Time since the copy that is the furthest behind was known to be complete, of those that ever were."""

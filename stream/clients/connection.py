@@ -23,6 +23,7 @@ _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _ADDRESSES = ("FRESHET_BOOTSTRAP_SERVERS", "FRESHET_KAFKA_CONFIG")
 _ADDRESS = re.compile(r"(?:(?P<protocol>\w+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?/?")
 _PORT = "9092"
+_RECONNECT_MS = 1_000  # longest wait between two attempts; kafka-python would wait up to 30 s after an outage
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -122,7 +123,7 @@ class KafkaConnection:
 
     def kafka_python(self) -> dict[str, Any]:
         """Keyword arguments of every kafka-python client."""
-        settings: dict[str, Any] = {"bootstrap_servers": self.servers}
+        settings: dict[str, Any] = {"bootstrap_servers": self.servers, "reconnect_backoff_max_ms": _RECONNECT_MS}
         if self.security_protocol:
             settings["security_protocol"] = self.security_protocol
         if self.uses_tls:
