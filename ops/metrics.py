@@ -166,6 +166,12 @@ class ScorerMetrics(ProcessMetrics):
     scoring_failures: Annotated[
         Counters[Literal["oom", "model"]], Metric("scoring_failures_total", "Failed batches.", ("reason",))
     ]
+    stale_refreshes: Annotated[
+        Counter, Metric("stale_refreshes_total", "Refreshes older than the user's last list, not answered.")
+    ]
+    lists_published_again: Annotated[
+        Counter, Metric("lists_published_again_total", "Lists that an older one had been published over.")
+    ]
     fallback_lists: Annotated[
         Counters[FallbackReason], Metric("fallback_lists_total", "Popularity served instead.", ("reason",))
     ]

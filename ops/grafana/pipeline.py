@@ -92,6 +92,8 @@ PIPELINE = Dashboard(
                     [
                         *rate("freshet_scoring_failures_total", "reason"),
                         ("sum by (slot) (rate(freshet_nonfinite_scores_total[5m]))", "not finite, {{slot}}"),
+                        ("sum(rate(freshet_stale_refreshes_total[5m]))", "older than the last list"),
+                        ("sum(rate(freshet_lists_published_again_total[5m]))", "published again"),
                     ],
                     unit="cps",
                     width=6,

@@ -70,6 +70,8 @@ class ScorerConfig:
     """Most refreshes that are scored together."""
     session_seconds: float = 30.0
     """Silence after which the group gives this worker's partitions to others."""
+    former_seconds: float = 600.0
+    """Time after which the last lists of a partition that moved away are destroyed."""
     stall_seconds: float = 60.0
     """Time without progress after which the process ends, for its supervisor to restart it."""
     torch_threads: int = 1
@@ -78,6 +80,6 @@ class ScorerConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch_refreshes", "session_seconds", "stall_seconds", "torch_threads"):
+        for name in ("batch_refreshes", "session_seconds", "former_seconds", "stall_seconds", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

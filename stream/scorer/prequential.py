@@ -21,19 +21,14 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     """What a user saw last, as stored by the scorer."""
 
     published_ms: int  # when the brokers had it
-    offset: int  # of the refresh it answered
     variant: ListVariant
     version: str  # of the model, "" for popularity
     items: tuple[str, ...]
+    scores: tuple[float, ...] = ()  # of the items
     # What another model would have shown, for a pair of answers to the same event; of some users.
     shadow_version: str = ""
     shadow: tuple[str, ...] = ()
     counted_for: str = ""  # version of the canary for which the user was counted
-
-    # What is needed to publish the list again; lists of the first release lack it.
-    partition: int = -1
-    scores: tuple[float, ...] = ()
-    as_of_ms: int = 0
 
     def encode(self) -> bytes:
         return _encoder.encode(self)

@@ -7,12 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream.clients.faust_records import batch_producer
 from stream.scorer.list_maker import Answer
 from stream.scorer.renewal import RenewedList
+from stream.scorer.shown_lists import Offsets
 from stream.wire.dead_letters import dead_letter
+from stream.wire.history_version import HistoryVersion
 from stream.wire.records import Rejected
 from stream.wire.topics import TopicPlan
 
@@ -20,7 +22,21 @@ if TYPE_CHECKING:
     import faust
     from faust.types.tuples import Message
 
-__all__ = ["Publisher"]
+__all__ = ["Departure", "Publisher", "offsets_of"]
+
+
+class _Outgoing(NamedTuple):
+    user: bytes
+    value: bytes | None  # None: the tombstone of a user who was forgotten
+    version: HistoryVersion
+
+
+class Departure(NamedTuple):
+    """Lists that left as one record batch; their offsets follow upon each other."""
+
+    partition: int
+    users: Sequence[bytes]
+    delivered: asyncio.Future[Any]  # the metadata of the first record
 
 
 @dataclass
@@ -41,31 +57,38 @@ class Publisher:
     def __init__(self, app: faust.App, plan: TopicPlan) -> None:
         self._app, self._plan = app, plan
 
-    async def send_lists(self, answers: Sequence[Answer]) -> list[asyncio.Future[Any]]:
-        """Hand the lists over. The futures are done when the brokers have them."""
-        return await self._send([(answer.request.partition, answer.request.user, answer.value) for answer in answers])
+    async def send_lists(self, answers: Sequence[Answer]) -> list[Departure]:
+        """Hand the lists over."""
+        by_partition: dict[int, list[_Outgoing]] = defaultdict(list)
+        for answer in answers:
+            request = answer.request
+            by_partition[request.partition].append(_Outgoing(request.user, answer.value, request.version))
+        return [departure for number, lists in by_partition.items() for departure in await self._send(number, lists)]
 
-    async def send_renewed(self, lists: Sequence[RenewedList]) -> list[asyncio.Future[Any]]:
-        """Hand lists over that were published before."""
-        return await self._send([(renewed.shown.partition, renewed.user, renewed.value) for renewed in lists])
+    async def send_renewed(self, partition: int, lists: Sequence[RenewedList]) -> list[Departure]:
+        """Hand lists of one partition over that were published before."""
+        return await self._send(partition, [_Outgoing(one.user, one.value, one.last.version) for one in lists])
 
-    async def _send(self, records: Sequence[tuple[int, bytes, bytes | None]]) -> list[asyncio.Future[Any]]:
-        """One record batch per partition, or more where (partition, user, value) do not fit into one."""
-        producer = await batch_producer(self._app)
-        topic, now_ms = self._plan.recommendations, int(time.time() * 1000)
-        by_partition: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
-        for partition, user, value in records:
-            by_partition[partition].append((user, value))
-        deliveries: list[asyncio.Future[Any]] = []
-        for partition, ready in by_partition.items():
-            batch = producer.create_batch()
-            for user, value in ready:
-                if batch.append(timestamp=now_ms, key=user, value=value) is None:  # full; a first record always fits
-                    deliveries.append(await producer.send_batch(batch, topic, partition=partition))
-                    batch = producer.create_batch()
-                    batch.append(timestamp=now_ms, key=user, value=value)
-            deliveries.append(await producer.send_batch(batch, topic, partition=partition))
-        return deliveries
+    async def _send(self, partition: int, lists: Sequence[_Outgoing]) -> list[Departure]:
+        """One record batch, or more where the lists do not fit into one."""
+        producer, now_ms = await batch_producer(self._app), int(time.time() * 1000)
+        departures: list[Departure] = []
+        batch, users = producer.create_batch(), list[bytes]()
+
+        async def leave() -> None:
+            delivered = await producer.send_batch(batch, self._plan.recommendations, partition=partition)
+            departures.append(Departure(partition, users, delivered))
+
+        for user, value, version in lists:
+            headers = [version.header()]
+            if batch.append(timestamp=now_ms, key=user, value=value, headers=headers) is None:  # full
+                await leave()
+                batch, users = producer.create_batch(), []
+                batch.append(timestamp=now_ms, key=user, value=value, headers=headers)  # a first record always fits
+            users.append(user)
+        if users:
+            await leave()
+        return departures
 
     async def send_rejected(self, rejected: Sequence[tuple[Message, Rejected]]) -> list[asyncio.Future[Any]]:
         """Hand over messages that could not be decoded."""
@@ -74,6 +97,17 @@ class Publisher:
             dead_letter(_record(message), error, "scorer", self._plan.message_bytes) for message, error in rejected
         ]
         return [await producer.send(self._plan.dead_letters, **letter) for letter in letters]
+
+
+def offsets_of(departures: Sequence[Departure]) -> Offsets:
+    """Where delivered lists of distinct users lie."""
+    offsets: dict[bytes, int] = {}
+    ranges: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for partition, users, delivered in departures:
+        first = delivered.result().offset
+        ranges[partition].append((first, first + len(users)))
+        offsets.update(zip(users, range(first, first + len(users)), strict=True))
+    return Offsets(offsets, ranges)
 
 
 def _record(message: Message) -> _Record:

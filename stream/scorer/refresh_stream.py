@@ -16,25 +16,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ops.metrics import ScorerMetrics
+from stream.scorer.inbox import Inbox
 from stream.scorer.list_maker import Answer
-from stream.scorer.publisher import Publisher
+from stream.scorer.publisher import Departure, Publisher, offsets_of
+from stream.scorer.renewal import RenewedList
 from stream.scorer.scoring_thread import ScoredBatch, ScoringThread
+from stream.scorer.shown_lists import LastList
 from stream.wire.items import ItemRecord
 
 if TYPE_CHECKING:
     import faust
     from faust.streams import Stream
-    from faust.topics import Topic
     from faust.types.tuples import Message
 
 __all__ = ["RefreshStream"]
 
 log = logging.getLogger(__name__)
+
+
+class _Sent(NamedTuple):
+    batch: ScoredBatch
+    canary_answers: list[Answer]
+    departures: list[Departure]
+    delivered: asyncio.Future[Any]  # done when the brokers have all of it
 
 
 class RefreshStream:
@@ -52,34 +61,45 @@ class RefreshStream:
         self._app, self._batch_refreshes = app, batch_refreshes
         self._thread, self._publisher, self._metrics = thread, publisher, metrics
         self._progressed = progressed
-        self._sending = asyncio.Lock()  # held while a batch is between its channel and its last list's departure
+        self._inbox = Inbox(lambda: app.consumer)
+        self._answered: set[int] = set()  # partitions whose refreshes are answered
+        self._sending = asyncio.Lock()  # held while a batch is between the inbox and its last list's departure
         self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
-        self._channel: Topic | None = None
         self.failed = False
+
+    def hold(self, partitions: Set[int]) -> None:
+        """These partitions were assigned, and no others: answer none of them until `release`."""
+        self._inbox.hold(partitions)
+        self._answered.clear()
+
+    def release(self, number: int) -> None:
+        """The last lists of this partition are known."""
+        self._inbox.release(number)
+        self._answered.add(number)
 
     async def score(self, stream: Stream) -> None:
         """The agent's body."""
-        self._channel = aiter(stream.channel)  # Faust subscribes to what is iterated
-        queue = self._channel.queue
+        self._inbox.open(aiter(stream.channel).queue)  # Faust subscribes to what is iterated
         while not self.failed:
             try:
-                messages = [await queue.get()]
+                await self._inbox.wait()
                 async with self._sending:
-                    while len(messages) < self._batch_refreshes and not queue.empty():
-                        messages.append(queue.get_nowait())
-                    batch, canary_answers, delivered = await self._send_lists(messages)
-                    await self._finished()  # deliveries are noted and acked in order, and two batches are held at most
-                    self._finishing = asyncio.create_task(self._finish(messages, batch, canary_answers, delivered))
+                    messages = self._inbox.take(self._batch_refreshes)
+                    if messages:  # else a rebalance came in between
+                        sent = await self._send_lists(messages)
+                        await self._finished()  # deliveries are noted and acked in order; two batches are under way
+                        self._finishing = asyncio.create_task(self._finish(messages, sent))
             except StopAsyncIteration:  # Faust closes its channels when it stops
                 return
             except Exception:
                 self._give_up()
 
-    async def _send_lists(self, messages: Sequence[Message]) -> tuple[ScoredBatch, list[Answer], asyncio.Future[Any]]:
-        """Returns with all lists on their way; the future is done when the brokers have them."""
+    async def _send_lists(self, messages: Sequence[Message]) -> _Sent:
+        """Returns with all lists on their way."""
         batch = await self._thread.call(self._thread.score, messages)
         started = time.perf_counter()
-        deliveries = await self._publisher.send_lists(batch.scored.answers)
+        departures = await self._publisher.send_lists(batch.scored.answers)
+        deliveries = [departure.delivered for departure in departures]
         if batch.rejected:
             deliveries += await self._publisher.send_rejected(batch.rejected)
         delivered = asyncio.gather(*deliveries)
@@ -88,27 +108,44 @@ class RefreshStream:
         canary_answers: list[Answer] = []
         if batch.scored.canary_users:
             canary_answers = await self._thread.call(self._thread.answer_canary, batch)
-            delivered = asyncio.gather(delivered, *await self._publisher.send_lists(canary_answers))
-        return batch, canary_answers, delivered
+            later = await self._publisher.send_lists(canary_answers)
+            departures += later
+            delivered = asyncio.gather(delivered, *[departure.delivered for departure in later])
+        return _Sent(batch, canary_answers, departures, delivered)
+
+    # -- lists that were published before ------------------------------------------------------------------------------
 
     async def change_items(self, changes: Mapping[str, ItemRecord | None]) -> None:
         """Lists made from now on follow `changes`; then those that were published and hold what is gone are renewed."""
         async with self._between_batches():
             gone = await self._thread.call(self._thread.change_items, changes)
-        await self.renew_lists(gone)
+        for number in sorted(self._answered):
+            await self.renew_lists(number, gone)
 
-    async def renew_lists(self, gone: Collection[str]) -> None:
+    async def renew_lists(self, number: int, gone: Collection[str]) -> None:
         """A page between two batches: fresh events wait for one page at most."""
         after: bytes | None = None
-        while gone and not self.failed:
+        while gone and number in self._answered and not self.failed:
             async with self._between_batches():
-                page = await self._thread.call(self._thread.renew, gone, after)
-                if page.lists:
-                    await asyncio.gather(*await self._publisher.send_renewed(page.lists))
-                    await self._thread.call(self._thread.note_renewed, page)
+                page = await self._thread.call(self._thread.renew, number, gone, after)
+                await self._send_again(number, page.lists)
+            self._metrics.renewed_lists.inc(len(page.lists))
             after = page.after
             if after is None:
                 return
+
+    async def publish_again(self, number: int, newer: Mapping[bytes, LastList]) -> None:
+        """Publish these lists of a partition over older ones. Returns when the brokers have them."""
+        async with self._between_batches():
+            lists = await self._thread.call(self._thread.published_again, number, newer)
+            await self._send_again(number, lists)
+        self._metrics.lists_published_again.inc(len(lists))
+
+    async def _send_again(self, number: int, lists: Sequence[RenewedList]) -> None:
+        if lists:
+            departures = await self._publisher.send_renewed(number, lists)
+            await asyncio.gather(*[departure.delivered for departure in departures])
+            await self._thread.call(self._thread.note_renewed, number, lists, offsets_of(departures))
 
     @asynccontextmanager
     async def _between_batches(self) -> AsyncIterator[None]:
@@ -117,17 +154,14 @@ class RefreshStream:
             await self._finished()
             yield
 
-    async def _finish(
-        self,
-        messages: Sequence[Message],
-        batch: ScoredBatch,
-        canary_answers: Sequence[Answer],
-        delivered: asyncio.Future[Any],
-    ) -> None:
+    # -- the end of a batch --------------------------------------------------------------------------------------------
+
+    async def _finish(self, messages: Sequence[Message], sent: _Sent) -> None:
         """From the departure of a batch's lists to its acks. Never raises."""
         try:
-            await delivered
-            await self._thread.call(self._thread.note_delivered, batch, canary_answers)
+            await sent.delivered
+            offsets = offsets_of(sent.departures)
+            await self._thread.call(self._thread.note_delivered, sent.batch, sent.canary_answers, offsets)
             if self.failed:
                 return
             for message in messages:
@@ -154,7 +188,7 @@ class RefreshStream:
     @property
     def idle(self) -> bool:
         """Nothing is queued or being worked on."""
-        if self._channel is None or self._sending.locked() or not self._channel.queue.empty():
+        if self._sending.locked() or not self._inbox.empty:
             return False
         return self._finishing is None or self._finishing.done()
 

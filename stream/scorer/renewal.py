@@ -1,12 +1,12 @@
-"""Published lists sent again without items that may not be listed any more.
+"""Published lists sent again: without items that may not be listed any more, or over an older list of the same user.
 
-The last lists lie beside the scorer, so the users are found by reading through them: a page at a time, as a batch of
-its own between batches of fresh events. A list that is made meanwhile leaves the item out anyway.
+The last lists lie beside the scorer, so the users who were shown an item are found by reading through them: a page at a
+time, as a batch of its own between batches of fresh events. A list that is made meanwhile leaves the item out anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -14,10 +14,10 @@ import msgspec
 from stream.scorer.catalogue import Catalogue
 from stream.scorer.listable import Unlisted
 from stream.scorer.prequential import ShownList
-from stream.scorer.shown_lists import ShownLists
+from stream.scorer.shown_lists import LastList, PartitionLists
 from stream.wire.records import Recommendation, ScoredItem
 
-__all__ = ["RenewedList", "RenewedPage", "renew_page"]
+__all__ = ["RenewedList", "RenewedPage", "published_again", "renew_page"]
 
 _LISTS = 2_000  # read at once: some 10 ms
 _FEW = 20  # items that are looked for in the stored bytes before a list is decoded
@@ -25,8 +25,8 @@ _FEW = 20  # items that are looked for in the stored bytes before a list is deco
 
 class RenewedList(NamedTuple):
     user: bytes
-    value: bytes
-    shown: ShownList  # what the user sees from now on
+    value: bytes | None  # of its record; None for the tombstone of a user who was forgotten
+    last: LastList  # what is kept of it; its offset is known once it is delivered
 
 
 class RenewedPage(NamedTuple):
@@ -35,40 +35,52 @@ class RenewedPage(NamedTuple):
 
 
 def renew_page(
-    lists: ShownLists, catalogue: Catalogue, gone: Collection[str], after: bytes | None, owned: Set[int], now_ms: int
+    lists: PartitionLists, catalogue: Catalogue, gone: Collection[str], after: bytes | None, now_ms: int
 ) -> RenewedPage:
-    """The lists behind user `after` (None: from the first) that hold an item of `gone` which is not listed to their
-    user any more, without it. Lists of partitions that are not `owned` are another scorer's to renew."""
+    """The lists of a partition behind user `after` (None: from the first) that hold an item of `gone` which is not
+    listed to their user any more, without it."""
     names = {item: item.encode() for item in gone}
     found: list[RenewedList] = []
     page = lists.page(after, _LISTS)
-    for user, value in page:
-        if len(names) <= _FEW and not any(name in value for name in names.values()):
+    for user, last in page:
+        if len(names) <= _FEW and not any(name in last.encoded for name in names.values()):
             continue
-        shown = lists.current(ShownList.decode(value), owned)
+        shown = last.shown
         if shown is None or not names.keys() & set(shown.items):
             continue
         excluded = Unlisted((), catalogue, user, now_ms)
         kept = [place for place, item in enumerate(shown.items) if item not in excluded]
         if len(kept) < len(shown.items):
-            found.append(_renewed(user, shown, kept, now_ms))
+            items = tuple(shown.items[place] for place in kept)
+            scores = tuple(shown.scores[place] for place in kept)
+            shown = msgspec.structs.replace(shown, items=items, scores=scores, published_ms=now_ms)
+            last = last._replace(encoded=shown.encode())
+            found.append(RenewedList(user, _record(user, shown, last.version.newest_ms, "items", now_ms), last))
     return RenewedPage(found, page[-1][0] if len(page) == _LISTS else None)
 
 
-def _renewed(user: bytes, shown: ShownList, kept: list[int], now_ms: int) -> RenewedList:
-    items = tuple(shown.items[place] for place in kept)
-    scores = tuple(shown.scores[place] for place in kept)
-    shown = msgspec.structs.replace(shown, items=items, scores=scores, published_ms=now_ms)
-    record = Recommendation(
+def published_again(lists: PartitionLists, newer: Mapping[bytes, LastList], now_ms: int) -> list[RenewedList]:
+    """The `newer` lists of users whose last record is an older one, except of those who were given another since."""
+    again = []
+    for (user, last), known in zip(newer.items(), lists.get(list(newer)), strict=True):
+        if known is None or known.version <= last.version:
+            shown = last.shown
+            value = None if shown is None else _record(user, shown, last.version.newest_ms, "event", now_ms)
+            again.append(RenewedList(user, value, last))
+    return again
+
+
+def _record(user: bytes, shown: ShownList, as_of_ms: int, reason: str, now_ms: int) -> bytes:
+    recommendation = Recommendation(
         user=user.decode(),
-        items=tuple(map(ScoredItem, items, scores)),
+        items=tuple(map(ScoredItem, shown.items, shown.scores)),
         model=shown.version,
         variant=shown.variant,
-        as_of=shown.as_of_ms,
-        reason="items",
+        as_of=as_of_ms,
+        reason=reason,
         published=now_ms,
     )
-    return RenewedList(user, _encoder.encode(record), shown)
+    return _encoder.encode(recommendation)
 
 
 _encoder = msgspec.json.Encoder()

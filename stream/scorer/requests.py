@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from state import codec
+from stream.wire.history_version import HistoryVersion
 from stream.wire.records import NewInteraction, Refresh, RefreshReason, Rejected
 
 __all__ = ["Request", "coalesce"]
@@ -39,6 +41,11 @@ class Request:
         forgotten = refresh.reason == "forget"
         return cls(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms, forgotten)
 
+    @cached_property
+    def version(self) -> HistoryVersion:
+        """How far the history has come."""
+        return HistoryVersion.of(self.history)
+
     def followed_by(self, later: Request) -> Request:
         """`later`, which holds the whole history, with what is new since the last list and what waits for an answer."""
         if later.reason == "forget" or self.reason == "forget":
@@ -53,9 +60,13 @@ class Request:
 
 
 def coalesce(requests: Iterable[Request]) -> list[Request]:
-    """One request per user, in order of first appearance."""
+    """One request per user, in order of first appearance. A history that is older than one before it is left out: it
+    comes from an updater that had lost the partition."""
     newest: dict[bytes, Request] = {}
     for request in requests:
         before = newest.get(request.user)
-        newest[request.user] = request if before is None else before.followed_by(request)
+        if before is None:
+            newest[request.user] = request
+        elif request.version >= before.version:
+            newest[request.user] = before.followed_by(request)
     return list(newest.values())

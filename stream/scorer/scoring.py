@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -20,13 +20,12 @@ from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request
-from stream.scorer.shown_lists import ShownLists
+from stream.scorer.shown_lists import LastList, Offsets, ShownLists
+from stream.wire.history_version import HistoryVersion
 
 __all__ = ["Scored", "Scoring"]
 
 log = logging.getLogger(__name__)
-
-_POPULARITY = "popularity"
 
 
 class Scored(NamedTuple):
@@ -40,12 +39,17 @@ class Scored(NamedTuple):
 class Scoring:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`; `answer_canary`, while the answers of `score` are on their way; `with_shadows` and `delivered`
-    once the brokers have all lists.
+    Every batch: `score`; `answer_canary`, while the answers of `score` are on their way; `delivered` once the brokers
+    have all lists. The next batch may be scored before that.
     """
 
     def __init__(
-        self, config: ListConfig, lists: ShownLists, metrics: ScorerMetrics, clock: Callable[[], float] = time.time
+        self,
+        config: ListConfig,
+        lists: ShownLists,
+        metrics: ScorerMetrics,
+        clock: Callable[[], float] = time.time,
+        saved_popularity: bytes | None = None,
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
@@ -56,7 +60,12 @@ class Scoring:
         self._maker = ListMaker(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, clock)
         self._batch_models = self.models  # what the batch at hand is scored with
         self._lists, self._metrics, self._clock = lists, metrics, clock
-        self._load_popularity()
+        self._undelivered: dict[bytes, HistoryVersion] = {}  # by user: of the list that is on its way
+        if saved_popularity is not None:
+            try:
+                self.popularity.load(saved_popularity)
+            except msgspec.DecodeError as error:
+                log.warning("popularity starts from nothing: %s", error)
 
     def score(self, requests: Sequence[Request]) -> Scored:
         """Judge the last lists of these distinct users by their new events, then make their next lists."""
@@ -64,19 +73,35 @@ class Scoring:
         if models is not self._batch_models:
             self._batch_models = models
             self.signals.follow(models)
-        self._metrics.scoring_batch_users.observe(len(requests))
-        judged = self.signals.to_judge([request for request in requests if request.new], self._clock())
         with self._metrics.scoring["load"].time():
-            # With a canary, users are counted by what their last lists say: then all of those are needed.
-            shown = self._shown(judged if models.canary is None else requests)
+            last = self._lists.get((request.partition, request.user) for request in requests)
+            requests = self._not_older(requests, last)
+        self._metrics.scoring_batch_users.observe(len(requests))
         for request in requests:
             self._count(request, models.live)
-        for request in judged:
-            self._judge.judge(request, None if request.forgotten else shown[request.user], models)
+        for request in self.signals.to_judge([request for request in requests if request.new], self._clock()):
+            known = None if request.forgotten else last.get(request.user)
+            self._judge.judge(request, None if known is None else known.shown, models)
         self.popularity.refresh()
         answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
-        return Scored(answers, canary_users, {user: before.counted_for for user, before in shown.items() if before})
+        # With a canary, users are counted by what their last lists say.
+        shown = {} if models.canary is None else {user: found for user, known in last.items() if (found := known.shown)}
+        return Scored(answers, canary_users, {user: before.counted_for for user, before in shown.items()})
+
+    def _not_older(self, requests: Sequence[Request], last: Mapping[bytes, LastList]) -> list[Request]:
+        """Leave out those whose history had come less far than that of the user's last list: an updater that had lost
+        the partition sent them. One that had come as far may differ in what does not show, and is answered."""
+        kept = []
+        for request in requests:
+            user, known = request.user, last.get(request.user)
+            version = self._undelivered.get(user) or (None if known is None else known.version)
+            if version is not None and request.version < version:
+                self._metrics.stale_refreshes.inc()
+                continue
+            self._undelivered[user] = request.version
+            kept.append(request)
+        return kept
 
     def answer_canary(self, canary_users: Sequence[CanaryUser]) -> list[Answer]:
         """Let the canary of the last `score` answer its users."""
@@ -84,45 +109,43 @@ class Scoring:
         self._tally.flush()
         return answers
 
-    def with_shadows(self, answers: Sequence[Answer]) -> list[Answer]:
-        """The answers of the last `score`, some with what the previous model would have shown."""
-        return self._maker.with_shadows(answers, self._batch_models)
-
-    def delivered(
-        self, answers: Iterable[Answer], counted_for: Mapping[bytes, str], seen: Mapping[int, tuple[int, int]]
-    ) -> None:
-        """The brokers have these lists: from now on they are what their users see. `seen`: `ShownLists.spans` at
-        `score`."""
+    def delivered(self, answers: Sequence[Answer], counted_for: Mapping[bytes, str], offsets: Offsets) -> list[Answer]:
+        """The brokers have these lists: from now on they are what their users see. Returns them, some with what the
+        previous model would have shown."""
         now, published = self._clock(), self._metrics.recommendations_published
-        shown: dict[bytes, ShownList | None] = {}
-        keep = self.config.signals.judged_per_second > 0 or self._batch_models.canary is not None
+        answers = self._maker.with_shadows(answers, self._batch_models)
+        shown: dict[int, dict[bytes, LastList]] = {number: {} for number in offsets.ranges}
         for answer in answers:
-            user = answer.request.user
-            self._note_latency(answer.request, now)
-            if answer.value is None:
-                shown[user] = None
-                continue
-            self._tally.inc(published[answer.variant])
-            names = tuple(item.item for item in answer.items)
-            self._note_list(answer, names)
-            if keep:
-                counted = self._counted_for(answer, counted_for.get(user, ""))
-                version, shadow = ("", ()) if answer.shadow is None else (answer.shadow[0].version, answer.shadow[1])
-                shown[user] = ShownList(
-                    int(now * 1000),
-                    answer.request.offset,
-                    answer.variant,
-                    answer.version,
-                    names,
-                    version,
-                    shadow,
-                    counted,
-                    answer.request.partition,
-                    tuple(item.score for item in answer.items),
-                    answer.request.history.newest_ms,
-                )
+            request = answer.request
+            user, encoded = request.user, b""
+            self._note_latency(request, now)
+            if answer.value is not None:
+                self._tally.inc(published[answer.variant])
+                encoded = self._shown(answer, int(now * 1000), counted_for.get(user, "")).encode()
+            if self._undelivered.get(user) == request.version:
+                del self._undelivered[user]
+            shown[request.partition][user] = LastList(request.version, offsets.of_users[user], encoded)
         self._tally.flush()
-        self._lists.put(shown, seen)
+        for number, ranges in offsets.ranges.items():
+            lists = self._lists[number]
+            if lists is not None:  # else the partition has just moved away
+                lists.put(shown[number], ranges, int(now * 1000))
+        return answers
+
+    def _shown(self, answer: Answer, now_ms: int, counted: str) -> ShownList:
+        names = tuple([item.item for item in answer.items])
+        self._note_list(answer, names)
+        version, shadow = ("", ()) if answer.shadow is None else (answer.shadow.model.version, answer.shadow.items)
+        return ShownList(
+            now_ms,
+            answer.variant,
+            answer.version,
+            names,
+            tuple([item.score for item in answer.items]),
+            version,
+            shadow,
+            self._counted_for(answer, counted),
+        )
 
     def _note_latency(self, request: Request, now: float) -> None:
         for arrived_ms in request.arrivals_ms:
@@ -145,10 +168,6 @@ class Scoring:
         self._metrics.canary_users[answer.variant].inc()
         return canary.version
 
-    def _shown(self, requests: Sequence[Request]) -> dict[bytes, ShownList | None]:
-        lists = self._lists.get((request.partition, request.user) for request in requests)
-        return {request.user: shown for request, shown in zip(requests, lists, strict=True)}
-
     def _count(self, request: Request, live: Recommender | None) -> None:
         """Count the request's events towards drift detection and popularity."""
         for event in request.new:
@@ -159,16 +178,3 @@ class Scoring:
             kinds = self.config.events
             if kinds.positive(event.kind, event.weight):
                 self.popularity.add(event.item, event.time_ms, kinds[event.kind].strength)
-
-    # -- what survives a restart ---------------------------------------------------------------------------------------
-
-    def save_popularity(self) -> None:
-        self._lists.keep(_POPULARITY, self.popularity.dump())
-
-    def _load_popularity(self) -> None:
-        dumped = self._lists.kept(_POPULARITY)
-        if dumped is not None:
-            try:
-                self.popularity.load(dumped)
-            except msgspec.DecodeError as error:
-                log.warning("popularity starts from nothing: %s", error)

@@ -22,11 +22,13 @@ from stream.scorer.item_loader import ItemLoader
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
+from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.publisher import Publisher
 from stream.scorer.refresh_stream import RefreshStream
 from stream.scorer.scoring import Scoring
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import ShownLists
+from stream.scorer.take_over import TakeOver
 from stream.wire.items import ItemRecord
 from stream.wire.layout import ready_topics
 from stream.wire.topics import TopicPlan
@@ -55,10 +57,11 @@ class Scorer:
     ) -> None:
         self._config, self._plan, self._metrics = config, plan, metrics
         ready_topics(connection, plan)
-        lists = ShownLists.open(config.state_dir / "lists", config.store)
-        self._scoring = Scoring(config.lists, lists, metrics)
+        lists = ShownLists(config.state_dir / "shown", config.store)
+        popularity = PopularityFile(config.state_dir)
+        self._scoring = Scoring(config.lists, lists, metrics, saved_popularity=popularity.load())
         self._windows = WindowSender(connection, plan.monitor_windows)
-        self._thread = ScoringThread(self._scoring, lists, self._windows, metrics, device)
+        self._thread = ScoringThread(self._scoring, lists, popularity, self._windows, metrics, device)
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
         self._items = ItemLoader(connection, plan.items, metrics, self._items_changed)
         self._loop = asyncio.get_running_loop()
@@ -69,6 +72,7 @@ class Scorer:
         self._stream = RefreshStream(self._app, config.batch_refreshes, self._thread, publisher, metrics, progress)
         self._app.agent(self._app.topic(plan.refreshes), concurrency=1, name="score")(self._stream.score)
         self._app.on_partitions_assigned.connect(self._assigned)
+        self._take_over = TakeOver(config, connection, plan, lists, self._stream, self._thread, progress)
 
     def _swap(self, models: Models) -> None:
         self._scoring.models = models  # one assignment: a batch in flight keeps the set it started with
@@ -81,10 +85,9 @@ class Scorer:
         partitions = {tp.partition for tp in assigned}
         log.info("partitions assigned: %s", sorted(partitions))
         self._metrics.rebalances.inc()
+        self._take_over.assigned(partitions)
         await self._thread.call(self._thread.assigned, partitions)
         self._joined = True
-        gone = await self._thread.call(self._thread.unlisted)
-        self._renewing = asyncio.create_task(self._stream.renew_lists(gone))  # of lists from before this start
 
     async def run(self, stop: threading.Event) -> bool:
         """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up."""
@@ -111,6 +114,7 @@ class Scorer:
 
     async def _start(self) -> None:
         self._loader.start()
+        self._take_over.start()
         await self._loop.run_in_executor(None, self._loader.looked.wait, _FIRST_MODELS_SECONDS)
         await self._loop.run_in_executor(None, self._items.start)
         self._app.finalize()
@@ -121,6 +125,7 @@ class Scorer:
 
     async def leave(self) -> bool:
         """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time."""
+        self._take_over.stop()
         leaving = asyncio.create_task(self._leave())
         # Only waited for, never cancelled: Faust swallows the cancellation of its own stop and would wait on.
         await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
@@ -139,6 +144,7 @@ class Scorer:
 
     def close(self, broker_answers: bool) -> None:
         """Store what survives a restart. Clients are closed only while a broker answers: each would wait for it."""
+        self._take_over.close(broker_answers)
         self._thread.close()
         if broker_answers:
             self._windows.close()

@@ -36,14 +36,14 @@ from ops.monitor.signals import ScoreBins, ScorerSignals, UpdaterSignals
 from ops.monitor.windows import WindowConfig, WindowCounter
 from state import codec
 from state.history import EMPTY
-from state.store import Store
+from state.store import Store, StoreConfig
 from stream.clients.connection import KafkaConnection
 from stream.registry.reference import Reference
 from stream.scorer.config import ListConfig, ListSignalsConfig
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
 from stream.scorer.scoring import Scoring
-from stream.scorer.shown_lists import ShownLists
+from stream.scorer.shown_lists import Offsets, ShownLists
 from stream.updater.merging import Outcomes, apply, decode_batch
 from stream.wire.records import Limits, NewInteraction, Refresh
 from stream.wire.topics import TopicPlan
@@ -188,7 +188,8 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
     reference = Reference.fit("v0", histories, np.array([[1.0, 0.5]] * 9), None)
 
     def make(folder: Path, watched: bool) -> Callable[[], float]:
-        lists, clock, offset = ShownLists(Store(folder, {})), [NOW / 1000], [0]
+        lists, clock, offset = ShownLists(folder, StoreConfig()), [NOW / 1000], [0]
+        lists.open(0, {}, 0, 0, 1_000, NOW).reached(0, NOW)
         config = ListConfig(signals=ListSignalsConfig() if watched else UNWATCHED)
         scoring = Scoring(config, lists, ScorerMetrics(CollectorRegistry()), lambda: clock[0])
         if watched:
@@ -208,10 +209,12 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
                     batch.append((offset[0], b"u%d" % user, given.encode()))
                 started = time.thread_time()
                 requests = [Request.decode(0, *one) for one in batch]
-                lists.advance(0, batch[0][0], batch[-1][0] + 1)
                 scored = scoring.score(requests)
-                answers = [*scoring.with_shadows(scored.answers), *scoring.answer_canary(scored.canary_users)]
-                scoring.delivered(answers, scored.counted_for, lists.spans())
+                answers = [*scored.answers, *scoring.answer_canary(scored.canary_users)]
+                first = batch[0][0]
+                users = {answer.request.user: first + place for place, answer in enumerate(answers)}
+                ranges = {0: [(first, first + len(answers))]}
+                scoring.delivered(answers, scored.counted_for, Offsets(users, ranges))
                 spent += time.thread_time() - started
                 clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()

@@ -12,12 +12,12 @@ from model.ranker import Hidden, Ranked
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
-from state.store import Store
+from state.store import StoreConfig
 from stream.scorer.config import ListConfig, ListSignalsConfig
 from stream.scorer.list_maker import Answer
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scoring
-from stream.scorer.shown_lists import ShownLists
+from stream.scorer.shown_lists import Offsets, PartitionLists, ShownList, ShownLists
 from stream.wire.records import NewInteraction, Refresh
 
 NOW = 1_700_000_000_000
@@ -49,14 +49,17 @@ class Fixed:
 
 
 class World:
-    """The scoring of one process, with a clock of its own; every refresh is in partition 0 at the next offset."""
+    """The scoring of one process, with a clock of its own; every refresh and every list is in partition 0 at the next
+    offset."""
 
     def __init__(self, folder: Path, list_items: int = 3) -> None:
         self.registry = CollectorRegistry()
-        self.lists = ShownLists(Store(folder, {}))
+        self.lists = ShownLists(folder, StoreConfig())
+        self.partition = open_partition(self.lists, 0)
         self.now_ms = NOW
         self._metrics = ScorerMetrics(self.registry)
-        self.offset = 0
+        self.offset = self._published = 0  # of refreshes and lists so far
+        self._forgotten_ms: dict[str, int] = {}
         self.configure(ListConfig(list_items))
 
     def configure(self, config: ListConfig) -> None:
@@ -65,22 +68,30 @@ class World:
 
     def request(self, user: str, history: str, new: str = "", reason: str = "event", weight: float = 1.0) -> Request:
         """`history` is newest first; `new` are those of its items that came now, each with this weight."""
+        if reason == "forget":
+            self._forgotten_ms[user] = NOW - 1000
         entries = [Entry(NOW - place, item, 1.0) for place, item in enumerate(history)]
         news = tuple(NewInteraction(item, NOW, False, weight) for item in new)
-        value = Refresh(reason, self.now_ms, news, codec.encode(merge_entries(EMPTY, entries, 200))).encode()
+        known = merge_entries(EMPTY, entries, 200, self._forgotten_ms.get(user, 0))
+        value = Refresh(reason, self.now_ms, news, codec.encode(known)).encode()
         self.offset += 1
         return Request.decode(0, self.offset, user.encode(), value)
 
     def serve(self, *requests: Request) -> list[Answer]:
-        offsets = [request.offset for request in requests]
-        self.lists.advance(0, min(offsets), max(offsets) + 1)
         scored = self.scoring.score(coalesce(requests))
-        canary_answers = self.scoring.answer_canary(scored.canary_users)
-        answers = [*self.scoring.with_shadows(scored.answers), *canary_answers]
+        answers = [*scored.answers, *self.scoring.answer_canary(scored.canary_users)]
         self.now_ms += 5
-        self.scoring.delivered(answers, scored.counted_for, self.lists.spans())
+        first, self._published = self._published, self._published + len(answers)
+        users = {answer.request.user: first + place for place, answer in enumerate(answers)}
+        offsets = Offsets(users, {0: [(first, self._published)]} if answers else {})
+        answers = self.scoring.delivered(answers, scored.counted_for, offsets)
         self.now_ms += 5
         return answers
+
+    def last(self, user: str) -> ShownList | None:
+        """The list that is kept of this user."""
+        last = self.lists.get([(0, user.encode())]).get(user.encode())
+        return None if last is None else last.shown
 
     def windows(self) -> dict[str, list[int]]:
         """What the drift monitor is given."""
@@ -94,6 +105,13 @@ class World:
         value = self.registry.get_sample_value(f"freshet_{name}", labels)
         assert value is not None
         return value
+
+
+def open_partition(lists: ShownLists, number: int) -> PartitionLists:
+    """A partition of an empty topic, read to its end."""
+    partition = lists.open(number, {}, 0, 0, 1_000, NOW)
+    partition.reached(0, NOW)
+    return partition
 
 
 def everybody(shadow: float) -> ListConfig:

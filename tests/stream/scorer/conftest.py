@@ -10,6 +10,6 @@ from tests.support.scoring import World
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path / "lists")
+    world = World(tmp_path / "shown")
     yield world
     world.lists.close()

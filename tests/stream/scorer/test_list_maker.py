@@ -71,7 +71,6 @@ def test_the_canary_answers_its_share_of_the_users(world: World) -> None:
 def test_nobody_else_waits_for_the_canary(world: World) -> None:
     world.scoring.models = Models(live=Fixed("v1", "abcd"), canary=Fixed("v2", "dcba"), canary_share=0.3)
     requests = [world.request(f"u{n}", "h") for n in range(100)]
-    world.lists.advance(0, 1, 101)
     scored = world.scoring.score(requests)
     assert scored.answers and all(answer.value is not None for answer in scored.answers)
     assert scored.canary_users and len(scored.answers) + len(scored.canary_users) == 100

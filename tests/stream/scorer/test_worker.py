@@ -26,6 +26,7 @@ from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
 from stream.registry.slots import Slots
+from stream.wire.history_version import HistoryVersion
 from stream.wire.items import ItemRecord
 from stream.wire.records import Announcement, NewInteraction, Recommendation, Refresh
 from stream.wire.topics import TopicPlan
@@ -104,7 +105,8 @@ def send(kafka: KafkaConnection, plan: TopicPlan, values: list[tuple[str, bytes]
 def refresh(items: str, step: int = 0, reason: str = "event") -> bytes:
     """A history of `items`, newest first, of which the newest came now."""
     names = items.split()
-    history = merge_entries(EMPTY, [Entry(NOW + step - n, item, 1.0) for n, item in enumerate(names)], 200)
+    entries = [Entry(NOW + step - n, item, 1.0) for n, item in enumerate(names)]
+    history = merge_entries(EMPTY, entries, 200, NOW + step if reason == "forget" else 0)
     new = tuple(NewInteraction(item, NOW + step, False) for item in names[:1])
     return Refresh(reason, int(time.time() * 1000), new, codec.encode(history)).encode()
 
@@ -226,6 +228,44 @@ def test_a_list_that_was_not_delivered_is_not_committed(
     admin.close()
     with Process(kafka, topics, tmp_path):
         until(lambda: "u0" in lists.poll(), "the list by its successor")
+
+
+def test_an_older_history_or_list_never_stays_over_a_newer_one(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    """An updater and a scorer that were paused come back, and the partitions are another scorer's by then."""
+    histories = [("u0", refresh("i1", 1)), ("u1", refresh("i1", 1))]
+    with Process(kafka, topics, tmp_path / "0") as scorer:
+        scorer.started()
+        send(kafka, topics, [("u0", refresh("i2 i1", 5)), ("u1", refresh("i2 i1", 5))])
+        until(lambda: len(lists.poll()) == 2, "the newer lists")
+        send(kafka, topics, [("u1", refresh("", 5, reason="forget"))])
+        until(lambda: lists.poll()["u1"] is None, "forgetting")
+        send(kafka, topics, histories)
+        until(lambda: scorer.total("stale_refreshes_total") == 2, "refusing older histories")
+        assert scorer.end()[0] == 0
+    with Process(kafka, topics, tmp_path / "1") as scorer:
+        scorer.started()
+        send(kafka, topics, histories)
+        until(lambda: scorer.total("stale_refreshes_total") == 2, "refusing them as a new owner")
+        assert lists.count == 3
+
+        newer = lists.last["u0"]
+        assert newer is not None
+        paused = KafkaProducer(**kafka.kafka_python())
+        for user in ("u0", "u1"):
+            value = msgspec.json.encode(Recommendation(user, (), "v0", "control", NOW + 1, "event", NOW))
+            headers = [HistoryVersion(0, NOW + 1, NOW + 1).header()]
+            paused.send(
+                topics.recommendations, value, key=user.encode(), partition=place(user, topics), headers=headers
+            )
+        paused.flush()
+        paused.close()
+        until(lambda: lists.poll() and lists.count >= 7, "publishing the newer ones again")
+        assert lists.last["u1"] is None
+        again = lists.last["u0"]
+        assert again is not None and (again.as_of, again.items, again.variant) == (NOW + 5, newer.items, newer.variant)
+        assert scorer.total("lists_published_again_total") == 2
 
 
 def test_no_list_is_lost_when_one_of_two_scorers_is_killed(
