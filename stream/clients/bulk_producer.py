@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from stream.clients.connection import KafkaConnection
 
-__all__ = ["BulkProducer", "bulk_producer"]
+if TYPE_CHECKING:
+    from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
+
+__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer"]
 
 _MIB = 1024 * 1024
+_COORDINATOR_SECONDS = 5.0  # beyond the transaction's own time, after which the broker has aborted it
+
+
+class TransactionStalled(RuntimeError):
+    """Whether the transaction took place is not known. The producer is of no more use: a process that begins again asks
+    the broker what was committed."""
 
 
 class BulkProducer(KafkaProducer):
@@ -45,6 +55,30 @@ class BulkProducer(KafkaProducer):
         if self._transaction_manager is not None:
             self._transaction_manager._pending_txn_offset_commits.clear()
         super().begin_transaction()
+
+    def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_metadata: ConsumerGroupMetadata
+    ) -> None:
+        self._wait_for(self._manager.send_offsets_to_transaction(offsets, group_metadata), "its offsets")
+
+    def commit_transaction(self) -> None:
+        self._wait_for(self._manager.begin_commit(), "its commit")
+
+    def abort_transaction(self) -> None:
+        self._wait_for(self._manager.begin_abort(), "its abort")
+
+    @property
+    def _manager(self) -> TransactionManager:
+        if self._transaction_manager is None:
+            raise ValueError("a producer without a transactional id has no transactions")
+        return self._transaction_manager
+
+    def _wait_for(self, result: TransactionalRequestResult, what: str) -> None:
+        """kafka-python waits without end, and when a coordinator moves to another broker it may wait for ever."""
+        self._sender.wakeup()
+        seconds = self.config["transaction_timeout_ms"] / 1000 + _COORDINATOR_SECONDS
+        if not result.wait(timeout_ms=seconds * 1000):
+            raise TransactionStalled(f"a transaction got no answer to {what} for {seconds:.0f} s")
 
 
 def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: Any) -> BulkProducer:

@@ -36,6 +36,7 @@ from state import codec
 from state.history import EMPTY, merge
 from state.store import Store
 from stream.clients.admin import admin_client, ask_coordinator, partition_count
+from stream.clients.bulk_producer import bulk_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.layout import Layout, read_layout, write_layout
@@ -218,14 +219,12 @@ class _Mover:
 
     def _move(self, topic: str, store: Store, join: Callable[[list[bytes]], bytes]) -> int:
         """Write each user's joined value to the home partition, and delete the others. Returns how many changed."""
-        producer = KafkaProducer(
-            **self._connection.kafka_python(),
-            acks="all",
+        producer = bulk_producer(
+            self._connection,
+            self._plan.message_bytes,
             linger_ms=20,
-            max_request_size=self._plan.message_bytes + 1024 * 1024,
             transactional_id=f"{self._plan.prefix}freshet-repartition",
             transaction_timeout_ms=_TRANSACTION_SECONDS * 1000,
-            metrics_enabled=False,
         )
         producer.init_transactions()
         changed = 0

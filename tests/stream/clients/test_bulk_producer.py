@@ -1,13 +1,17 @@
 """Many records handed over at once arrive as if each had been sent, and an aborted transaction leaves nothing."""
 
+import contextlib
+import time
+
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CommitFailedError, MessageSizeTooLargeError
+from kafka.errors import CommitFailedError, KafkaError, MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
-from stream.clients.bulk_producer import BulkProducer
+from ops.local.broker import LocalBroker
+from stream.clients.bulk_producer import BulkProducer, TransactionStalled, bulk_producer
 from stream.clients.connection import KafkaConnection
-from stream.wire.topics import TopicPlan
+from stream.wire.topics import TopicPlan, ensure_topics
 from tests.support.updating import read_all
 
 pytestmark = pytest.mark.kafka
@@ -77,3 +81,22 @@ def test_offsets_that_were_refused_do_not_ride_in_the_next_transaction(
         producer.commit_transaction()
     assert (consumer.committed(lost), consumer.committed(kept)) == (None, 9)
     consumer.close()
+
+
+def test_a_transaction_without_an_answer_is_given_up() -> None:
+    """The coordinator dies for good: kafka-python alone would wait for ever."""
+    with LocalBroker() as broker:
+        kafka = KafkaConnection(broker.bootstrap_servers)
+        plan = TopicPlan(partitions=1)
+        ensure_topics(kafka, plan)
+        producer = bulk_producer(kafka, 1024, transactional_id="t", transaction_timeout_ms=1_000)
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(plan.histories, b"value", key=b"key", partition=0).get(timeout=10)
+        broker.kill()
+        began = time.monotonic()
+        with pytest.raises(TransactionStalled, match="its commit"):
+            producer.commit_transaction()
+        assert time.monotonic() - began < 15
+        with contextlib.suppress(KafkaError):
+            producer.close(timeout=1)

@@ -53,7 +53,9 @@ def test_kafka_python_has_what_is_used(kafka: KafkaConnection, topics: TopicPlan
     producer.send(topics.histories, b"value", key=b"key", partition=0)
     with producer._accumulator._tp_lock(tp):
         assert producer._accumulator._batches[tp][-1].try_append(None, b"key", b"value", []) is not None
-    producer.abort_transaction()
+    result = producer._transaction_manager.begin_abort()
+    producer._sender.wakeup()
+    assert result.wait(timeout_ms=30_000)
     producer.close()
 
 

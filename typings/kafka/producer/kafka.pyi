@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from kafka.producer.future import FutureRecordMetadata
 from kafka.producer.record_accumulator import RecordAccumulator
+from kafka.producer.sender import Sender
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
 
@@ -12,6 +13,7 @@ class KafkaProducer:
     config: dict[str, Any]
     _accumulator: RecordAccumulator
     _transaction_manager: TransactionManager | None
+    _sender: Sender
 
     def __init__(
         self,
