@@ -14,7 +14,7 @@ counter that is born at 1 hides its first increase.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -31,6 +31,7 @@ __all__ = [
     "Family",
     "Gauges",
     "Histograms",
+    "InfoGauge",
     "Metric",
     "ProcessMetrics",
     "Tally",
@@ -114,6 +115,23 @@ class Family(Generic[M, K]):
 
     def __getitem__(self, values: K) -> M:
         return self._children[values]
+
+
+class InfoGauge:
+    """A gauge that is 1 for what is the case now, by labels with open values."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._shown: set[tuple[str, ...]] = set()
+
+    def show(self, rows: Iterable[tuple[str, ...]]) -> None:
+        """These are the case, and no others any more."""
+        shown = set(rows)
+        for labels in self._shown - shown:
+            self._gauge.remove(*labels)
+        for labels in shown - self._shown:
+            self._gauge.labels(*labels).set(1)
+        self._shown = shown
 
 
 Counters = Family[Counter, K]

@@ -21,7 +21,7 @@ from ops.monitor.decisions import Action, DecisionLoop
 from ops.monitor.detectors import McNemarEvidence
 from ops.monitor.drift_monitor import DriftConfig, DriftMonitor, export_metrics
 from ops.monitor.evidence import CanaryEvidence, LiveEvidence, LiveFigures, against_popularity
-from ops.monitor.loop_state import LoopConfig, LoopState
+from ops.monitor.loop_state import LoopConfig, LoopState, Move, Step
 from ops.monitor.probation import RollBack
 from ops.monitor.quality import PairedCounts, QualityConfig, QualityMonitor
 from ops.monitor.windows import MergedWindow, WindowConfig, WindowMerge, WindowRecord
@@ -155,18 +155,30 @@ class ClosedLoop:
 
     # -- what the trainer reports --------------------------------------------------------------------------------------
 
-    def adopt(self, live: str, previous: str) -> None:
-        """These models are in service already."""
-        self.decisions.probation.adopt(live, previous)
-        self._follow_live()
+    def intend(self, step: Step, version: str, trigger: Trigger = "schedule") -> Move:
+        """What the trainer is about to do, with what must be known of this moment afterwards."""
+        self.decisions.state.moving = move = Move(step, version, self.now_ms, trigger, self._figures().coverage or 0.0)
+        return move
 
-    def promoted(self, version: str, trigger: Trigger) -> None:
-        self.decisions.probation.promoted(version, self.now_ms, trigger, self._figures().coverage or 0.0)
-        self.drift.promoted()
-        self._follow_live()
+    def moved(self, move: Move) -> None:
+        """It was done."""
+        probation = self.decisions.probation
+        if move.step == "promote":
+            probation.promoted(move.version, move.at_ms, move.trigger, move.coverage)
+            self.drift.promoted()
+        elif move.step == "roll_back":
+            probation.rolled_back(move.at_ms)
+        self.decisions.state.moving = None
+        self.canary.follow(move.version if move.step == "begin_canary" else "")
+        if move.step in ("promote", "roll_back"):
+            self._follow_live()
 
-    def rolled_back(self, by_hand: bool = False) -> None:
-        self.decisions.probation.rolled_back(self.now_ms, by_hand)
+    def moved_by_hand(self, live: str, previous: str, rolled_back: bool) -> None:
+        """These models are in service, and the trainer did not put them there."""
+        if rolled_back:
+            self.decisions.probation.rolled_back(self.now_ms, by_hand=True)
+        else:
+            self.decisions.probation.adopt(live, previous)
         self._follow_live()
 
     def round_ended(self, took_seconds: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from ops.labels import Trigger
 
-__all__ = ["HOUR_MS", "LoopConfig", "LoopState", "ShutGate"]
+__all__ = ["HOUR_MS", "LoopConfig", "LoopState", "Move", "ShutGate", "Step"]
 
 HOUR_MS = 3_600_000
 
@@ -48,6 +48,19 @@ class LoopConfig:
             raise ValueError(f"coverage must be in (0, 1), got {self.coverage}")
 
 
+Step = Literal["promote", "roll_back", "begin_canary", "end_canary"]
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A step in the life of a model, as it was decided."""
+
+    step: Step
+    version: str  # of the model that is promoted, tried as canary, or comes back
+    at_ms: int
+    trigger: Trigger = "schedule"  # of the round that made the model
+    coverage: float = 0.0  # over how many items lists were spread before; 0: unknown
+
+
 class LoopState(msgspec.Struct):
     """Times are event times in milliseconds. More than 15 attributes: it is the whole of one file."""
 
@@ -71,6 +84,7 @@ class LoopState(msgspec.Struct):
     many: int = 0  # windows in a row in which many signals drifted
     suspect: dict[str, int] = {}  # signals whose drift began in a fault -> good windows since it ended
     absorbing: bool = False  # a drift round was promoted, and its drift is not known to be gone
+    moving: Move | None = None  # decided, and perhaps not done yet
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)

@@ -121,10 +121,19 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.registry.slots import NoWayBack
     from stream.sources.interaction_log import LogError
     from stream.sources.outbox import SourceError
+    from stream.trainer.lock import SecondTrainer
     from stream.wire.topics import TopicError
 
     if isinstance(
-        error, ApiConfigError | BrokerError | TopicError | LogError | SourceError | NoWayBack | RepartitionError
+        error,
+        ApiConfigError
+        | BrokerError
+        | TopicError
+        | LogError
+        | SourceError
+        | NoWayBack
+        | RepartitionError
+        | SecondTrainer,
     ):
         return REFUSED, str(error)
     if isinstance(error, KafkaError):

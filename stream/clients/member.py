@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
 from stream.clients.connection import KafkaConnection
 
@@ -64,10 +64,12 @@ class GroupMember:
         session_seconds: float,
         poll_records: int,
         fetch_bytes: int,
+        name: str = "freshet",  # by which the brokers describe this member
     ) -> None:
         self.moves: deque[Move] = deque()
         self._consumer = KafkaConsumer(
             **connection.kafka_python(),
+            client_id=name,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -101,6 +103,12 @@ class GroupMember:
         """The group is sharing partitions out anew. A broker takes offsets without a generation from anybody, and under
         a new generation nothing may be committed of partitions that moved with it."""
         return self.metadata.generation_id < 0 or bool(self.moves)
+
+    @property
+    def generation(self) -> int | None:
+        """The generation of the group, in which its partitions are shared out; None while it has not settled."""
+        metadata = self.metadata
+        return metadata.generation_id if metadata.state is MemberState.STABLE and metadata.generation_id >= 0 else None
 
     def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         """What the group committed last, once no transaction that moves it is pending."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from stream.wire.topics import API_GROUP, SCORER_GROUP, UPDATER_GROUP, TopicPlan
+from stream.wire.topics import API_GROUP, SCORER_GROUP, TRAINER_GROUP, UPDATER_GROUP, TopicPlan
 
 __all__ = ["PROCESSES", "Process", "Right", "needed_rights"]
 
@@ -83,10 +83,13 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
     groups: dict[Process, dict[str, tuple[str, ...]]] = {
         "updater": {UPDATER_GROUP: ("READ", "DESCRIBE")},
         "scorer": {SCORER_GROUP: ("READ", "DESCRIBE")},
-        "trainer": {UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},  # their lag
+        # Its own group keeps a second trainer out; of the others it reads the lag.
+        "trainer": {TRAINER_GROUP: ("READ", "DESCRIBE"), UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},
         "api": {API_GROUP: ("READ", "DESCRIBE")},
     }
     for group, operations in groups[process].items():
         yield Right("group", plan.prefix + group, operations)
     if process == "updater":
         yield Right("transactional-id", f"{plan.prefix}{UPDATER_GROUP}-", ("WRITE", "DESCRIBE"), prefixed=True)
+    if process == "trainer":
+        yield Right("transactional-id", f"{plan.models}-trainer", ("WRITE", "DESCRIBE"))

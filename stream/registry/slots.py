@@ -1,33 +1,34 @@
-"""Which model is live: the slots of the compacted topic `models`, read, moved and taken back.
+"""Which model is in service: the slots of the compacted topic `models`.
 
-    live      what the scorers serve
-    candidate what some users are served to try it out; mostly nothing
-    previous  what was live before it, kept ready to go back to
-    retired   the last one that was taken back; never a parent again
+    live       what the scorers serve
+    candidate  the canary: what a share of the users is served before all; usually empty
+    previous   what was live before, kept ready to come back
+    retired    the last model that was rolled back; never a parent again
 
-A slot moves by one acknowledged record. Promotion writes `previous` before `live`: a crash between the two leaves both
-naming the old live model, so everything goes on as before and only the way further back is gone. The other order could
-leave a new live model whose `previous` is two steps behind.
+Slots that change together move in one transaction, so that no reader ever meets half of a step. Writers of one name
+exclude each other: opening one ends what a killed predecessor left open, and fences it if it still lives.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
 
 import msgspec
 from kafka import KafkaProducer, TopicPartition
 
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
-from stream.wire.records import Announcement, Rejected
+from stream.wire.records import CANARY_SLOT, Announcement, Rejected
 
-__all__ = ["NoWayBack", "Slots", "announce_rollback", "read_slots"]
+__all__ = ["Changes", "NoWayBack", "SlotWriter", "Slots", "announce_rollback", "promotion", "read_slots", "rollback"]
 
 log = logging.getLogger(__name__)
 
-ACKNOWLEDGED_SECONDS = 20.0
+Changes = Mapping[str, Announcement | None]  # what slots hold from now on, by slot; None empties one
+
+_ACKNOWLEDGED_SECONDS = 20.0
+_TRANSACTION_MS = 10_000  # what a killed writer left open hides its successors' moves for no longer
 
 
 class NoWayBack(RuntimeError):
@@ -35,29 +36,31 @@ class NoWayBack(RuntimeError):
 
 
 class Slots:
-    """Follows `models` and writes to it. `live` and the others are what `poll` last saw."""
+    """Follows `models`: `current` and the properties are what `poll` last saw."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
-        self._connection, self._tp = connection, TopicPartition(topic, 0)
+        self._tp = TopicPartition(topic, 0)
         self.current: dict[str, Announcement] = {}
         self._reader = TopicReader(connection, wait_seconds=0.1)
         self._reader.assign([self._tp])
         self._reader.to_beginning()
         self.catch_up()
 
-    @cached_property
-    def _producer(self) -> KafkaProducer:  # most followers never write
-        return KafkaProducer(
-            **self._connection.kafka_python(), acks="all", request_timeout_ms=10_000, delivery_timeout_ms=15_000
-        )
-
     @property
     def live(self) -> Announcement | None:
         return self.current.get("live")
 
     @property
+    def canary(self) -> Announcement | None:
+        return self.current.get(CANARY_SLOT)
+
+    @property
     def previous(self) -> Announcement | None:
         return self.current.get("previous")
+
+    @property
+    def retired(self) -> Announcement | None:
+        return self.current.get("retired")
 
     def catch_up(self) -> None:
         """Read to the end of the topic as it is now. Raises `KafkaTimeoutError` when the brokers do not answer."""
@@ -84,44 +87,90 @@ class Slots:
                 log.error("%s: slot %r keeps its model: %s", self._tp.topic, slot, error)
         return self.current.get(slot) != before
 
-    def put(self, slot: str, announcement: Announcement) -> None:
-        """Move one slot; returns once the brokers acknowledged it. Raises `KafkaError` when they did not."""
-        announcement = msgspec.structs.replace(announcement, slot=slot)
-        self._write(slot, msgspec.json.encode(announcement))
-        self.current[slot] = announcement
-
-    def clear(self, slot: str) -> None:
-        """Empty one slot, as `put` moves one."""
-        self._write(slot, None)
-        self.current.pop(slot, None)
-
-    def _write(self, slot: str, value: bytes | None) -> None:
-        future = self._producer.send(self._tp.topic, value, key=slot.encode(), partition=self._tp.partition)
-        self._producer.flush(timeout=ACKNOWLEDGED_SECONDS)
-        future.get(timeout=ACKNOWLEDGED_SECONDS)  # flush does not raise for a record that failed
-
-    def promote(self, announcement: Announcement, crash: Callable[[str], None] = lambda point: None) -> None:
-        """Take a model live, and keep the one it follows as `previous`."""
-        if self.live is not None:
-            self.put("previous", self.live)
-        crash("previous")
-        self.put("live", announcement)
-
-    def roll_back(self) -> tuple[Announcement, Announcement]:
-        """Take `previous` live and retire what was; returns (live, retired). Raises `NoWayBack`."""
-        bad, good = self.live, self.previous
-        if bad is None:
-            raise NoWayBack("no model is live: there is nothing to roll back")
-        if good is None or good.version == bad.version:
-            raise NoWayBack(f"{bad.version} is live and no earlier version is kept: train a new one, or publish one")
-        self.put("live", good)  # first what ends the harm, then the bookkeeping
-        self.put("retired", bad)
-        return good, bad
-
     def close(self) -> None:
         self._reader.close()
-        if "_producer" in self.__dict__:
+
+
+class SlotWriter(Slots):
+    """Moves slots, too. `name` is part of the transactional id: a second writer of the same name fences the first."""
+
+    def __init__(self, connection: KafkaConnection, topic: str, name: str = "operator") -> None:
+        self._producer = KafkaProducer(
+            **connection.kafka_python(),
+            acks="all",
+            request_timeout_ms=_TRANSACTION_MS // 2,
+            delivery_timeout_ms=_TRANSACTION_MS,
+            transactional_id=f"{topic}-{name}",
+            transaction_timeout_ms=_TRANSACTION_MS,
+            metrics_enabled=False,
+        )
+        try:
+            # Before the topic is read: a predecessor's transaction is then committed or aborted, and stays so.
+            self._producer.init_transactions()
+            super().__init__(connection, topic)
+        except BaseException:
             self._producer.close(timeout=2)
+            raise
+
+    def move(self, changes: Changes, crash: Callable[[], None] = lambda: None) -> None:
+        """Change these slots together; returns once the brokers have them. Raises `KafkaError` when they do not.
+
+        `crash` is called when the records have been sent and are not committed yet.
+        """
+        named = {slot: None if to is None else msgspec.structs.replace(to, slot=slot) for slot, to in changes.items()}
+        producer, tp = self._producer, self._tp
+        producer.begin_transaction()
+        try:
+            futures = [
+                producer.send(
+                    tp.topic, None if to is None else msgspec.json.encode(to), key=slot.encode(), partition=tp.partition
+                )
+                for slot, to in named.items()
+            ]
+            producer.flush(timeout=_ACKNOWLEDGED_SECONDS)
+            for future in futures:  # flush does not raise for a record that failed
+                future.get(timeout=_ACKNOWLEDGED_SECONDS)
+            crash()
+            producer.commit_transaction()
+        except Exception:
+            producer.abort_transaction()
+            raise
+        for slot, to in named.items():
+            if to is None:
+                self.current.pop(slot, None)
+            else:
+                self.current[slot] = to
+
+    def put(self, slot: str, announcement: Announcement) -> None:
+        """Fill one slot."""
+        self.move({slot: announcement})
+
+    def close(self) -> None:
+        super().close()
+        self._producer.close(timeout=2)
+
+
+def promotion(current: Mapping[str, Announcement], announcement: Announcement) -> Changes:
+    """What promoting this model changes: what was live is kept as `previous`, and there is no canary any more."""
+    changes: dict[str, Announcement | None] = {"live": msgspec.structs.replace(announcement, share=0.0)}
+    if "live" in current:
+        changes["previous"] = current["live"]
+    if CANARY_SLOT in current:
+        changes[CANARY_SLOT] = None
+    return changes
+
+
+def rollback(current: Mapping[str, Announcement]) -> Changes:
+    """What going back to `previous` changes. Raises `NoWayBack`."""
+    bad, good = current.get("live"), current.get("previous")
+    if bad is None:
+        raise NoWayBack("no model is live: there is nothing to roll back")
+    if good is None or good.version == bad.version:
+        raise NoWayBack(f"{bad.version} is live and no earlier version is kept: train a new one, or publish one")
+    changes: dict[str, Announcement | None] = {"live": good, "retired": bad}
+    if CANARY_SLOT in current:
+        changes[CANARY_SLOT] = None
+    return changes
 
 
 def read_slots(connection: KafkaConnection, topic: str) -> dict[str, Announcement]:
@@ -138,8 +187,9 @@ def announce_rollback(connection: KafkaConnection, topic: str) -> tuple[Announce
 
     Raises `NoWayBack` when no other version is kept.
     """
-    slots = Slots(connection, topic)
+    slots = SlotWriter(connection, topic)
     try:
-        return slots.roll_back()
+        slots.move(rollback(slots.current))
+        return slots.current["live"], slots.current["retired"]
     finally:
         slots.close()

@@ -191,7 +191,7 @@ class HistoryView:
         fitted_until_ms: int,
         clock_ms: Callable[[], int],
     ) -> None:
-        self._admin, self._topic, self._folder, self._memory = admin, topic, folder, memory
+        self._admin, self.topic, self._folder, self._memory = admin, topic, folder, memory
         self._tombstone_ms, self._fitted_until_ms, self._clock_ms = tombstone_ms, fitted_until_ms, clock_ms
         self._identity = topic_identity(admin, topic) | {"view": "trainer", "layout": LAYOUT}
         self._ends: dict[int, int] = {}  # the topic's end when each partition was opened
@@ -208,7 +208,7 @@ class HistoryView:
             raise
 
     def _open(self, number: int) -> None:
-        tp = TopicPartition(self._topic, number)
+        tp = TopicPartition(self.topic, number)
         low, end = offset_range(self._admin, tp)
         identity = self._identity | {"partition": str(number)}
         path = self._folder / str(number)
@@ -217,7 +217,7 @@ class HistoryView:
         try:
             view = PartitionView(store, self._fitted_until_ms, end if start is None else 0)
         except StoreUnusable as error:
-            log.warning("%s/%d: rebuilding: %s", self._topic, number, error)
+            log.warning("%s/%d: rebuilding: %s", self.topic, number, error)
             store.close()
             Store.destroy(path)
             view = PartitionView(Store(path, identity, self._memory), self._fitted_until_ms, end)
@@ -228,7 +228,7 @@ class HistoryView:
         log.info("view of %s/%d: from %s to %d, %d users changed", *tp, where, end, len(view.changed))
 
     def _rebuild(self, number: int, error: StoreUnusable) -> None:
-        log.warning("view of %s/%d: rebuilding: %s", self._topic, number, error)
+        log.warning("view of %s/%d: rebuilding: %s", self.topic, number, error)
         store = self.partitions.pop(number).store
         store.close()
         Store.destroy(store.path)
@@ -237,7 +237,7 @@ class HistoryView:
     @property
     def caught_up(self) -> bool:
         return all(
-            self._reader.position(TopicPartition(self._topic, number)) >= end for number, end in self._ends.items()
+            self._reader.position(TopicPartition(self.topic, number)) >= end for number, end in self._ends.items()
         )
 
     @property
@@ -269,7 +269,7 @@ class HistoryView:
             self._stamped_ms = now_ms
             for number, view in self.partitions.items():
                 # Also moves idle stores past transaction markers.
-                view.store.write({}, self._reader.position(TopicPartition(self._topic, number)), now_ms)
+                view.store.write({}, self._reader.position(TopicPartition(self.topic, number)), now_ms)
         return sum(map(len, polled.values()))
 
     def take_changed(self, limit: int) -> dict[bytes, tuple[History, Changed]]:

@@ -1,16 +1,17 @@
 """A round of learning: from what the view held when it began to a candidate that is stored, or a reason why not.
 
-It fits in a thread of its own and touches neither the view nor Kafka.
+It fits in its own thread and touches neither the view nor Kafka.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from model.artifact import Manifest
@@ -18,14 +19,15 @@ from model.recommend import Recommender
 from ops.labels import RoundOutcome, Stage, Trigger
 from ops.metrics import TrainerMetrics
 from state.history import History
-from stream.registry.artifacts import Artifacts, Provenance, load_reference
+from stream.registry.artifacts import Artifacts, Provenance, load_reference, next_version
 from stream.registry.reference import Reference
+from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import CUTOFF, pack
-from stream.trainer.fine_tune import FineTuneConfig, Fit, Round, fine_tune
-from stream.trainer.history_view import Changed
+from stream.trainer.fine_tune import Fit, Round, fine_tune
+from stream.trainer.history_view import Changed, HistoryView
 from stream.wire.records import Announcement
 
-__all__ = ["Candidate", "RoundInput", "RoundWorker", "describe", "export_metrics"]
+__all__ = ["Candidate", "RoundInput", "RoundInputs", "RoundWorker", "describe", "export_metrics"]
 
 _REFERENCE_USERS = 1_000  # whose scores say how scores lie
 
@@ -33,6 +35,7 @@ _REFERENCE_USERS = 1_000  # whose scores say how scores lie
 class RoundInput(NamedTuple):
     """What a round works on, taken from the view in one go."""
 
+    number: int  # of the round, since the start of the process
     trigger: Trigger
     version: str
     slot: Announcement | None  # what was live then
@@ -53,6 +56,44 @@ class RoundInput(NamedTuple):
         return self.slot if self.live is not None and not self.refit else None
 
 
+class RoundInputs:
+    """Takes what a round works on from the view."""
+
+    def __init__(self, config: TrainerConfig, view: HistoryView, clock: Callable[[], float]) -> None:
+        self._config, self._view, self._clock = config, view, clock
+        self._rng = np.random.default_rng(config.seed)
+        self._rounds = 0
+
+    def take(
+        self, trigger: Trigger, refit: bool, slots: Mapping[str, Announcement], live: Recommender | None
+    ) -> RoundInput | None:
+        """None when there is nobody to learn from."""
+        config, view = self._config, self._view
+        start = time.perf_counter()
+        next_offsets, new = view.next_offsets(), view.new_interactions
+        changed = view.take_changed(config.changed_users)
+        replay = view.sample(config.replay_users, self._rng.bytes(8), changed) if config.replay_users else {}
+        if not changed and not replay:
+            return None
+        self._rounds += 1
+        return RoundInput(
+            self._rounds,
+            trigger,
+            next_version([announcement.version for announcement in slots.values()], int(self._clock() * 1000)),
+            slots.get("live"),
+            live,
+            changed,
+            replay,
+            Provenance(view.identity, next_offsets),
+            int(self._rng.integers(2**31)),
+            time.perf_counter() - start,
+            new,
+            refit,
+            threading.Event(),
+            time.monotonic(),
+        )
+
+
 class Candidate(NamedTuple):
     """What a round brings back: an announcement when the candidate passed and is stored."""
 
@@ -67,16 +108,16 @@ class RoundWorker:
 
     def __init__(
         self,
-        config: FineTuneConfig,
+        config: TrainerConfig,
         artifacts: Artifacts,
         device: torch.device,
-        threads: int,
         *,
         clock: Callable[[], float],
         crash: Callable[[str], None],
         fit: Fit,
     ) -> None:
-        self._config, self._artifacts, self._device, self._threads = config, artifacts, device, threads
+        self._config, self._threads = config.fine_tune, config.threads
+        self._artifacts, self.device = artifacts, device
         self._clock, self._crash, self._fit = clock, crash, fit
 
     def start(self, given: RoundInput) -> Future[Candidate]:
@@ -96,7 +137,7 @@ class RoundWorker:
             torch.set_num_threads(self._threads)
         parent = given.parent
         # Always from the artifact: what a refused candidate left in memory is never a parent.
-        learner = None if parent is None else self._artifacts.load(parent, self._device)[0]
+        learner = None if parent is None else self._artifacts.load(parent, self.device)[0]
         outcome = fine_tune(
             learner,
             given.live,
@@ -105,7 +146,7 @@ class RoundWorker:
             self._config,
             version=given.version,
             seed=given.seed,
-            device=self._device,
+            device=self.device,
             stop=given.cancel.is_set,
             fit=self._fit,
         )

@@ -12,21 +12,56 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
+from model.errors import ModelError
 from model.recommend import Recommender
+from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.trainer.exam import pack
 from stream.wire.records import InputRecord, Recommendation
 
-__all__ = ["PublishedLists", "disagreement"]
+__all__ = ["PublishedLists", "SkewCheck", "disagreement"]
 
 log = logging.getLogger(__name__)
 
+_EVERY_SECONDS = 60.0
+_SHUT = 0.01  # share of differing lists that shuts the gate
 _FIRST, _AMONG = 10, 20
 _LEAST_EACH = 50
 _recommendation = msgspec.json.Decoder(Recommendation)
+
+
+class SkewCheck:
+    """Compares now and then; `shut` keeps candidates from going live while the scorers do something else."""
+
+    def __init__(self, published: PublishedLists, metrics: TrainerMetrics) -> None:
+        self._published, self._metrics = published, metrics
+        self._due = time.monotonic() + _EVERY_SECONDS
+        self.share = 0.0
+
+    @property
+    def shut(self) -> bool:
+        return self.share > _SHUT
+
+    def turn(self, live: Recommender | None, histories: Callable[[int, list[bytes]], Mapping[bytes, History]]) -> None:
+        """Call often. `histories` are those of these users in a partition."""
+        if live is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _EVERY_SECONDS
+        try:
+            share = self._published.differing(live, histories)
+        except (KafkaError, ModelError) as error:
+            log.warning("the scorers' lists could not be compared: %s", error)
+            return
+        if share is not None:
+            self.share = share
+            self._metrics.train_serve_mismatch_ratio.set(share)
+
+    def close(self) -> None:
+        self._published.close()
 
 
 class PublishedLists:

@@ -22,6 +22,7 @@ from stream.clients.connection import KafkaConnection
 __all__ = [
     "API_GROUP",
     "SCORER_GROUP",
+    "TRAINER_GROUP",
     "UPDATER_GROUP",
     "TopicError",
     "TopicPlan",
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Consumer groups, like topics below the plan's prefix.
 UPDATER_GROUP, SCORER_GROUP, API_GROUP = "freshet-updater", "freshet-scorer", "freshet-api"
+TRAINER_GROUP = "freshet-trainer"  # of one member: see `stream.trainer.lock`
 
 _DAY_MS = 24 * 3600 * 1000
 _MIB = 1024 * 1024

@@ -35,7 +35,7 @@ from stream.demo.latency_probe import Observer
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
 from stream.local.supervisor import Child, Supervisor
-from stream.registry.slots import Slots
+from stream.registry.slots import SlotWriter
 from stream.wire.records import Announcement, NewInteraction, Refresh
 from stream.wire.topics import TopicPlan, ensure_topics
 
@@ -57,7 +57,7 @@ def announce(connection: KafkaConnection, plan: TopicPlan, folder: Path) -> None
     rows = [(user, item) for user in range(1000) for item in rng.choice(ITEMS, PLACES, replace=False)]
     learner.fit(Histories.from_rows(np.array(rows), users=1000), epochs=1)  # random tastes, a real model's cost
     now_ms = int(time.time() * 1000)
-    slots = Slots(connection, plan.models)
+    slots = SlotWriter(connection, plan.models)
     for slot, version in (("previous", "v0"), ("live", "v1")):
         address = str(folder / version)
         sha256 = save_artifact(address, learner, Manifest(version=version, created=now_ms, data_until=now_ms))

@@ -32,7 +32,7 @@ class Stream:
         self.number = 0
 
     def promote(self, version: str) -> None:
-        self.loop.promoted(version, "schedule")
+        self.loop.moved(self.loop.intend("promote", version))
         self.scorer.follow(version, self.bins, "bins")
 
     def window(
@@ -111,7 +111,7 @@ def test_a_poisoned_model_is_taken_back_and_the_second_time_promotions_freeze(st
         stream.promote(f"m{number}")
         actions = stream.windows(6, hit=0.03, previous=0.1)
         assert isinstance(actions[0], RollBack) and actions[0].reason == "quality"
-        stream.loop.rolled_back()
+        stream.loop.moved(stream.loop.intend("roll_back", "m2"))
         stream.scorer.follow("m2", stream.bins, "bins")
         stream.windows(6)
     assert stream.loop.decisions.state.frozen
@@ -170,7 +170,7 @@ def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood()
 
 
 def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) -> None:
-    stream.loop.canary.follow("m3")
+    stream.loop.moved(stream.loop.intend("begin_canary", "m3"))
     time_ms = START_MS + stream.number * WINDOW_MS
     for hit, live_hit in ((True, False), (True, False), (False, True), (False, False)):
         stream.scorer.canary(time_ms, "m3", hit, live_hit)
@@ -182,7 +182,7 @@ def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) ->
     stream.window()
     stream.window()
     assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
-    stream.loop.canary.follow("")
+    stream.loop.moved(stream.loop.intend("end_canary", "m3"))
     assert stream.loop.canary_counts() == PairedCounts()
 
 

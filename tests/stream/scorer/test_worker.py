@@ -25,7 +25,7 @@ from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
-from stream.registry.slots import Slots
+from stream.registry.slots import SlotWriter
 from stream.wire.history_version import HistoryVersion
 from stream.wire.items import ItemRecord
 from stream.wire.records import Announcement, NewInteraction, Recommendation, Refresh
@@ -146,7 +146,7 @@ def announce(kafka: KafkaConnection, plan: TopicPlan, folder: Path, version: str
     config = preset("stream")
     learner = Learner.fresh(config, ItemIndex(CATALOGUE), seed=0, device=torch.device("cpu"))
     stored = save_artifact(str(folder / version), learner, Manifest(version=version, created=NOW, data_until=NOW))
-    slots = Slots(kafka, plan.models)
+    slots = SlotWriter(kafka, plan.models)
     address = str(folder / version)
     slots.put("live", Announcement("live", version, address, sha256 or stored, "", NOW, NOW, len(CATALOGUE)))
     slots.close()

@@ -11,10 +11,11 @@ from model.batch import Histories
 from model.items import ItemIndex
 from model.ranker import Hidden, Ranked
 from ops.metrics import TrainerMetrics
-from ops.monitor.closed_loop import ClosedLoopConfig
+from ops.monitor.closed_loop import ClosedLoop, ClosedLoopConfig
 from ops.monitor.windows import WindowConfig, WindowCounter
 from state.history import History
 from stream.clients.connection import KafkaConnection
+from stream.trainer.loop_file import LoopFile
 from stream.trainer.skew import disagreement
 from stream.trainer.window_feed import WindowFeed
 from stream.wire.records import Recommendation, ScoredItem
@@ -34,34 +35,38 @@ def topic(kafka: KafkaConnection, plan: TopicPlan) -> str:
 def test_windows_and_decisions_are_there_again_after_a_restart(
     kafka: KafkaConnection, topic: str, tmp_path: Path
 ) -> None:
-    def open_one() -> WindowFeed:
-        metrics = TrainerMetrics(CollectorRegistry())
-        return WindowFeed(ClosedLoopConfig(), kafka, topic, metrics, tmp_path / "new", clock=lambda: 1.0)
+    file = LoopFile(tmp_path / "new" / "decisions.json")
+
+    def open_one() -> tuple[ClosedLoop, WindowFeed]:
+        loop = ClosedLoop(ClosedLoopConfig(), TrainerMetrics(CollectorRegistry()), lambda: 1.0, file.load())
+        feed = WindowFeed(loop, kafka, topic)
+        feed.restore()
+        return loop, feed
 
     sender, counter = WindowSender(kafka, topic), WindowCounter("updater", WindowConfig())
-    feed = open_one()
-    assert feed.loop.now_ms == 1_000  # nothing has happened yet
+    loop, feed = open_one()
+    assert loop.now_ms == 1_000  # nothing has happened yet
     counter.add("new_user_rate", [NOW], [1], 2)
     sender.send(counter, now=True)
     sender.close()
     deadline = time.monotonic() + 30
-    while feed.loop.now_ms != NOW:
+    while loop.now_ms != NOW:
         assert time.monotonic() < deadline
         feed.poll()
         time.sleep(0.05)
-    feed.loop.promoted("m1", "schedule")
-    feed.loop.decisions.began()
-    feed.save()
+    loop.moved(loop.intend("promote", "m1"))
+    loop.decisions.began()
+    file.save(loop.decisions.state)
     feed.close()
 
-    again = open_one()
-    assert again.loop.now_ms == NOW
-    assert (again.loop.decisions.state.live, again.loop.decisions.state.running) == ("m1", False)
-    again.close()
+    again, feed = open_one()
+    assert again.now_ms == NOW
+    assert (again.decisions.state.live, again.decisions.state.running) == ("m1", False)
+    feed.close()
     (tmp_path / "new" / "decisions.json").write_text("{")
-    afresh = open_one()
-    assert afresh.loop.decisions.state.live == ""
-    afresh.close()
+    afresh, feed = open_one()
+    assert afresh.decisions.state.live == ""
+    feed.close()
 
 
 @pytest.mark.kafka

@@ -185,7 +185,7 @@ def test_what_was_learnt_while_the_feed_broke_does_not_go_live(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
     def in_bad_times(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:
-        trainer._feed.loop.decisions.window({}, {"items": "3 of 4 unknown"})
+        trainer.lifecycle.loop.decisions.window({}, {"items": "3 of 4 unknown"})
         return learner.fit(histories, epochs=epochs, stop=stop)
 
     write(kafka, plan, world(8))
@@ -219,7 +219,7 @@ def test_a_crash_anywhere_in_a_round_leaves_a_model_live_and_nothing_unlearnt(
     with pytest.raises(Killed), training(config(tmp_path), kafka, plan, crash=crash) as trainer:
         turn_until(trainer, lambda: False)
     slots = read_slots(kafka, plan.models)
-    announced = point in ("announced", "settled")
+    announced = point in ("announced", "decided", "learnt")
     assert slots["live"].parent == (before.version if announced else "")
     assert on_the_board(slots["live"]) > 0.9
     with training(config(tmp_path), kafka, plan) as trainer:

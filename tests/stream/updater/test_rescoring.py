@@ -13,7 +13,7 @@ from state.history import EMPTY, Entry, merge_entries
 from state.store import Store
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories
-from stream.registry.slots import Slots
+from stream.registry.slots import SlotWriter
 from stream.updater.config import UpdaterConfig
 from stream.updater.cursor import RescoringCursor
 from stream.updater.partition import PartitionTask
@@ -107,7 +107,7 @@ def test_a_new_live_model_sends_everybody_again_but_who_was_forgotten(
 ) -> None:
     config = UpdaterConfig(tmp_path, checkpoint_seconds=3600)
     updater = Updater(config, kafka, plan, UpdaterMetrics(CollectorRegistry()))
-    slots = Slots(kafka, plan.models)
+    slots = SlotWriter(kafka, plan.models)
     try:
         produce(kafka, plan, [interaction(f"u{n}", "i", NOW + n) for n in range(10)])
         while len(changelog_histories(kafka, plan.histories)) < 10:
@@ -135,7 +135,7 @@ def test_a_model_that_goes_live_before_an_updater_has_its_partitions_reaches_the
         produce(kafka, topics, [interaction(f"u{n}", "i", NOW + n) for n in range(10)])
         until(lambda: applied(metrics) == 10, "taking all events in")
     updater = Updater(UpdaterConfig(tmp_path), kafka, topics, UpdaterMetrics(CollectorRegistry()))
-    slots = Slots(kafka, topics.models)
+    slots = SlotWriter(kafka, topics.models)
     try:
         slots.put("live", Announcement("live", "v2", "nowhere", "sha", "v1", NOW, NOW, 1))
         while updater._rescoring._slots.live is None:
@@ -171,7 +171,7 @@ def test_a_walk_goes_on_after_a_restart_with_other_disks_and_under_the_next_mode
     with running(UpdaterConfig(tmp_path / "one"), kafka, plan) as metrics:
         produce(kafka, plan, [interaction(f"u{n:03}", "i", NOW + n) for n in range(100)])
         until(lambda: applied(metrics) == 100, "taking all events in")
-    slots = Slots(kafka, plan.models)
+    slots = SlotWriter(kafka, plan.models)
     try:
         for version, folder in (("v1", "one"), ("v2", "two"), ("v3", "three")):
             slots.put("live", Announcement("live", version, "nowhere", "sha", "", NOW, NOW, 1))

@@ -21,6 +21,7 @@ class KafkaConsumer:
         sasl_mechanism: str = ...,
         sasl_plain_username: str = ...,
         sasl_plain_password: str = ...,
+        client_id: str = ...,
         group_id: str | None = ...,
         group_instance_id: str | None = ...,
         enable_auto_commit: bool = ...,

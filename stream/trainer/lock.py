@@ -1,0 +1,111 @@
+"""Only one trainer works on the topics of one prefix: two would overwrite each other's models.
+
+The trainer is the member of a group that shares out the one partition of `models`, and reads nothing of it. Assignment
+is sticky: who has the partition keeps it, so a second trainer gets none and refuses to start. A killed trainer leaves
+the group after its session. One that was paused for longer than that finds the partition with another, and gives up;
+until it does, the transactions of `models` fence it (`stream.registry.slots`).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from pathlib import Path
+
+from kafka.admin import KafkaAdminClient
+
+from stream.clients.admin import ask_coordinator
+from stream.clients.connection import KafkaConnection
+from stream.clients.member import GroupMember
+
+__all__ = ["SecondTrainer", "TrainerLock"]
+
+log = logging.getLogger(__name__)
+
+_SESSION_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0  # for brokers that must find a coordinator first, beyond a session
+_SETTLED_SECONDS = 1.0
+_TELL_SECONDS = 3.0  # a wait longer than this is explained
+
+
+class SecondTrainer(RuntimeError):
+    """Another trainer works on the same topics."""
+
+
+class TrainerLock:
+    """Held from the end of `__init__`, which raises `SecondTrainer`. `state_dir` names this trainer to others."""
+
+    def __init__(
+        self, connection: KafkaConnection, admin: KafkaAdminClient, group: str, topic: str, state_dir: Path
+    ) -> None:
+        self._admin, self._group = admin, group
+        self._name = f"{socket.gethostname()}:{state_dir.absolute()}"
+        self._held = False
+        self._without: tuple[int, float] | None = None  # the generation that gave us nothing, and since when
+        self._member = GroupMember(
+            connection,
+            group,
+            topic,
+            session_seconds=_SESSION_SECONDS,
+            poll_records=1,
+            fetch_bytes=1024,
+            name=self._name,
+        )
+        try:
+            self._acquire()
+        except BaseException:
+            self._member.close()
+            raise
+
+    def _acquire(self) -> None:
+        began = time.monotonic()
+        told = False
+        while not self._held:
+            self._member.poll(0.2, 1)
+            self._follow()
+            waited = time.monotonic() - began
+            if waited > _SESSION_SECONDS + _PATIENCE_SECONDS:
+                raise SecondTrainer(
+                    f"another trainer may work on these topics, and did not answer for {waited:.0f} s: "
+                    f"{self._others()}. Stop it, or try again"
+                )
+            if waited > _TELL_SECONDS and not told:
+                told = True
+                log.info("waiting for the session of a former trainer to end, %.0f s at most", _SESSION_SECONDS)
+
+    def check(self) -> None:
+        """Call often. Raises `SecondTrainer` once another trainer has taken over."""
+        self._member.poll(0.0, 1)
+        self._follow()
+
+    def _follow(self) -> None:
+        member, now = self._member, time.monotonic()
+        while member.moves:
+            move = member.moves.popleft()
+            if move.partitions:
+                self._held = move.kind == "assigned"
+        generation = None if self._held else member.generation
+        if generation is None:  # it is held, or the group has not settled
+            self._without = None
+        elif self._without is None or self._without[0] != generation:
+            self._without = generation, now  # what was assigned may be on its way to `moves`
+        elif now - self._without[1] > _SETTLED_SECONDS:
+            raise SecondTrainer(
+                f"another trainer works on these topics: {self._others()}. Stop it, or start this one with a --prefix "
+                "of its own"
+            )
+
+    def _others(self) -> str:
+        try:
+            described = ask_coordinator(lambda: self._admin.describe_groups([self._group]))[self._group]
+            own = self._member.metadata.member_id
+            others = [member for member in described["members"] if member["member_id"] != own]
+            return (
+                ", ".join(f"{one['client_id']} at {one['client_host'].lstrip('/')}" for one in others) or "it just left"
+            )
+        except Exception as error:  # the refusal stands without its name
+            return f"group {self._group} ({error})"
+
+    def close(self) -> None:
+        self._member.close()

@@ -1,0 +1,52 @@
+"""When a round is due that nobody else asks for, and what was asked for by hand."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from ops.labels import RoundOutcome, Trigger, values
+from stream.trainer.config import TrainerConfig
+from stream.trainer.history_view import HistoryView
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    def __init__(self, config: TrainerConfig, view: HistoryView) -> None:
+        self._config, self._view = config, view
+        self._requests: deque[tuple[Trigger, bool]] = deque()
+        self._due = time.monotonic()
+        self._tried = False  # a first model, and the round came to nothing
+        self._left_unlearnt = 0  # new interactions that the last round saw and that did not get published
+
+    def request(self, trigger: Trigger, refit: bool) -> None:
+        """See `Trainer.request`."""
+        if trigger not in values(Trigger):
+            raise ValueError(f"trigger {trigger!r} is none of {', '.join(values(Trigger))}")
+        if trigger not in [waiting for waiting, _ in self._requests]:
+            self._requests.append((trigger, refit))
+
+    def requested(self) -> tuple[Trigger, bool] | None:
+        """(trigger, refit) of the oldest request, which is answered by this."""
+        return self._requests.popleft() if self._requests else None
+
+    def due(self, first: bool) -> bool:
+        """Is it time for a round, with enough to learn? The `first` model waits for more."""
+        view, config, new = self._view, self._config, self._view.new_interactions
+        if time.monotonic() < self._due:
+            return False
+        if first and not self._tried:
+            return view.changed_users >= config.first_users and new >= config.first_interactions
+        return new - self._left_unlearnt >= max(config.least_interactions, 1)
+
+    def began(self) -> None:
+        self._due = time.monotonic() + self._config.round_seconds
+        self._tried = True
+
+    def ended(self, outcome: RoundOutcome, new_interactions: int) -> None:
+        """`new_interactions`: how many the view counted when the round began."""
+        if outcome == "promoted":
+            self._left_unlearnt = 0
+        elif outcome in ("rejected", "failed"):
+            self._left_unlearnt = new_interactions
