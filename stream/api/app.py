@@ -128,7 +128,7 @@ def make_app(
         name="recommendations",
         summary="The user's newest list",
         response_model=ListOut,
-        responses=problems(400, 401, 403, 429, 503),
+        responses=problems(400, 401, 403, 429, 431, 503),
         dependencies=may_read,
     )
     async def recommendations(request: Request, user: User, query: Annotated[ListQuery, Query()]) -> Response:
@@ -140,7 +140,7 @@ def make_app(
         name="history",
         summary="What is known about a user",
         response_model=HistoryOut,
-        responses=problems(400, 401, 403, 404, 429, 503),
+        responses=problems(400, 401, 403, 404, 429, 431, 503),
         dependencies=may_read,
     )
     async def history(request: Request, user: User, query: Annotated[HistoryQuery, Query()]) -> Response:
@@ -152,7 +152,7 @@ def make_app(
         summary="Forget a user",
         status_code=202,
         response_model=Forgotten,
-        responses=problems(400, 401, 403, 429, 503),
+        responses=problems(400, 401, 403, 429, 431, 503),
         dependencies=may_administer,
     )
     async def forget(user: User) -> Response:
@@ -171,7 +171,7 @@ def make_app(
         status_code=202,
         response_model=ReceiptsOut,
         responses={
-            **problems(400, 401, 403, 408, 413, 415, 429),
+            **problems(400, 401, 403, 408, 413, 415, 429, 431),
             422: {"model": ReceiptsOut, "description": "No event could be used."},
             503: {"model": ReceiptsOut, "description": "Kafka did not take all of them: send those again."},
         },
@@ -192,11 +192,11 @@ def make_app(
         receipts = await events.write(separate, int(time.time() * 1000))
         return _receipts(receipts, metrics)
 
-    @app.get("/healthz", name="health", summary="Is the process alive?", responses=problems(503))
+    @app.get("/healthz", name="health", summary="Is the process alive?", responses=problems(431, 503))
     async def healthz() -> Response:
         return _state(health.why_dead())
 
-    @app.get("/readyz", name="health", summary="Can it answer for its users?", responses=problems(503))
+    @app.get("/readyz", name="health", summary="Can it answer for its users?", responses=problems(431, 503))
     async def readyz() -> Response:
         return _state(health.why_unready())
 
@@ -205,14 +205,28 @@ def make_app(
         name="metrics",
         summary="For Prometheus",
         response_class=PlainTextResponse,
-        responses=problems(400, 401, 403, 429),
+        responses=problems(400, 401, 403, 429, 431),
         dependencies=may_read,
     )
     async def show_metrics() -> Response:
         page = await asyncio.to_thread(generate_latest, registry)
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """The document without the answer that FastAPI would give to an invalid request, which here is a problem with
+    status 400."""
+    document = app.openapi()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            schema = operation["responses"].get("422", {}).get("content", {}).get(_JSON, {}).get("schema", {})
+            if schema.get("$ref", "").endswith("/HTTPValidationError"):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _state(why_not: str) -> Response:

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["BoundedHttp"]
 
-HEADER_BYTES = 16 * 1024  # of the request line and all headers
+HEADER_BYTES = 64 * 1024  # of the request line and all headers
 HEADER_SECONDS = 10.0
 
 

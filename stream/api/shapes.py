@@ -59,7 +59,7 @@ class ListQuery(BaseModel):
         description="Wait for a list that knows this event time, `as_of` of a receipt; 503 when there is none in time.",
     )
     surface: Literal["", "default"] = Field("", description="Which of a user's lists. There is one so far.")
-    explain: Literal[0] = Field(0, description="Reasons of each item. There are none so far.")
+    explain: int = Field(0, ge=0, le=0, description="Reasons of each item. There are none so far.")
 
 
 class InteractionOut(BaseModel):
