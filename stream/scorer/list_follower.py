@@ -24,8 +24,8 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from ops.labels import ListVariant
-from stream.clients.admin import admin_client, offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.scorer.list_stores import ListStores
 from stream.scorer.prequential import ShownList
 from stream.scorer.shown_lists import LastList, ShownLists
 from stream.wire.changelog import changelog_reader
@@ -41,7 +41,6 @@ _CHECK_SECONDS = 2.0  # between two looks for what others wrote
 _REST_SECONDS = 0.2  # of a follower that has nothing to read
 _POLL_SECONDS = 0.05
 _LOG_SECONDS = 10.0
-_PURGE_SECONDS = 3600.0
 _RETRY_SECONDS = 1.0
 
 
@@ -62,22 +61,19 @@ class ListFollower:
         plan: TopicPlan,
         lists: ShownLists,
         events: FollowerEvents,
-        keep_seconds: float,
+        former_seconds: float,
         clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._plan, self._lists, self._events, self._clock_ms = plan, lists, events, clock_ms
-        self._keep_seconds = keep_seconds
-        self._admin = admin_client(connection)
+        self._stores = ListStores(connection, plan, lists, former_seconds, clock_ms)
         self._reader = changelog_reader(connection)
-        self._identity = topic_identity(self._admin, plan.recommendations)
         self._assignment: tuple[int, frozenset[int]] = 0, frozenset()  # number of the assignment, its partitions
         self._followed = 0  # number of the assignment that is being followed
         self._targets: dict[TopicPartition, int] = {}  # partitions being read -> up to this offset
         self._held: set[int] = set()  # partitions that are not answered yet
         self._ends: dict[int, int] = {}  # where partitions ended at the last look
-        self._left: dict[int, float] = {}  # partitions on the disk that others own, since when
         self._woken = threading.Event()
-        self._check_due = self._log_due = self._purge_due = 0.0
+        self._check_due = self._log_due = 0.0
 
     def follow(self, partitions: Iterable[int]) -> int:
         """Own these partitions, and no others, from now on; what others published of them is read first. Returns the
@@ -99,7 +95,7 @@ class ListFollower:
                     stop.wait(_RETRY_SECONDS)
         finally:
             self._reader.close()
-            self._admin.close()
+            self._stores.close()
 
     def _turn(self) -> None:
         assigned = self._assignment
@@ -113,13 +109,8 @@ class ListFollower:
         now = time.monotonic()
         if now >= self._check_due:
             self._check_due = now + _CHECK_SECONDS
-            self._look_for_others(now)
-        if now >= self._purge_due:
-            self._purge_due = now + _PURGE_SECONDS
-            for number in assigned[1]:
-                lists = self._lists[number]
-                if lists is not None:
-                    lists.purge(self._clock_ms() - self._plan.tombstone_ms)
+            self._look_for_others()
+            self._stores.tidy()
 
     def _begin(self, number: int, partitions: frozenset[int]) -> None:
         """Find out what must be read of the assigned partitions."""
@@ -127,18 +118,9 @@ class ListFollower:
         self._ends.clear()
         self._held = set(partitions)
         for partition in sorted(partitions):
-            self._left.pop(partition, None)
             tp = TopicPartition(self._plan.recommendations, partition)
-            low, end = offset_range(self._admin, tp)
-            lists = self._lists[partition]
-            if lists is None:
-                identity = self._identity | {"partition": str(partition)}
-                tombstone_ms = self._plan.tombstone_ms
-                lists = self._lists.open(partition, identity, low, end, tombstone_ms, self._clock_ms())
-            start = lists.store.next_offset
-            self._read_to(tp, low if start is None else max(start, low), end)
-        for partition in self._lists.on_disk - partitions:
-            self._left.setdefault(partition, time.monotonic())
+            self._read_to(tp, *self._stores.open(tp))
+        self._stores.owned(partitions)
         self._followed = number
 
     def _read_to(self, tp: TopicPartition, start: int, end: int) -> None:
@@ -190,7 +172,7 @@ class ListFollower:
             for tp, end in self._targets.items():
                 log.info("%s/%d: %d last lists to read", *tp, end - self._reader.position(tp))
 
-    def _look_for_others(self, now: float) -> None:
+    def _look_for_others(self) -> None:
         """Read what lies before an end of the last look and is not known by now: our own lists are noted within moments
         of their delivery."""
         owned = self._assignment[1] - self._held
@@ -202,11 +184,6 @@ class ListFollower:
             if known is not None and before is not None and known < before and tp not in self._targets:
                 self._read_to(tp, known, end)
             self._ends[tp.partition] = end
-        for partition, since in list(self._left.items()):
-            if now - since >= self._keep_seconds:
-                log.info("last lists of partition %d, which others own, are destroyed", partition)
-                self._lists.destroy(partition)
-                del self._left[partition]
 
 
 def _last_list(record: Any) -> tuple[bytes, LastList] | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,10 +24,7 @@ from ops.metrics import ScorerMetrics
 from stream.scorer.inbox import Inbox
 from stream.scorer.list_maker import Answer
 from stream.scorer.publisher import Departure, Publisher, offsets_of
-from stream.scorer.renewal import RenewedList
 from stream.scorer.scoring_thread import ScoredBatch, ScoringThread
-from stream.scorer.shown_lists import LastList
-from stream.wire.items import ItemRecord
 
 if TYPE_CHECKING:
     import faust
@@ -62,7 +59,7 @@ class RefreshStream:
         self._thread, self._publisher, self._metrics = thread, publisher, metrics
         self._progressed = progressed
         self._inbox = Inbox(lambda: app.consumer)
-        self._answered: set[int] = set()  # partitions whose refreshes are answered
+        self.answered: set[int] = set()  # partitions whose refreshes are answered
         self._sending = asyncio.Lock()  # held while a batch is between the inbox and its last list's departure
         self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
         self.failed = False
@@ -70,12 +67,12 @@ class RefreshStream:
     def hold(self, partitions: Set[int]) -> None:
         """These partitions were assigned, and no others: answer none of them until `release`."""
         self._inbox.hold(partitions)
-        self._answered.clear()
+        self.answered.clear()
 
     def release(self, number: int) -> None:
         """The last lists of this partition are known."""
         self._inbox.release(number)
-        self._answered.add(number)
+        self.answered.add(number)
 
     async def score(self, stream: Stream) -> None:
         """The agent's body."""
@@ -113,48 +110,12 @@ class RefreshStream:
             delivered = asyncio.gather(delivered, *[departure.delivered for departure in later])
         return _Sent(batch, canary_answers, departures, delivered)
 
-    # -- lists that were published before ------------------------------------------------------------------------------
-
-    async def change_items(self, changes: Mapping[str, ItemRecord | None]) -> None:
-        """Lists made from now on follow `changes`; then those that were published and hold what is gone are renewed."""
-        async with self._between_batches():
-            gone = await self._thread.call(self._thread.change_items, changes)
-        for number in sorted(self._answered):
-            await self.renew_lists(number, gone)
-
-    async def renew_lists(self, number: int, gone: Collection[str]) -> None:
-        """A page between two batches: fresh events wait for one page at most."""
-        after: bytes | None = None
-        while gone and number in self._answered and not self.failed:
-            async with self._between_batches():
-                page = await self._thread.call(self._thread.renew, number, gone, after)
-                await self._send_again(number, page.lists)
-            self._metrics.renewed_lists.inc(len(page.lists))
-            after = page.after
-            if after is None:
-                return
-
-    async def publish_again(self, number: int, newer: Mapping[bytes, LastList]) -> None:
-        """Publish these lists of a partition over older ones. Returns when the brokers have them."""
-        async with self._between_batches():
-            lists = await self._thread.call(self._thread.published_again, number, newer)
-            await self._send_again(number, lists)
-        self._metrics.lists_published_again.inc(len(lists))
-
-    async def _send_again(self, number: int, lists: Sequence[RenewedList]) -> None:
-        if lists:
-            departures = await self._publisher.send_renewed(number, lists)
-            await asyncio.gather(*[departure.delivered for departure in departures])
-            await self._thread.call(self._thread.note_renewed, number, lists, offsets_of(departures))
-
     @asynccontextmanager
-    async def _between_batches(self) -> AsyncIterator[None]:
+    async def between_batches(self) -> AsyncIterator[None]:
         """No list is on its way: what is published here cannot overtake one, nor be overtaken."""
         async with self._sending:
             await self._finished()
             yield
-
-    # -- the end of a batch --------------------------------------------------------------------------------------------
 
     async def _finish(self, messages: Sequence[Message], sent: _Sent) -> None:
         """From the departure of a batch's lists to its acks. Never raises."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,11 +12,9 @@ import torch
 from ops.metrics import ScorerMetrics
 from stream.scorer.list_maker import Answer
 from stream.scorer.popularity_file import PopularityFile
-from stream.scorer.renewal import RenewedList, RenewedPage, published_again, renew_page
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scored, Scoring
-from stream.scorer.shown_lists import LastList, Offsets, ShownLists
-from stream.wire.items import ItemRecord
+from stream.scorer.shown_lists import Offsets, ShownLists
 from stream.wire.records import Rejected
 from stream.wire.windows_topic import WindowSender
 
@@ -76,36 +73,6 @@ class ScoringThread:
 
     def note_delivered(self, batch: ScoredBatch, canary_answers: Sequence[Answer], offsets: Offsets) -> None:
         self._scoring.delivered([*batch.scored.answers, *canary_answers], batch.scored.counted_for, offsets)
-
-    def change_items(self, changes: Mapping[str, ItemRecord | None]) -> set[str]:
-        """Take in what `items` says; returns what may not be listed any more, items whose time ended included."""
-        catalogue, now_ms = self._scoring.catalogue, int(time.time() * 1000)
-        gone = catalogue.turned(now_ms) | (catalogue.put(changes, now_ms) if changes else set())
-        self._metrics.unlisted_items.set(len(catalogue.unlisted(now_ms)))
-        return gone
-
-    def unlisted(self) -> set[str]:
-        """All items that are not listed to everybody now."""
-        return self._scoring.catalogue.unlisted(int(time.time() * 1000))
-
-    def renew(self, number: int, gone: Collection[str], after: bytes | None) -> RenewedPage:
-        """See `renew_page`."""
-        lists = self._lists[number]
-        if lists is None:
-            return RenewedPage([], None)
-        return renew_page(lists, self._scoring.catalogue, gone, after, int(time.time() * 1000))
-
-    def published_again(self, number: int, newer: Mapping[bytes, LastList]) -> list[RenewedList]:
-        """See `renewal.published_again`."""
-        lists = self._lists[number]
-        return [] if lists is None else published_again(lists, newer, int(time.time() * 1000))
-
-    def note_renewed(self, number: int, renewed: Sequence[RenewedList], offsets: Offsets) -> None:
-        """The brokers have these lists."""
-        lists = self._lists[number]
-        if lists is not None:
-            delivered = {one.user: one.last._replace(offset=offsets.of_users[one.user]) for one in renewed}
-            lists.put(delivered, offsets.ranges[number], int(time.time() * 1000))
 
     def assigned(self, partitions: Set[int]) -> None:
         """These partitions are owned from now on, and no others."""

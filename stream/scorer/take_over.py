@@ -11,7 +11,7 @@ from stream.clients.connection import KafkaConnection
 from stream.scorer.config import ScorerConfig
 from stream.scorer.list_follower import FollowerEvents, ListFollower
 from stream.scorer.refresh_stream import RefreshStream
-from stream.scorer.scoring_thread import ScoringThread
+from stream.scorer.republishing import Republishing
 from stream.scorer.shown_lists import LastList, ShownLists
 from stream.wire.topics import TopicPlan
 
@@ -33,10 +33,10 @@ class TakeOver:
         plan: TopicPlan,
         lists: ShownLists,
         stream: RefreshStream,
-        thread: ScoringThread,
+        republishing: Republishing,
         progressed: Callable[[], None],
     ) -> None:
-        self._stream, self._thread = stream, thread
+        self._stream, self._republishing = stream, republishing
         self._loop = asyncio.get_running_loop()
         self._assignment = 0  # number of the last one
         self._renewing: set[asyncio.Task[None]] = set()
@@ -77,7 +77,7 @@ class TakeOver:
         self._loop.call_soon_threadsafe(self._release, assignment, number)
 
     def _publish_again(self, number: int, newer: Mapping[bytes, LastList]) -> None:
-        published = asyncio.run_coroutine_threadsafe(self._stream.publish_again(number, newer), self._loop)
+        published = asyncio.run_coroutine_threadsafe(self._republishing.publish_again(number, newer), self._loop)
         published.result(_PUBLISH_SECONDS)
 
     # -- on the event loop ---------------------------------------------------------------------------------------------
@@ -90,9 +90,8 @@ class TakeOver:
             renewing.add_done_callback(self._renewing.discard)
 
     async def _renew(self, number: int) -> None:
-        """Renew what others published before they knew that an item may not be listed any more."""
         try:
-            await self._stream.renew_lists(number, await self._thread.call(self._thread.unlisted))
+            await self._republishing.answered(number)
         except Exception:
             log.exception("renewing lists failed")
             self._stream.failed = True

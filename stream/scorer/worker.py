@@ -25,6 +25,7 @@ from stream.scorer.models import Models
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.publisher import Publisher
 from stream.scorer.refresh_stream import RefreshStream
+from stream.scorer.republishing import Republishing
 from stream.scorer.scoring import Scoring
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import ShownLists
@@ -72,14 +73,17 @@ class Scorer:
         self._stream = RefreshStream(self._app, config.batch_refreshes, self._thread, publisher, metrics, progress)
         self._app.agent(self._app.topic(plan.refreshes), concurrency=1, name="score")(self._stream.score)
         self._app.on_partitions_assigned.connect(self._assigned)
-        self._take_over = TakeOver(config, connection, plan, lists, self._stream, self._thread, progress)
+        self._republishing = Republishing(
+            self._stream, self._thread, publisher, lists, self._scoring.catalogue, metrics
+        )
+        self._take_over = TakeOver(config, connection, plan, lists, self._stream, self._republishing, progress)
 
     def _swap(self, models: Models) -> None:
         self._scoring.models = models  # one assignment: a batch in flight keeps the set it started with
 
     def _items_changed(self, changes: Mapping[str, ItemRecord | None]) -> None:
         """From another thread. Waits until lists follow the changes, so that a flood of them does not pile up."""
-        asyncio.run_coroutine_threadsafe(self._stream.change_items(changes), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._republishing.change_items(changes), self._loop).result()
 
     async def _assigned(self, app: Any, assigned: set[Any], **options: Any) -> None:
         partitions = {tp.partition for tp in assigned}
@@ -104,7 +108,7 @@ class Scorer:
                     self._stream.failed = True
                 if time.monotonic() - turned > _TURN_SECONDS:
                     turned = time.monotonic()
-                    await self._stream.change_items({})  # items start and end without a message
+                    await self._republishing.change_items({})  # items start and end without a message
                 if time.monotonic() - kept > _HOUSEKEEPING_SECONDS:
                     kept = time.monotonic()
                     await self._thread.call(self._thread.keep_house)

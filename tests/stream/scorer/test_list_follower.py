@@ -32,7 +32,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> 
 class Follower:
     """A running follower, and what it said."""
 
-    def __init__(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, keep_seconds: float = 60.0) -> None:
+    def __init__(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, former_seconds: float = 60.0) -> None:
         self.lists = ShownLists(folder, StoreConfig())
         self.caught_up: list[tuple[int, int]] = []
         self.published: list[tuple[int, Mapping[bytes, LastList]]] = []
@@ -41,7 +41,7 @@ class Follower:
             lambda: None,
             lambda number, newer: self.published.append((number, newer)),
         )
-        self.follower = ListFollower(kafka, plan, self.lists, events, keep_seconds)
+        self.follower = ListFollower(kafka, plan, self.lists, events, former_seconds)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.follower.run, args=(self._stop,))
         self._thread.start()
@@ -65,8 +65,8 @@ class Follower:
 def start(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> Iterator[Callable[..., Follower]]:
     started: list[Follower] = []
 
-    def start(folder: str = "a", keep_seconds: float = 60.0) -> Follower:
-        started.append(Follower(kafka, topics, tmp_path / folder, keep_seconds))
+    def start(folder: str = "a", former_seconds: float = 60.0) -> Follower:
+        started.append(Follower(kafka, topics, tmp_path / folder, former_seconds))
         return started[-1]
 
     yield start
@@ -141,7 +141,7 @@ def test_what_a_former_owner_kept_leaves_its_disk(
     start: Callable[..., Follower], publish: Callable[..., int], tmp_path: Path
 ) -> None:
     publish("forgotten", 5)
-    former = start("former", keep_seconds=1.0)
+    former = start("former", former_seconds=1.0)
     former.take(0, 1)
     former.take(1)
     publish("forgotten", 0, forgotten_ms=9, items="")
@@ -159,6 +159,6 @@ def test_a_partition_that_was_left_before_a_restart_leaves_the_disk_too(
     first = start("same")
     first.take(0)
     first.lists.close()
-    second = start("same", keep_seconds=1.0)
+    second = start("same", former_seconds=1.0)
     second.take(1)
     until(lambda: not (tmp_path / "same" / "0").exists(), "leaving the disk")
