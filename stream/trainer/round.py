@@ -25,6 +25,7 @@ from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import CUTOFF, pack
 from stream.trainer.fine_tune import Fit, Round, fine_tune
 from stream.trainer.history_view import Changed, HistoryView
+from stream.wire.meaning import EventKinds
 from stream.wire.records import Announcement
 
 __all__ = ["Candidate", "RoundInput", "RoundInputs", "RoundWorker", "describe", "export_metrics"]
@@ -162,16 +163,16 @@ class RoundWorker:
             metrics={f"{arm}.{figure}": value for (arm, figure), value in outcome.figures().items()},
         )
         recommender = outcome.learner.recommender(given.version)
-        reference = _reference(given, recommender)
+        reference = _reference(given, recommender, self._config.events)
         announcement = self._artifacts.save(outcome.learner, manifest, given.provenance, reference)
         self._crash("stored")
         return Candidate(outcome, announcement, recommender, time.perf_counter() - start)
 
 
-def _reference(given: RoundInput, recommender: Recommender) -> Reference:
+def _reference(given: RoundInput, recommender: Recommender, kinds: EventKinds) -> Reference:
     histories = [history for history, _ in given.changed.values()]
     asked = [*histories, *given.replay.values()][:_REFERENCE_USERS]
-    scores = recommender.rank(pack(recommender.items, asked), CUTOFF).scores
+    scores = recommender.rank(pack(recommender.items, asked, kinds), CUTOFF).scores
     parent = None if given.parent is None else load_reference(given.parent)
     return Reference.fit(given.version, [*histories, *given.replay.values()], scores, parent)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 from kafka import TopicPartition
@@ -20,7 +21,8 @@ from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
-from stream.trainer.exam import pack
+from stream.wire.meaning import ALL_ALIKE, EventKinds
+from stream.wire.packing import pack_decoded
 from stream.wire.records import InputRecord, Recommendation
 
 __all__ = ["PublishedLists", "SkewCheck", "disagreement"]
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 60.0
 _SHUT = 0.01  # share of differing lists that shuts the gate
-_FIRST, _AMONG = 10, 20
+_FIRST, _AMONG, _DEEP = 10, 20, 100
+_ENOUGH = 5  # items whose order says something
+_SWAPPED = 2  # ranks by which neighbours of nearly equal score may stand the wrong way round
 _LEAST_EACH = 50
 _recommendation = msgspec.json.Decoder(Recommendation)
 
@@ -70,7 +74,15 @@ class PublishedLists:
     the scorers were mended does not keep the share up.
     """
 
-    def __init__(self, connection: KafkaConnection, topic: str, partitions: int, block: int = 100) -> None:
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        topic: str,
+        partitions: int,
+        kinds: EventKinds = ALL_ALIKE,
+        block: int = 100,
+    ) -> None:
+        self._kinds = kinds
         self._partitions, self._block = [TopicPartition(topic, number) for number in range(partitions)], block
         self._each = max(2 * block // partitions, _LEAST_EACH)  # most lists of a partition that one call compares
         self._following: dict[TopicPartition, int] = {}  # offset after the last list that was compared
@@ -88,7 +100,8 @@ class PublishedLists:
         if model.version != self._version:
             self._version, self._compared, self._differing, self._share = model.version, 0, 0, None
         for number, lists in self._newest().items():
-            found = disagreement(lists, histories(number, [shown.user.encode() for shown in lists]), model)
+            known = histories(number, [shown.user.encode() for shown in lists])
+            found = disagreement(lists, known, model, self._kinds)
             self._compared, self._differing = self._compared + found[0], self._differing + found[1]
         if self._compared >= self._block:
             self._share = self._differing / self._compared
@@ -124,7 +137,10 @@ def _decoded(records: Iterable[InputRecord]) -> Iterator[Recommendation]:
 
 
 def disagreement(
-    lists: Sequence[Recommendation], histories: Mapping[bytes, History], model: Recommender
+    lists: Sequence[Recommendation],
+    histories: Mapping[bytes, History],
+    model: Recommender,
+    kinds: EventKinds = ALL_ALIKE,
 ) -> tuple[int, int]:
     """(lists compared, lists that differ): those of `model` whose history is known as it was then."""
     asked = [
@@ -136,9 +152,21 @@ def disagreement(
     ]
     if not asked:
         return 0, 0
-    ranked = model.rank(pack(model.items, [history for _, history in asked]), _AMONG).columns.tolist()
+    newest_ms = max(history.newest_ms for _, history in asked)
+    packed, hidden = pack_decoded(model.items, [history for _, history in asked], kinds, newest_ms)
+    ranked = model.rank(packed, min(_DEEP, len(model.items)), hidden).columns.tolist()
     differ = 0
     for (shown, _), columns in zip(asked, ranked, strict=True):
-        own = {model.items.ids[column] for column in columns if column >= 0}
-        differ += not {scored.item for scored in shown.items[:_FIRST]} <= own
+        own = {model.items.ids[column]: rank for rank, column in enumerate(columns) if column >= 0}
+        differ += not _agrees([scored.item for scored in shown.items[:_FIRST]], own)
     return len(asked), differ
+
+
+def _agrees(shown: Sequence[str], own: Mapping[str, int]) -> bool:
+    """`own` are ranks in the trainer's list. Items that scorers may not list leave gaps there, but no other order."""
+    ranks = [own.get(item, _DEEP) for item in shown]
+    if all(rank < _AMONG for rank in ranks):
+        return True
+    before = accumulate(ranks, max)
+    ordered = all(rank >= most - _SWAPPED for rank, most in zip(ranks, before, strict=True))
+    return len(ranks) >= _ENOUGH and ordered and all(rank < _DEEP for rank in ranks)

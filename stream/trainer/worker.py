@@ -117,7 +117,7 @@ class Trainer:
                     clock_ms=lambda: int(clock() * 1000),
                 )
             )
-            lists = PublishedLists(connection, plan.recommendations, plan.partitions)
+            lists = PublishedLists(connection, plan.recommendations, plan.partitions, config.fine_tune.events)
             self._skew = self._opens(SkewCheck(lists, metrics))
             worker = RoundWorker(config, artifacts, self._device, clock=clock, crash=crash, fit=fit)
             inputs = RoundInputs(config, self.view, clock)
