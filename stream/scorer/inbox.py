@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from faust.types import TP
+
 __all__ = ["Inbox"]
 
 
@@ -36,7 +38,7 @@ class Inbox:
         messages = self._held.pop(number, [])
         if messages:
             self._ready.extend(messages)
-            self._consumer().resume_partitions({messages[0].tp})
+            self._consumer().resume_partitions({TP(messages[0].topic, number)})  # the message's own is aiokafka's
             self._released.set()
 
     async def wait(self) -> None:

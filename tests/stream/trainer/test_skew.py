@@ -9,7 +9,7 @@ from kafka import KafkaProducer
 
 from model.batch import Histories
 from model.items import ItemIndex
-from model.ranker import Ranked
+from model.ranker import Hidden, Ranked
 from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.trainer.skew import PublishedLists
@@ -30,7 +30,7 @@ class Alphabet:
     def __init__(self, version: str = "m1") -> None:
         self.version = version
 
-    def rank(self, histories: Histories, k: int) -> Ranked:
+    def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
         columns = np.tile(np.arange(k), (len(histories), 1))
         return Ranked(columns, -columns.astype(np.float32))
 
