@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from faust.types import TP
+from faust.types.tuples import TP
 
 __all__ = ["Inbox"]
 
