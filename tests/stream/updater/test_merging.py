@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from state.codec import decode, encode, for_reading
 from state.history import EMPTY, Entry, merge_entries
 from stream.updater.merging import Arrival, Outcomes, apply, decode_batch
 from stream.wire.dead_letters import dead_letter
@@ -136,3 +137,21 @@ def test_a_dead_letter_too_large_for_its_topic_is_cut_and_says_so() -> None:
     letter = dead_letter(Record(b"u", b"x" * 11), Rejected("oversize", "no"), "updater", value_bytes=10)
     assert letter["value"] == b"x" * 10
     assert dict(letter["headers"])["cut-from"] == b"11"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 30), st.booleans()), max_size=40),
+    st.integers(1, 4),
+)
+def test_a_refresh_is_never_older_by_its_times_than_one_before_it(
+    events: list[tuple[str, int, bool]], limit: int
+) -> None:
+    """So whoever keeps a list's (forgotten, newest) times can tell the refresh of a worker that lost its partitions."""
+    history, times = EMPTY, [(0, 0)]
+    for item, time_ms, forget in events:
+        record = Forget("u", time_ms) if forget else Interaction("u", item, time_ms)
+        change = apply(history, [Arrival(record, NOW, Record(b"u", b""))], limit, Outcomes())
+        if change is not None:
+            history = decode(for_reading(encode(change.history)))
+            times.append((history.forgotten_ms, history.newest_ms))
+    assert times == sorted(times)

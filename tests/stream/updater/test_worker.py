@@ -139,8 +139,9 @@ def test_a_null_value_forgets_the_user_also_when_old_events_are_replayed(
     histories = changelog_histories(kafka, plan.histories)
     assert histories["u"].items == () and histories["u"].forgotten_ms > NOW
     assert histories["v"].items == ("a",)
-    reasons = [Refresh.decode(r.value).reason for r in read_all(kafka, plan.refreshes) if r.key == b"u"]
-    assert reasons[-1] == "forget"
+    refreshes = [Refresh.decode(r.value) for r in read_all(kafka, plan.refreshes) if r.key == b"u"]
+    assert refreshes[-1].reason == "forget"
+    assert codec.decode(refreshes[-1].history).forgotten_ms == histories["u"].forgotten_ms
 
 
 def test_one_busy_user_cannot_fill_the_memory_between_checkpoints(
