@@ -117,6 +117,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
 
     from ops.local.kafka_install import BrokerError
     from stream.api.config import ApiConfigError
+    from stream.clients.names import NameTaken
     from stream.cluster.repartition import RepartitionError
     from stream.registry.slots import NoWayBack
     from stream.sources.interaction_log import LogError
@@ -124,17 +125,11 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.trainer.lock import SecondTrainer
     from stream.wire.topics import TopicError
 
-    if isinstance(
-        error,
-        ApiConfigError
-        | BrokerError
-        | TopicError
-        | LogError
-        | SourceError
-        | NoWayBack
-        | RepartitionError
-        | SecondTrainer,
-    ):
+    refusals = (
+        *(ApiConfigError, BrokerError, LogError, NameTaken, NoWayBack, RepartitionError),
+        *(SecondTrainer, SourceError, TopicError),
+    )
+    if isinstance(error, refusals):
         return REFUSED, str(error)
     if isinstance(error, KafkaError):
         return FAILED, (

@@ -1,4 +1,9 @@
-"""A consumer as a member of a group, without kafka-python's ways of losing its place silently or reading late."""
+"""A consumer as a member of a group, without kafka-python's ways of losing its place silently or reading late.
+
+A member with a name is a static one (KIP-345): its partitions wait for it through a restart of up to a session, and go
+on at once when it is back, without the others noticing. Kafka gives the place of a name to whoever came last. The one
+before is told so in a heartbeat's answer, which kafka-python only logs: here it raises `NameTaken`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,18 @@ from typing import Literal, NamedTuple
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import FencedInstanceIdError
+from kafka.future import Future
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
 from stream.clients.connection import KafkaConnection
+from stream.clients.names import NameTaken
 
 __all__ = ["GroupMember", "Move", "poll_as_member", "poll_fresh"]
 
 _JOIN_SECONDS = 0.25  # longer than an answer takes in a healthy group; no record arrives before it
 _METADATA_MS = 4_000
+_JOINED_SECONDS = 5.0  # a worker that starts has joined its group
 _ANSWER_SECONDS = 0.005  # longest wait for brokers that were just asked
 
 
@@ -65,33 +74,67 @@ class GroupMember:
         poll_records: int,
         fetch_bytes: int,
         name: str = "freshet",  # by which the brokers describe this member
+        instance: str | None = None,  # the name of a static member
     ) -> None:
         self.moves: deque[Move] = deque()
+        self._group, self._instance = group, instance
+        self._replaced = False  # by another member of this name
+        self._heartbeat_seconds = max(session_seconds / 10, 0.3)
         self._consumer = KafkaConsumer(
             **connection.kafka_python(),
             client_id=name,
             group_id=group,
+            group_instance_id=instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             # Makes the broker hold back committed offsets while a transaction that moves them is pending.
             isolation_level="read_committed",
             partition_assignment_strategy=[CooperativeStickyAssignor],
             session_timeout_ms=int(session_seconds * 1000),
-            heartbeat_interval_ms=max(int(session_seconds * 1000 / 10), 300),
+            heartbeat_interval_ms=int(self._heartbeat_seconds * 1000),
             max_poll_records=poll_records,
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_wait_ms=100,
             metadata_max_age_ms=_METADATA_MS,  # after which more partitions are noticed
             metrics_enabled=False,
         )
+        self._note_replacement()
         # A member that joins before it knows the topic is assigned nothing, and may not notice when it learns of it.
         while not self._consumer.partitions_for_topic(topic):
             time.sleep(0.1)
         self._consumer.subscribe([topic], listener=_Listener(self._consumer, self.moves))
 
+    def _note_replacement(self) -> None:
+        coordinator = self._consumer._coordinator
+        handle = coordinator._handle_heartbeat_response
+
+        def handle_and_note(response: object, send_time: float) -> None:
+            try:
+                handle(response, send_time)
+            except FencedInstanceIdError:
+                self._replaced = True
+                raise
+
+        coordinator._handle_heartbeat_response = handle_and_note  # type: ignore[method-assign]
+
     def poll(self, timeout_seconds: float, enough: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-        """See `poll_fresh`."""
-        return poll_fresh(self._consumer, timeout_seconds, enough)
+        """See `poll_fresh`. Raises `NameTaken` once another member of this name has joined."""
+        try:
+            found = poll_fresh(self._consumer, timeout_seconds, enough)
+        except FencedInstanceIdError:
+            self._replaced = True
+        if self._replaced:
+            raise NameTaken(str(self._instance), self._group)
+        return found
+
+    def refuse_second(self) -> None:
+        """Call when something else of this name was fenced. Raises `NameTaken` when that was another worker of this
+        name, which then takes this member's place as soon as it has joined; returns when it was not."""
+        deadline = time.monotonic() + self._heartbeat_seconds + _JOINED_SECONDS
+        while self._instance is not None and time.monotonic() < deadline and self.metadata.state == MemberState.STABLE:
+            if self._replaced:
+                raise NameTaken(self._instance, self._group)
+            time.sleep(0.05)
 
     @property
     def metadata(self) -> ConsumerGroupMetadata:
@@ -123,7 +166,12 @@ class GroupMember:
         self._consumer.seek(tp, offset)
         self._consumer.resume(tp)
 
-    def close(self) -> None:
+    def close(self, stay: bool = False) -> None:
+        """Leave the group, which shares this member's partitions out at once. A member with a name may `stay`: then
+        they wait for its restart, up to a session."""
+        if not stay:
+            # kafka-python never lets a static member leave, which it tells by this.
+            self._consumer._coordinator.is_dynamic_member = lambda: True  # type: ignore[method-assign]
         self._consumer.close(timeout_ms=3000)
 
 
@@ -132,15 +180,26 @@ def poll_as_member(consumer: KafkaConsumer, timeout_seconds: float) -> dict[Topi
 
     A leader that finds other partitions in its topic's metadata begins to join again and stops its heartbeats until it
     has. When the poll that began it ends before the brokers answer, the answer itself takes the reason away: the next
-    poll finds nothing to do, the heartbeats stay off, and after its session the member is thrown out. And an answer
-    that comes between two polls is dropped, to ask again. So here a join that has begun goes on, in a poll that waits
-    for it.
+    poll finds nothing to do, the heartbeats stay off, and after its session the member is thrown out. So here a join
+    that has begun goes on, in a poll that waits for it. And an answer that comes between two polls, which kafka-python
+    drops in order to ask again, with all members once more, is taken.
     """
     coordinator = consumer._coordinator
     if coordinator.rejoining:
         coordinator.request_rejoin()
         timeout_seconds = max(timeout_seconds, _JOIN_SECONDS)
+        if coordinator._join_task is not None and coordinator._join_task.is_done:
+            coordinator._join_task = _Answer(coordinator._join_task)
     return consumer.poll(timeout_ms=int(timeout_seconds * 1000))
+
+
+class _Answer:
+    """A future that is done and looks as if it were on its way: kafka-python then waits for it, for no time at all."""
+
+    is_done = False
+
+    def __init__(self, future: Future) -> None:
+        self.add_callback, self.add_errback = future.add_callback, future.add_errback
 
 
 def poll_fresh(

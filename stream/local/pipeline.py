@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.metrics import MetricsConfig
+from stream.clients.names import folder_name
 from stream.local.supervisor import Child, Supervisor
 from stream.wire.topics import TopicPlan
 
@@ -98,7 +99,7 @@ class Pipeline:
         if kind == "trainer":
             command += ["--artifacts", str(config.state_dir / "artifacts")]
         if kind == "updater":
-            command += ["--worker", name]
+            command += ["--worker", f"{name}.{folder_name(config.state_dir)}"]
         command += self._options.get(kind, ())
         return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
 

@@ -10,13 +10,14 @@ from operator import itemgetter
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import CommitFailedError, KafkaError
+from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from ops.metrics import UpdaterMetrics
 from stream.clients.bulk_producer import bulk_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
+from stream.clients.names import folder_name
 from stream.updater.config import UpdaterConfig
 from stream.updater.partition import PartitionTask
 from stream.updater.routing import routed_record
@@ -79,7 +80,7 @@ class Checkpoint:
             linger_ms=5,
             request_timeout_ms=min(10_000, transaction_ms // 2),
             delivery_timeout_ms=transaction_ms,
-            transactional_id=f"{plan.prefix}{config.group}-{config.worker}",
+            transactional_id=f"{plan.prefix}{config.group}-{config.worker or folder_name(config.state_dir)}",
             transaction_timeout_ms=transaction_ms,
         )
         # Aborts what a killed predecessor of this name left open, and fences it if it still lives.
@@ -189,16 +190,18 @@ class Checkpoint:
         task.complete()
 
     def _refused(self, carried: Sequence[PartitionTask], group: ConsumerGroupMetadata, error: KafkaError) -> None:
-        """The group moved on, or the broker was away too long. A fenced producer raises.
+        """The group moved on, or the broker was away too long. A fenced producer or group instance raises.
 
         A refused member or generation is replaced within moments, because heartbeats are refused too. Where it is not,
         they have stopped (`stream.clients.member` prevents the one way we know): kafka-python then reads on for a group
         that forgot it, and never joins again. So give up after a session: a successor joins, and replays what was not
         committed.
         """
-        log.warning("checkpoint refused, trying again: %s", error)
         self._metrics.checkpoints["refused"].inc()
         self._producer.abort_transaction()
+        if isinstance(error, FencedInstanceIdError):
+            raise error
+        log.warning("checkpoint refused, trying again: %s", error)
         for task in carried:
             task.requeue()
         if isinstance(error, CommitFailedError):

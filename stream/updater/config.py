@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
+from stream.clients.names import check_member_name
 from stream.updater.rescoring import RescoringConfig
 from stream.updater.routing import Repartition
 from stream.wire.records import Limits
@@ -21,8 +21,9 @@ __all__ = ["UpdaterConfig"]
 class UpdaterConfig:
     state_dir: Path = Path("freshet-state/updater")
     """Folder of this updater's local state. One process, one folder."""
-    worker: str = field(default_factory=socket.gethostname)
-    """Name of this worker and of its transactions: unique, and the same after a restart."""
+    worker: str = ""
+    """Name of this worker: unique, and the same after a restart, for which its partitions then wait instead of moving.
+    Without one they move when it ends."""
     group: str = UPDATER_GROUP
     history_items: int = 200
     """Newest items kept per user."""
@@ -53,6 +54,8 @@ class UpdaterConfig:
         for name in ("history_items", "checkpoint_seconds", "checkpoint_users", "poll_records", "session_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.worker:
+            check_member_name(self.worker)
         if self.repartition not in get_args(Repartition):
             raise ValueError(f"repartition must be one of {get_args(Repartition)}, got {self.repartition!r}")
         for name in ("turn_seconds", "keep_released_seconds"):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import FencedInstanceIdError, ProducerFencedError
 
 from ops.metrics import UpdaterMetrics
 from state.store import StoreMemory
@@ -80,21 +81,28 @@ class Updater:
             session_seconds=config.session_seconds,
             poll_records=config.poll_records,
             fetch_bytes=fetch_bytes,
+            instance=config.worker or None,
         )
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop`; then checkpoint and let go of everything. Any unexpected error propagates: the process
-        ends without committing, and its successor replays."""
-        log.info("updater %s reads %s", self._config.worker, self._plan.interactions)
+        """Work until `stop`; then checkpoint, leave the group and let go of everything. Any unexpected error
+        propagates: the process ends without committing, its successor replays, and its partitions wait for one of the
+        same name. Raises `NameTaken` when another updater has taken that name."""
+        log.info("updater %s reads %s", self._config.worker or "without a name", self._plan.interactions)
+        stay = True
         try:
             while not stop.is_set():
                 self.turn()
             self.checkpoint()
             self._reporting.report(self._tasks.values(), last=True)
+            stay = False
+        except (ProducerFencedError, FencedInstanceIdError):
+            self._member.refuse_second()
+            raise
         finally:
-            self.close()
+            self.close(stay)
 
     def turn(self) -> None:
         """Poll once, merge, send refreshes, begin a checkpoint when due or do a step of it; let records gather for the
@@ -127,9 +135,10 @@ class Updater:
         self._checkpoint.begin(self._running, self._refreshes.take(), self._member)
         self._checkpoint.finish()
 
-    def close(self) -> None:
+    def close(self, stay: bool = False) -> None:
+        """`stay`: in the group, for a successor of the same name."""
         for close in (
-            self._member.close,
+            lambda: self._member.close(stay),
             self._refreshes.close,
             self._checkpoint.close,
             self._restorer.close,

@@ -1,7 +1,7 @@
 """A member of a group keeps its place, and reads what the brokers have now."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -11,7 +11,9 @@ from kafka.admin import KafkaAdminClient, NewTopic
 import stream.clients.member
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
-from stream.clients.member import poll_as_member, poll_fresh
+from stream.clients.member import GroupMember, poll_as_member, poll_fresh
+from stream.clients.names import NameTaken
+from stream.wire.topics import TopicPlan
 
 SESSION_SECONDS = 6.0
 
@@ -97,3 +99,86 @@ def test_what_came_since_the_last_poll_is_read_with_what_lay_in_memory(resting: 
 
 def test_a_backlog_is_taken_from_memory_while_the_next_is_fetched(resting: KafkaConsumer) -> None:
     assert values(poll_fresh(resting, 1.0, enough=1)) == [b"b"]
+
+
+SESSION = 30.0  # in a test that ends long before, nothing waited for it
+
+
+@pytest.fixture
+def join(kafka: KafkaConnection, topics: TopicPlan) -> Iterator[Callable[..., GroupMember]]:
+    """Makes members of one group that shares out the two partitions of `interactions`."""
+    members: list[GroupMember] = []
+
+    def make(name: str | None = None) -> GroupMember:
+        settings = {"session_seconds": SESSION, "poll_records": 10, "fetch_bytes": 1024}
+        members.append(GroupMember(kafka, topics.prefix + "g", topics.interactions, instance=name, **settings))  # type: ignore[arg-type]
+        return members[-1]
+
+    yield make
+    for member in members:
+        member.close()
+
+
+def owned(member: GroupMember) -> set[int]:
+    return {tp.partition for tp in member._consumer.assignment()}
+
+
+def poll_all(
+    members: list[GroupMember], condition: Callable[[], bool], seconds: float = 30.0, rest_seconds: float = 0.0
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, [(owned(member), member.metadata) for member in members]
+        for member in members:
+            member.poll(0.02, enough=1)
+        time.sleep(rest_seconds)
+
+
+def sharing(join: Callable[..., GroupMember], *names: str | None, rest_seconds: float = 0.0) -> list[GroupMember]:
+    """Two members with a partition each, and nothing more to share out."""
+    members = [join(name) for name in names]
+
+    def shared() -> bool:
+        stable = {member.metadata.state for member in members} == {"<stable>"}
+        return stable and sorted(map(sorted, map(owned, members))) == [[0], [1]]
+
+    poll_all(members, shared, rest_seconds=rest_seconds)
+    return members
+
+
+def test_members_that_poll_rarely_join_once_and_not_over_and_over(join: Callable[..., GroupMember]) -> None:
+    """The answers to a join come while they do not poll."""
+    members = sharing(join, None, None, rest_seconds=0.3)
+    assert max(member.metadata.generation_id for member in members) <= 4  # both joins, and what had to be given up
+
+
+def test_partitions_of_a_named_member_wait_for_its_restart_and_nobody_else_notices(
+    join: Callable[..., GroupMember],
+) -> None:
+    first, other = sharing(join, "first", "other")
+    was, generation = owned(first), other.metadata.generation_id
+    other.moves.clear()
+    first.close(stay=True)  # as when it is killed
+    again = join("first")
+    poll_all([again, other], lambda: owned(again) == was)
+    assert other.metadata.generation_id == again.metadata.generation_id == generation
+    assert not other.moves and [move.kind for move in again.moves] == ["assigned"]
+
+
+@pytest.mark.parametrize("name", ["first", None])
+def test_a_member_that_leaves_hands_its_partitions_over_at_once(name: str, join: Callable[..., GroupMember]) -> None:
+    first, other = sharing(join, name, "other")
+    first.close()
+    poll_all([other], lambda: owned(other) == {0, 1}, seconds=SESSION / 3)
+
+
+def test_of_two_members_of_one_name_the_earlier_is_refused(join: Callable[..., GroupMember]) -> None:
+    first = join("same")
+    poll_all([first], lambda: owned(first) == {0, 1})
+    first.refuse_second()  # there is none
+    second = join("same")
+    poll_all([second], lambda: owned(second) == {0, 1})
+    with pytest.raises(NameTaken, match=r"another worker named same has joined the group .*: give every worker a name"):
+        poll_all([first], lambda: False, seconds=SESSION / 2)
+    assert owned(second) == {0, 1}
+    poll_all([second], lambda: second.metadata.state == "<stable>")

@@ -19,20 +19,24 @@ from stream.wire.topics import TopicPlan
 
 ROOT = Path(__file__).parents[3]
 CLIENTS = ROOT / "stream" / "clients"
-OURS = ("self", "cls", "child")  # whose underscores are not a client library's
 PUBLIC = ("_replace", "_exit")  # of named tuples, and of `os`
 
 
 def private_uses(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in PUBLIC:
-            owner = node.value.id if isinstance(node.value, ast.Name) else ""
-            if owner not in OURS:
-                yield node.lineno, ast.unparse(node)
+    """Private attributes that the module uses and does not define itself."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    own |= {node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr)]
+    own |= {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")}
+    for node in attributes:
+        if node.attr not in own and node.attr not in PUBLIC:
+            yield node.lineno, ast.unparse(node)
 
 
 def test_only_the_clients_folder_reaches_into_a_client_library() -> None:
     modules = [path for path in (ROOT / "stream").rglob("*.py") if CLIENTS not in path.parents]
+    assert any(private_uses(CLIENTS / "member.py"))
     assert {f"{path.name}:{line} {use}" for path in modules for line, use in private_uses(path)} == set()
 
 
@@ -42,6 +46,8 @@ def test_kafka_python_has_what_is_used(kafka: KafkaConnection, topics: TopicPlan
     coordinator, fetcher = consumer._coordinator, consumer._fetcher
     assert isinstance(coordinator, ConsumerCoordinator)
     assert coordinator.rejoining is False and callable(coordinator.request_rejoin)
+    assert coordinator._join_task is None and coordinator.is_dynamic_member() is True
+    assert callable(coordinator._handle_heartbeat_response)
     assert not fetcher._completed_fetches and not fetcher._nodes_with_pending_fetch_requests
     consumer.close()
     producer = KafkaProducer(**kafka.kafka_python(), transactional_id=topics.prefix + "t", linger_ms=60_000)
