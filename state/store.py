@@ -191,6 +191,17 @@ class Store:
         except Exception as error:
             raise StoreUnusable(f"{self.path}: {error}. Delete it to rebuild from the changelog") from error
 
+    def items_backwards(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The values of `items(start, stop)` from the last to the first."""
+        try:
+            for key, value in self._db.items(backwards=True, from_key=_DATA + stop):
+                if key < _DATA + start:
+                    return
+                if key != _DATA + stop:
+                    yield key[1:], value
+        except Exception as error:
+            raise StoreUnusable(f"{self.path}: {error}. Delete it to rebuild from the changelog") from error
+
     def page(self, after: bytes | None, count: int) -> list[tuple[bytes, bytes]]:
         """The first `count` values with keys beyond `after` (None: from the beginning), in key order."""
         bound = rocksdict.ReadOptions()

@@ -38,10 +38,12 @@ def next_version(known: Collection[str], now_ms: int) -> str:
 
 
 class Provenance(NamedTuple):
-    """Which records of `histories` a model learnt: all below these offsets of the topic with this id."""
+    """Which records of `histories` a model learnt: all below these offsets of the topic with this id, by partition,
+    except those in `left`, from the first offset to before the second."""
 
     topic_id: str
     next_offsets: Mapping[int, int]
+    left: Mapping[int, tuple[int, int]] = {}
 
 
 _REFERENCE = "reference.msgpack"
@@ -70,6 +72,7 @@ class Artifacts:
         address = f"{self.url}/{self._prefix}{manifest.version}"
         origin = {"topic_id": provenance.topic_id}
         origin |= {f"next_offset/{number}": str(offset) for number, offset in provenance.next_offsets.items()}
+        origin |= {f"left/{number}": f"{first}-{until}" for number, (first, until) in provenance.left.items()}
         manifest = msgspec.structs.replace(manifest, origin=origin)
         sha256 = save_artifact(address, learner, manifest, {_REFERENCE: reference.encode(learner.items.ids)})
         return Announcement(
@@ -87,12 +90,16 @@ class Artifacts:
     def load(self, announcement: Announcement, device: torch.device) -> tuple[Learner, Provenance]:
         """What `save` stored. Raises `ArtifactError` when it is not the announced one, whole and unaltered."""
         learner, manifest = load_learner(announcement.address, announcement.sha256, device)
-        offsets = {
-            int(name.removeprefix("next_offset/")): int(offset)
-            for name, offset in manifest.origin.items()
-            if name.startswith("next_offset/")
-        }
-        return learner, Provenance(manifest.origin.get("topic_id", ""), offsets)
+        offsets: dict[int, int] = {}
+        left: dict[int, tuple[int, int]] = {}
+        for name, value in manifest.origin.items():
+            kind, _, number = name.partition("/")
+            if kind == "next_offset":
+                offsets[int(number)] = int(value)
+            elif kind == "left":
+                first, _, until = value.partition("-")
+                left[int(number)] = int(first), int(until)
+        return learner, Provenance(manifest.origin.get("topic_id", ""), offsets, left)
 
     def retain(self, keep: int, needed: Collection[str]) -> None:
         """Remove all but the newest `keep` versions, those at the addresses `needed`, and what half-written saves left.

@@ -28,9 +28,9 @@ from model.recommend import Recommender
 from model.training import FitReport
 from ops.labels import Arm, Gate, GateFigure, Noise, Stage
 from state.history import History
+from stream.trainer.changed_users import Changed
 from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, GateConfig, judge
-from stream.trainer.history_view import Changed
 from stream.trainer.holdout import hold_out
 from stream.wire.meaning import EventKinds
 

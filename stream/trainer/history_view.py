@@ -4,7 +4,7 @@ One RocksDB per partition, kept in `next_offset` step with the topic; in each:
 
     h hash user   the user's history, encoded. The hash puts users in an order that has nothing to do with who they
                   are, so any run of neighbours is a random sample, read in one sequential scan.
-    c user        why the user counts as changed: see `Changed`
+    c, o          who changed: see `stream.trainer.changed_users`
 
 Changes are part of the same atomic write as the histories they stem from, so a restart neither forgets one nor counts
 one twice. They go when a round that learnt them was published (`mark_learnt`), not before.
@@ -13,7 +13,6 @@ one twice. They go when a round that learnt them was published (`mark_learnt`), 
 from __future__ import annotations
 
 import logging
-import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,25 +30,26 @@ from state.history import History
 from state.store import Store, StoreMemory, StoreUnusable
 from stream.clients.admin import offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.trainer.changed_users import Batch, Changed, ChangedUsers, Offsets
 from stream.wire.changelog import changelog_reader, open_store
 
-__all__ = ["Changed", "HistoryView", "PartitionView"]
+__all__ = ["HistoryView", "PartitionView", "Taken"]
 
 log = logging.getLogger(__name__)
 
 LAYOUT = "1"
 _HASH_BYTES = 8
-_HISTORY, _AFTER_HISTORY, _CHANGED, _AFTER_CHANGED = b"h", b"i", b"c", b"d"
-_marker = struct.Struct("<qqi")
+_HISTORY, _AFTER_HISTORY = b"h", b"i"
+_PAGE = 1_000  # users of a sample whose changes are read together
+_LOOKED_AT = 20  # users, for each one of a sample that is wanted
 _IDLE_STAMP_MS = 60_000  # how often an idle store notes that it is level
 
 
-class Changed(NamedTuple):
-    """Why a user's history has something to teach."""
+class Taken(NamedTuple):
+    """What a round learns from, and what it leaves."""
 
-    offset: int  # of the user's last record
-    seen_ms: int  # the newest interaction that the last learnt round knew; 0 for a new user
-    new: int  # interactions after `seen_ms`
+    users: dict[bytes, tuple[History, Changed]]
+    left: dict[int, Offsets]  # by partition: where users who changed too have their last records
 
 
 def _history_key(user: bytes) -> bytes:
@@ -60,17 +60,20 @@ class PartitionView:
     """The users of one partition. Knows no Kafka; `store` is owned by this object from now on.
 
     While records below `rebuild_until` arrive, the store is being rebuilt under a model that already learnt everything
-    up to `fitted_until_ms`: of a user met there, only later interactions count as new.
+    up to `fitted_until_ms`, except from users with their last records in `left`: of others met there, only later
+    interactions count.
     """
 
-    def __init__(self, store: Store, fitted_until_ms: int = 0, rebuild_until: int = 0) -> None:
+    def __init__(
+        self, store: Store, fitted_until_ms: int = 0, rebuild_until: int = 0, left: Offsets | None = None
+    ) -> None:
         self.store = store
-        self.changed: dict[bytes, Changed] = {}
-        self.new_interactions = 0
-        self._fitted_until_ms, self._rebuild_until = fitted_until_ms, rebuild_until
-        for key, value in store.items(_CHANGED, _AFTER_CHANGED):
-            self.changed[key[1:]] = Changed(*_marker.unpack(value))
-        self.new_interactions = sum(changed.new for changed in self.changed.values())
+        self.changed = ChangedUsers(store)
+        self._fitted_until_ms, self._rebuild_until, self._left = fitted_until_ms, rebuild_until, left
+
+    @property
+    def new_interactions(self) -> int:
+        return self.changed.new_interactions
 
     def apply(self, records: Iterable[tuple[int, bytes, bytes | None]], next_offset: int, now_ms: int) -> None:
         """Take in (offset, user, encoded history or None) in offset order, durably, and step to `next_offset`.
@@ -79,20 +82,22 @@ class PartitionView:
         """
         last = {user: (offset, value) for offset, user, value in records}
         histories = {user: _decode(user, value) for user, (_, value) in last.items()}
-        unmarked = [user for user in last if user not in self.changed]
+        marked = self.changed.get(list(last))
+        unmarked = [user for user in last if user not in marked]
         old = dict(zip(unmarked, self._read(unmarked), strict=True))
         # Changes before histories: a batch too large for one write may be cut, and a history whose change is missing
         # would be taken for learnt when the records are read again.
-        changes: dict[bytes, bytes | None] = {}
-        values: dict[bytes, bytes | None] = {}
+        changes: Batch = {}
+        values: Batch = {}
         for user, (offset, value) in last.items():
-            history = histories[user]
+            history, mark = histories[user], marked.get(user)
             values[_history_key(user)] = None if history is None else value
             if history is None:
-                self._forget_change(user, changes)
+                if mark is not None:
+                    self.changed.put(user, mark, None, changes)
                 continue
-            if user in self.changed:
-                seen_ms = self.changed[user].seen_ms
+            if mark is not None:
+                seen_ms = mark.seen_ms
             else:
                 before = old[user]
                 if before == history:
@@ -100,22 +105,11 @@ class PartitionView:
                 seen_ms = 0 if before is None else before.newest_ms
                 if offset < self._rebuild_until:
                     seen_ms = max(seen_ms, self._fitted_until_ms)
-                    if history.newest_ms <= seen_ms:
+                    left = self._left is not None and self._left[0] <= offset < self._left[1]
+                    if history.newest_ms <= seen_ms and not left:
                         continue
-            self._mark(user, Changed(offset, seen_ms, _newer(history, seen_ms)), changes)
+            self.changed.put(user, mark, Changed(offset, seen_ms, _newer(history, seen_ms)), changes)
         self.store.write({**changes, **values}, next_offset, now_ms)
-
-    def _mark(self, user: bytes, changed: Changed, changes: dict[bytes, bytes | None]) -> None:
-        before = self.changed.get(user)
-        self.new_interactions += changed.new - (before.new if before else 0)
-        self.changed[user] = changed
-        changes[_CHANGED + user] = _marker.pack(*changed)
-
-    def _forget_change(self, user: bytes, changes: dict[bytes, bytes | None]) -> None:
-        before = self.changed.pop(user, None)
-        if before is not None:
-            self.new_interactions -= before.new
-            changes[_CHANGED + user] = None
 
     def _read(self, users: Collection[bytes]) -> list[History | None]:
         stored = self.store.get_many([_history_key(user) for user in users])
@@ -126,27 +120,39 @@ class PartitionView:
         found = zip(users, self._read(users), strict=True)
         return {user: _shared(history) for user, history in found if history is not None}
 
-    def sample(self, count: int, start: bytes, leave_out: Collection[bytes] = ()) -> dict[bytes, History]:
-        """`count` users (fewer when there are fewer) not in `leave_out`, picked by the random bytes `start`."""
+    def take(self, most: int) -> tuple[dict[bytes, tuple[History, Changed]], Offsets | None]:
+        """See `ChangedUsers.take`; with their histories."""
+        changed, left = self.changed.take(most)
+        histories = self.histories(list(changed))
+        return {user: (history, changed[user]) for user, history in histories.items()}, left
+
+    def sample(self, count: int, start: bytes, unchanged: bool = False) -> dict[bytes, History]:
+        """`count` users (fewer when there are fewer), picked by the random bytes `start`; only such as have not changed
+        if that is wanted. Then a share of the store is looked at, for nearly all users may have changed."""
         first = _HISTORY + start[:_HASH_BYTES]
         around = chain(self.store.items(first, _AFTER_HISTORY), self.store.items(_HISTORY, first))
-        others = ((key[1 + _HASH_BYTES :], value) for key, value in around)
-        kept = ((user, value) for user, value in others if user not in leave_out)
-        return {user: _shared(decode(value)) for user, value in islice(kept, count)}
+        users = ((key[1 + _HASH_BYTES :], value) for key, value in islice(around, _LOOKED_AT * count))
+        found: dict[bytes, History] = {}
+        while len(found) < count and (page := list(islice(users, _PAGE))):
+            changed = self.changed.get([user for user, _ in page]) if unchanged else {}
+            kept = ((user, value) for user, value in page if user not in changed)
+            found |= {user: _shared(decode(value)) for user, value in islice(kept, count - len(found))}
+        return found
 
-    def mark_learnt(self, next_offset: int, fitted_until_ms: int) -> None:
-        """A model that learnt the records below `next_offset`, with interactions up to `fitted_until_ms`, is live.
+    def mark_learnt(self, next_offset: int, fitted_until_ms: int, left: Offsets | None = None) -> None:
+        """A model that learnt the records below `next_offset`, except those in `left`, with interactions up to
+        `fitted_until_ms`, is live.
 
         Doing it twice changes nothing. Users that changed again since stay, with only what came later as new.
         """
-        changes: dict[bytes, bytes | None] = {}
-        again = [user for user, changed in self.changed.items() if changed.offset >= next_offset]
-        for user in [user for user, changed in self.changed.items() if changed.offset < next_offset]:
-            self._forget_change(user, changes)
-        for user, history in self.histories(again).items():
-            before = self.changed[user]
+        self._fitted_until_ms, self._left = fitted_until_ms, left
+        changes: Batch = {}
+        self.changed.learnt(next_offset, left, changes)
+        again = self.changed.since(next_offset)
+        for user, history in self.histories(list(again)).items():
+            before = again[user]
             seen_ms = max(before.seen_ms, fitted_until_ms)
-            self._mark(user, Changed(before.offset, seen_ms, _newer(history, seen_ms)), changes)
+            self.changed.put(user, before, Changed(before.offset, seen_ms, _newer(history, seen_ms)), changes)
         self.store.write(changes)
 
 
@@ -189,10 +195,12 @@ class HistoryView:
         *,
         tombstone_ms: int,
         fitted_until_ms: int,
+        left: Mapping[int, Offsets],
         clock_ms: Callable[[], int],
     ) -> None:
         self._admin, self.topic, self._folder, self._memory = admin, topic, folder, memory
-        self._tombstone_ms, self._fitted_until_ms, self._clock_ms = tombstone_ms, fitted_until_ms, clock_ms
+        self._tombstone_ms, self._clock_ms = tombstone_ms, clock_ms
+        self._fitted_until_ms, self._left = fitted_until_ms, left  # of the live model: see `mark_learnt`
         self._identity = topic_identity(admin, topic) | {"view": "trainer", "layout": LAYOUT}
         self._ends: dict[int, int] = {}  # the topic's end when each partition was opened
         self._stamped_ms = 0
@@ -215,12 +223,13 @@ class HistoryView:
         store = open_store(path, identity, self._memory, low, end, self._tombstone_ms, self._clock_ms())
         start = store.next_offset
         try:
-            view = PartitionView(store, self._fitted_until_ms, end if start is None else 0)
+            view = PartitionView(store, self._fitted_until_ms, end if start is None else 0, self._left.get(number))
         except StoreUnusable as error:
             log.warning("%s/%d: rebuilding: %s", self.topic, number, error)
             store.close()
             Store.destroy(path)
-            view = PartitionView(Store(path, identity, self._memory), self._fitted_until_ms, end)
+            store = Store(path, identity, self._memory)
+            view = PartitionView(store, self._fitted_until_ms, end, self._left.get(number))
             start = None
         self.partitions[number], self._ends[number] = view, end
         self._reader.seek(tp, low if start is None else max(start, low))
@@ -272,36 +281,42 @@ class HistoryView:
                 view.store.write({}, self._reader.position(TopicPartition(self.topic, number)), now_ms)
         return sum(map(len, polled.values()))
 
-    def take_changed(self, limit: int) -> dict[bytes, tuple[History, Changed]]:
-        """Changed users and their histories; at most `limit`, those with the most recent records."""
-        found: dict[bytes, tuple[History, Changed]] = {}
+    def take_changed(self, limit: int) -> Taken:
+        """Changed users and their histories; about `limit` of them, shared out evenly over the partitions."""
+        taken = Taken({}, {})
         share = -(-limit // len(self.partitions))
         for number, view in list(self.partitions.items()):
-            users = sorted(view.changed, key=lambda user: -view.changed[user].offset)[:share]
+            next_offset = view.store.next_offset or 0
             try:
-                found.update((user, (h, view.changed[user])) for user, h in view.histories(users).items())
+                users, left = view.take(share)
             except StoreUnusable as error:
                 self._rebuild(number, error)
-        return found
+                users, left = {}, (0, next_offset)
+            taken.users.update(users)
+            if left is not None:
+                taken.left[number] = left
+        return taken
 
-    def sample(self, count: int, start: bytes, leave_out: Mapping[bytes, object]) -> dict[bytes, History]:
-        """About `count` other users, picked by the random bytes `start`."""
+    def sample(self, count: int, start: bytes, unchanged: bool = False) -> dict[bytes, History]:
+        """About `count` users, picked by the random bytes `start`; see `PartitionView.sample`."""
         found: dict[bytes, History] = {}
         share = -(-count // len(self.partitions))
         for number, view in list(self.partitions.items()):
             try:
-                found |= view.sample(share, start, leave_out.keys())
+                found |= view.sample(share, start, unchanged)
             except StoreUnusable as error:
                 self._rebuild(number, error)
         return found
 
-    def mark_learnt(self, next_offsets: Mapping[int, int], fitted_until_ms: int) -> None:
+    def mark_learnt(
+        self, next_offsets: Mapping[int, int], fitted_until_ms: int, left: Mapping[int, Offsets] | None = None
+    ) -> None:
         """See `PartitionView.mark_learnt`."""
-        self._fitted_until_ms = fitted_until_ms
+        self._fitted_until_ms, self._left = fitted_until_ms, left or {}
         for number, next_offset in next_offsets.items():
             if number in self.partitions:
                 try:
-                    self.partitions[number].mark_learnt(next_offset, fitted_until_ms)
+                    self.partitions[number].mark_learnt(next_offset, fitted_until_ms, self._left.get(number))
                 except StoreUnusable as error:
                     self._rebuild(number, error)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from state.codec import encode, read
 from state.history import EMPTY, History, merge_entries
-from stream.trainer.history_view import Changed
+from stream.trainer.changed_users import Changed
 from stream.wire.meaning import ALL_ALIKE, EventKinds
 from stream.wire.packing import hidden_items
 

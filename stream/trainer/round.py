@@ -21,10 +21,11 @@ from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.registry.artifacts import Artifacts, Provenance, load_reference, next_version
 from stream.registry.reference import Reference
+from stream.trainer.changed_users import Changed
 from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import CUTOFF, pack
 from stream.trainer.fine_tune import Fit, Round, fine_tune
-from stream.trainer.history_view import Changed, HistoryView
+from stream.trainer.history_view import HistoryView
 from stream.wire.meaning import EventKinds
 from stream.wire.records import Announcement
 
@@ -72,8 +73,9 @@ class RoundInputs:
         config, view = self._config, self._view
         start = time.perf_counter()
         next_offsets, new = view.next_offsets(), view.new_interactions
-        changed = view.take_changed(config.changed_users)
-        replay = view.sample(config.replay_users, self._rng.bytes(8), changed) if config.replay_users else {}
+        changed, left = view.take_changed(config.changed_users)
+        # Of those who changed, only the ones that were taken count as learnt; so no other may teach anything.
+        replay = view.sample(config.replay_users, self._rng.bytes(8), unchanged=True) if config.replay_users else {}
         if not changed and not replay:
             return None
         self._rounds += 1
@@ -85,7 +87,7 @@ class RoundInputs:
             live,
             changed,
             replay,
-            Provenance(view.identity, next_offsets),
+            Provenance(view.identity, next_offsets, left),
             int(self._rng.integers(2**31)),
             time.perf_counter() - start,
             new,

@@ -190,7 +190,7 @@ class Rounds:
         self._lifecycle.loop.round_ended(time.monotonic() - given.began)
         self._lifecycle.promote(announcement, given.trigger)
         self._live.take(slots.current["live"], passed.candidate.recommender)
-        self._view.mark_learnt(given.provenance.next_offsets, announcement.data_until)
+        self._view.mark_learnt(given.provenance.next_offsets, announcement.data_until, given.provenance.left)
         self._lifecycle.crash("learnt")
         self._metrics.model_promotions.inc()
         self._metrics.training_last_success_timestamp.set_to_current_time()

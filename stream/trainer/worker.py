@@ -114,6 +114,7 @@ class Trainer:
                     StoreMemory(config.store),
                     tombstone_ms=plan.tombstone_ms,
                     fitted_until_ms=slots.live.data_until if slots.live and self._live.recommender else 0,
+                    left=self._live.provenance.left if self._live.provenance is not None else {},
                     clock_ms=lambda: int(clock() * 1000),
                 )
             )
@@ -141,7 +142,7 @@ class Trainer:
         live = self.lifecycle.slots.live
         provenance = self._live.provenance
         if live is not None and provenance is not None and provenance.topic_id == self.view.identity:
-            self.view.mark_learnt(provenance.next_offsets, live.data_until)
+            self.view.mark_learnt(provenance.next_offsets, live.data_until, provenance.left)
         self._follow_slots()
         log.info(
             "trainer follows %s, fits on %s (%s), live is %s",

@@ -76,3 +76,12 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     assert store.next_offset == 100
     assert len(list(store.items())) == 100
     store.close()
+
+
+def test_values_are_read_from_the_last_to_the_first(tmp_path: Path) -> None:
+    store = Store(tmp_path, {"topic": "t"})
+    store.write({key: key for key in (b"a", b"b1", b"b2", b"b3", b"c")})
+    assert [key for key, _ in store.items_backwards(b"b", b"c")] == [b"b3", b"b2", b"b1"]
+    assert [key for key, _ in store.items_backwards(b"b2", b"b9")] == [b"b3", b"b2"]
+    assert list(store.items_backwards(b"d", b"e")) == []
+    store.close()

@@ -13,9 +13,9 @@ from model.items import ItemIndex
 from model.popularity import DecayedPopularity
 from model.ranker import Hidden, Ranked
 from state.history import EMPTY, Entry, History, merge_entries
+from stream.trainer.changed_users import Changed
 from stream.trainer.exam import Exam, pack
 from stream.trainer.gate import Evidence, GateConfig, judge
-from stream.trainer.history_view import Changed
 from stream.trainer.holdout import hold_out
 
 SOUND = Evidence(500, True, 0.20, 0.30, 0.10, 0.15, 0.20, 0.30, lower=-0.001, coverage=90, live_coverage=100)
