@@ -24,24 +24,39 @@ class ApiConfig:
     state_dir: Path = Path("freshet-state/api")
     """Folder of this instance's local state. One process, one folder."""
     host: str = "127.0.0.1"
-    port: int = 8080  # 0 takes a free one
-    advertise: str = ""  # URL by which other instances reach this one; empty: made of host and port
+    """Address on which the API listens. Anything beyond this machine needs a tokens file."""
+    port: int = 8080
+    """Port on which the API listens; 0 takes a free one."""
+    advertise: str = ""
+    """URL, http://host:port, by which other instances reach this one; made of host and port when empty."""
     group: str = API_GROUP
-    tokens_file: Path | None = None  # without one, only this machine is served
-    access_log: str = "-"  # a file, - for standard output, or off
-    cors_origins: tuple[str, ...] = ()  # origins whose pages may read the answers
-    requests_per_second: float = 2000.0  # of one token, or of one address where no token is needed
+    tokens_file: Path | None = None
+    """File that says who may ask (`freshet token` writes it). Without one, only this machine is served."""
+    access_log: str = "-"
+    """Where each request is logged as a line of JSON: a file, - for standard output, or off."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may read the answers, such as https://shop.example."""
+    requests_per_second: float = 2000.0
+    """Most requests of one token, or of one address where no token is needed."""
     body_bytes: int = 4 * 1024 * 1024
-    body_seconds: float = 10.0  # a request whose body takes longer to arrive is refused
+    """Largest body of a request."""
+    body_seconds: float = 10.0
+    """Longest time that a body may take to arrive."""
     events_per_request: int = 1000
-    wait_seconds: float = 2.0  # longest wait for a list that knows `as_of`
-    # An answer is refused when the topics were last read to their end longer ago than this: a process that was paused,
-    # or cut off from Kafka, must not show what others have replaced.
+    """Most events in one request."""
+    wait_seconds: float = 2.0
+    """Longest wait for a list that knows `as_of`."""
     stale_seconds: float = 5.0
-    session_seconds: float = 10.0  # silence after which the group gives this instance's partitions away
-    handover_seconds: float = 30.0  # a partition that moved is answered here until its new holder is ready, or so long
-    drain_seconds: float = 5.0  # the same when this instance stops
-    popularity_half_life_ms: int = 7 * 86_400_000  # event time
+    """Answers stop when the topics were last read to their ends longer ago than this: an instance that was paused or
+    cut off from Kafka must not show what others have replaced."""
+    session_seconds: float = 10.0
+    """Silence after which the group gives this instance's partitions to others."""
+    handover_seconds: float = 30.0
+    """How long a partition that moved away is answered here at most, until its new holder is ready."""
+    drain_seconds: float = 5.0
+    """The same when this instance stops."""
+    popularity_half_life_ms: int = 7 * 86_400_000
+    """Event time in which popularity halves, for users of whom no list is known."""
     limits: Limits = field(default_factory=Limits)
     store: StoreConfig = field(default_factory=StoreConfig)
 

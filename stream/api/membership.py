@@ -68,7 +68,8 @@ class Membership:
         try:
             while not leave.is_set():
                 self.turn()
-            self._hand_over(stop)
+            if self._follower.serving:  # else there is nothing to answer, or no Kafka to ask
+                self._hand_over(stop)
         finally:
             self._member.close()
             self._directory.close()

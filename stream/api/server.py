@@ -125,8 +125,7 @@ class Api:
         await serving
         await forwarder.close()
         self._end.set()
-        for thread in (group, following):
-            await asyncio.to_thread(thread.join, 5)
+        await asyncio.gather(*(asyncio.to_thread(thread.join, 5) for thread in (group, following)))
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:

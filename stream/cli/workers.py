@@ -144,12 +144,14 @@ def trainer(settings: Settings) -> None:
 @command(
     "up",
     TOPICS,
-    Group("This machine", "up.state_dir", "up.updaters", "up.scorers", "up.session_seconds", "up.status_port"),
+    Group(
+        "This machine", "up.state_dir", "up.updaters", "up.scorers", "up.apis", "up.session_seconds", "up.status_port"
+    ),
     Group("Processes", "updater.repartition", "trainer.round_seconds", "trainer.canary_share", _WINDOW),
     sections=(*_SHARED, "updater", "up"),
 )
 def up(settings: Settings) -> None:
-    """Updater, scorer and trainer on this machine, kept alive; with a Kafka of its own when none is given.
+    """Updater, scorer, trainer and API on this machine, kept alive; with a Kafka of its own when none is given.
 
     Serves a status page, and starts Prometheus when there is one (`prometheus`, or what FRESHET_PROMETHEUS names).
     """
@@ -175,6 +177,8 @@ def up(settings: Settings) -> None:
         emit("freshet", f"Kafka at {servers}, state in {folder.absolute()}")
         for name, url in pipeline.metrics_urls.items():
             emit("freshet", f"{name} metrics at {url}")
+        for url in pipeline.api_urls:
+            emit("freshet", f"lists over HTTP: curl {url}/v1/users/ann/recommendations")
         with lookout(
             pipeline.metrics_urls, connection, plan, folder, lambda line: emit("freshet", line), config.status_port
         ):

@@ -131,6 +131,8 @@ class Demo:
             runner.start()
             say = self._console.print
             stack.enter_context(lookout(pipeline.metrics_urls, connection, plan, folder, say))
+            for url in pipeline.api_urls:
+                say(f"lists over HTTP: curl {url}/v1/users/u1/recommendations", soft_wrap=True)
             observer = Observer(connection, plan.recommendations)
             stack.callback(observer.close)
             try:

@@ -1,4 +1,4 @@
-"""All of Freshet on one machine: updater, scorer and trainer as supervised children."""
+"""All of Freshet on one machine: updater, scorer, trainer and API as supervised children."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.metrics import MetricsConfig
+from stream.api.config import ApiConfig
 from stream.clients.names import folder_name
 from stream.local.supervisor import Child, Supervisor
 from stream.wire.topics import TopicPlan
@@ -38,6 +39,8 @@ class PipelineConfig:
     """Number of updater processes."""
     scorers: int = 1
     """Number of scorer processes."""
+    apis: int = 1
+    """Number of API processes; 0 for none."""
     session_seconds: float = 10.0
     """Silence after which a worker's partitions move on, unless its own section says otherwise: a killed worker is
     back sooner, and nothing waits longer than this."""
@@ -48,12 +51,15 @@ class PipelineConfig:
         for name in ("updaters", "scorers", "session_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.apis < 0:
+            raise ValueError(f"apis must not be negative, got {self.apis}")
         if not 0 <= self.status_port < 65536:
             raise ValueError(f"status_port must be between 0 and 65535, got {self.status_port}")
 
 
 class Pipeline:
-    """The processes behind `freshet up`; `metrics_urls` says where each serves its metrics.
+    """The processes behind `freshet up`; `metrics_urls` says where each serves its metrics, `api_urls` where lists are
+    read over HTTP.
 
     Args:
         settings: arguments of `freshet` that come before each command: `--config`, `--set`, `--log-level`.
@@ -81,6 +87,9 @@ class Pipeline:
             for number in range(count):
                 name = kind if count == 1 else f"{kind}-{number}"
                 children.append(self._child(kind, name, number))
+        self.api_urls: list[str] = []
+        for number in range(config.apis):
+            children.append(self._api("api" if config.apis == 1 else f"api-{number}", number))
         self.supervisor = Supervisor(children, emit)
 
     def _child(self, kind: str, name: str, number: int) -> Child:
@@ -101,6 +110,20 @@ class Pipeline:
         if kind == "updater":
             command += ["--worker", f"{name}.{folder_name(config.state_dir)}"]
         command += self._options.get(kind, ())
+        return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
+
+    def _api(self, name: str, number: int) -> Child:
+        plan = self.plan
+        port = free_port(ApiConfig().port if number == 0 and self._usual_ports else 0)
+        self.api_urls.append(f"http://127.0.0.1:{port}")
+        self.metrics_urls[name] = f"http://127.0.0.1:{port}/metrics"
+        command = [
+            *(sys.executable, "-m", "stream.cli", *self._settings, "api"),
+            *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
+            *("--prefix", plan.prefix, "--state-dir", str(self.config.state_dir / name), "--port", str(port)),
+            *("--session-seconds", str(self.config.session_seconds), "--access-log", "off"),
+            *self._options.get("api", ()),
+        ]
         return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
 
     @property

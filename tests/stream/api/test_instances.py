@@ -213,8 +213,12 @@ def test_while_kafka_is_away_nothing_is_shown_that_may_be_old_and_events_are_not
             broker.start()
             until(answers_for_all(world, instance), "coming back", 60)
             until(lambda: instance.ask("/v1/events", "POST", event).status == 202, "taking events again")
+            broker.kill()
+            until(lambda: instance.ask("/readyz").status == 503, "noticing that Kafka is away again")
+            began = time.monotonic()
             instance.signal(signal.SIGTERM)
             assert instance.process.wait(20) == 0
+            assert time.monotonic() - began < 8  # what a supervisor waits
         finally:
             world.end()
         assert world.wrong == []
