@@ -33,12 +33,13 @@ def demo(settings: Settings) -> None:
     from rich.console import Console
 
     from stream.demo.config import DemoConfig
-    from stream.demo.run import Demo, print_report
+    from stream.demo.report import print_report
+    from stream.demo.run import Demo
     from stream.process import prepare_process
 
     level = settings["process.log_level"].value
     stop = prepare_process("warning" if level == "info" else level, grace_seconds=None)  # the screen says the rest
     config = settings.read(DemoConfig)
     report = Demo(config, Console(), kafka_environment(settings), settings.forwarded()).run(stop)
-    print_report(report, config, print)
+    print_report(report, print)
     sys.exit(1 if report.problems() else 0)

@@ -8,20 +8,16 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kafka.admin import KafkaAdminClient
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 from ops.local.broker import LocalBroker
 from state.history import Entry
@@ -39,7 +35,9 @@ from stream.demo.audit import (
 )
 from stream.demo.config import DemoConfig
 from stream.demo.latency_probe import Observer
-from stream.demo.scrape import Scrape, scrape
+from stream.demo.report import DemoReport
+from stream.demo.scrape import scrape
+from stream.demo.screen import Screen
 from stream.local.dashboard import lookout
 from stream.local.pipeline import Pipeline, PipelineConfig
 from stream.local.terminal import PrefixedLog
@@ -49,7 +47,7 @@ from stream.sources.simulate import World, WorldConfig, broken_record
 from stream.wire.records import Interaction
 from stream.wire.topics import UPDATER_GROUP, TopicPlan, ensure_topics
 
-__all__ = ["Demo", "DemoReport"]
+__all__ = ["Demo"]
 
 log = logging.getLogger(__name__)
 
@@ -59,52 +57,8 @@ _START_SECONDS = 90.0
 _WINDOW_SECONDS = 10.0
 
 
-@dataclass
-class DemoReport:
-    """What happened, for people and for the exit code."""
-
-    sent: int = 0
-    elsewhere: int = 0  # records that somebody else wrote to the same topic
-    accepted: int = 0
-    dead_letters: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)  # dead letters by reason
-    lists: int = 0
-    unanswered: int = 0
-    p50: float = math.nan
-    p99: float = math.nan
-    models: list[str] = field(default_factory=list)
-    scored: int = 0  # events that a model's list was asked about
-    model_hits: int = 0
-    popularity_hits: int = 0
-    users: int = 0
-    differences: list[str] = field(default_factory=list)
-    restarts: int = 0
-    clean: bool = False
-
-    @property
-    def sent_in_words(self) -> str:
-        return f"{self.sent:,} sent" + (f" + {self.elsewhere:,} from elsewhere" if self.elsewhere else "")
-
-    def problems(self) -> list[str]:
-        """Why the demo failed; empty when every stage did its work."""
-        found = []
-        if self.accepted + self.dead_letters != self.sent + self.elsewhere:
-            found.append(f"{self.sent_in_words}, but {self.accepted:,} accepted + {self.dead_letters:,} dead letters")
-        if not self.lists:
-            found.append("no list was published")
-        if len(self.models) < 2:
-            found.append(f"{len(self.models)} model versions were taken live, at least 2 were expected")
-        if not self.scored:
-            found.append("no event could be compared with a model's list")
-        if self.differences:
-            found.append(f"{len(self.differences)} histories differ from the reference merge: {self.differences[0]}")
-        if not self.clean:
-            found.append("a process had to be killed at the end")
-        return found
-
-
 class Demo:
-    """One run: `run` returns the report; `stop` ends it early but in order."""
+    """One run: `run` returns the report; `stop` ends it early but in order. Its methods are the stages of a run."""
 
     def __init__(
         self, config: DemoConfig, console: Console, environment: Mapping[str, str], settings: Sequence[str] = ()
@@ -112,9 +66,7 @@ class Demo:
         self._config, self._console, self._environment, self._settings = config, console, environment, settings
         self._report = DemoReport()
         self._events: list[tuple[str, Entry]] = []  # what was sent and must be in the histories
-        self._total = 0  # events the source will send
-        self._scrape = Scrape()
-        self._history: list[tuple[float, float, float]] = []  # (clock, events, lists) once a second
+        self._screen = Screen(self._report)
         self._source_error: Exception | None = None
 
     def run(self, stop: threading.Event) -> DemoReport:
@@ -221,10 +173,10 @@ class Demo:
                 self._look(pipeline, observer)
                 now = time.monotonic()
                 if self._console.is_terminal:
-                    live.update(self._view(observer, emit))
+                    live.update(self._screen.view(observer, emit))
                 elif now - said >= 10:
                     said = now
-                    emit("demo", self._line(observer))
+                    emit("demo", self._screen.line(observer))
                 if source.is_alive():
                     continue
                 settle_until = min(settle_until, now + _SETTLE_SECONDS)
@@ -269,11 +221,11 @@ class Demo:
             interactions = self._log
             rate = len(interactions) / config.seconds
             events: Iterator[Any] = ((interaction, None) for interaction in interactions.interactions())
-            self._total = len(interactions)
+            self._screen.total = len(interactions)
         else:
             rate = config.events_per_second
-            self._total = int(rate * config.seconds)
-            events = self._simulated(self._total)
+            self._screen.total = int(rate * config.seconds)
+            events = self._simulated(self._screen.total)
         pacer = Pacer(stop)
         for number, event in enumerate(events):
             if not pacer.wait(number / rate, lambda: None):
@@ -296,7 +248,7 @@ class Demo:
     def _look(self, pipeline: Pipeline, observer: Observer) -> None:
         seen = scrape(pipeline.metrics_urls)
         # A restarted process counts from zero and meets some events again: the account at the end counts in Kafka.
-        self._scrape, report = seen, self._report
+        report = self._report
         report.accepted = int(seen.total("freshet_events_applied_total"))
         report.dead_letters = int(seen.total("freshet_dead_letters_total"))
         report.lists, report.unanswered = observer.lists, observer.unanswered
@@ -306,49 +258,7 @@ class Demo:
         hits, scored = seen.share_at_most(name, "10.0", variant="control", slot="live")
         popular, _ = seen.share_at_most(name, "10.0", variant="popularity", slot="live")
         report.model_hits, report.scored, report.popularity_hits = int(hits), int(scored), int(popular)
-        self._history.append((time.monotonic(), report.accepted, report.lists))
-
-    def _rates(self, seconds: float = 5.0) -> tuple[float, float]:
-        if len(self._history) < 2:
-            return 0.0, 0.0
-        now = self._history[-1]
-        then = next((h for h in self._history if now[0] - h[0] <= seconds), self._history[0])
-        span = max(now[0] - then[0], 1e-9)
-        return max(now[1] - then[1], 0) / span, max(now[2] - then[2], 0) / span
-
-    def _line(self, observer: Observer) -> str:
-        report, (events, lists) = self._report, self._rates()
-        recent = observer.quantiles((0.5, 0.99), last=1000)
-        model = report.models[-1] if report.models else "popularity"
-        return (
-            f"{report.sent}/{self._total} events, {events:.0f}/s in, {lists:.0f}/s lists, "
-            f"p50 {_ms(recent[0])}, p99 {_ms(recent[1])}, model {model}, hit rate@10 {_hits(report)}"
-        )
-
-    def _view(self, observer: Observer, emit: PrefixedLog) -> RenderableType:
-        report, (events, lists) = self._report, self._rates()
-        recent = observer.quantiles((0.5, 0.9, 0.99), last=1000)
-        numbers = Table.grid(padding=(0, 3))
-        numbers.add_row("events", f"{report.sent:,} of {self._total:,}", f"{events:,.0f}/s in")
-        numbers.add_row("lists", f"{report.lists:,}", f"{lists:,.0f}/s out")
-        numbers.add_row("event to list", f"p50 {_ms(recent[0])}", f"p90 {_ms(recent[1])}   p99 {_ms(recent[2])}")
-        model = report.models[-1] if report.models else "none yet: popularity"
-        numbers.add_row("model", model, f"{len(report.models)} taken live")
-        numbers.add_row("hit rate@10", _hits(report), f"on {report.scored:,} events")
-        numbers.add_row("dead letters", f"{report.dead_letters:,}", "")
-        users = Table(box=None, show_header=False, padding=(0, 1))
-        for user, shown in list(observer.watched.items()):
-            before = {scored.item for scored in shown[0].items} if len(shown) > 1 else set()
-            line = Text()
-            for scored in shown[-1].items[:10]:
-                line.append(f"{scored.item} ", style="" if scored.item in before or not before else "bold green")
-            users.add_row(user, shown[-1].variant, line)
-        recent_lines = list(emit.recent)[-8:]
-        return Group(
-            Panel(numbers, title="freshet", title_align="left"),
-            Panel(users, title="last lists of a few users (new in green)", title_align="left"),
-            Panel(Group(*(emit.styled(*line) for line in recent_lines)), title="processes", title_align="left"),
-        )
+        self._screen.note()
 
     # -- the account ---------------------------------------------------------------------------------------------------
 
@@ -376,35 +286,3 @@ class _NoLive:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None: ...
-
-
-def _ms(seconds: float) -> str:
-    return "-" if math.isnan(seconds) else f"{1000 * seconds:.0f} ms"
-
-
-def _hits(report: DemoReport) -> str:
-    if not report.scored:
-        return "not yet"
-    model, popular = report.model_hits / report.scored, report.popularity_hits / report.scored
-    return f"model {model:.3f}, popularity {popular:.3f}"
-
-
-def print_report(report: DemoReport, config: DemoConfig, write: Callable[[str], None]) -> None:
-    """The summary at the end."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.rejected.items()))
-    rows = [
-        ("events in", f"{report.sent_in_words} = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),
-        ("dead letters", reasons or "none"),
-        ("lists out", f"{report.lists:,}"),
-        ("event to list", f"p50 {_ms(report.p50)}, p99 {_ms(report.p99)}"),
-        ("models taken live", f"{len(report.models)}: {', '.join(report.models)}"),
-        ("hit rate@10", f"{_hits(report)} (the same {report.scored:,} events)"),
-        ("histories", f"{report.users:,} users, {len(report.differences)} differ from the reference merge"),
-    ]
-    if report.restarts:
-        rows.append(("restarts", str(report.restarts)))
-    write("")
-    for name, value in rows:
-        write(f"{name:>18}  {value}")
-    for problem in report.problems():
-        write(f"{'FAILED':>18}  {problem}")

@@ -9,7 +9,7 @@ from state.history import EMPTY, Entry, merge_entries
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import records_written, reference_of_topic
-from stream.demo.run import DemoReport
+from stream.demo.report import DemoReport
 from stream.sources.outbox import as_record
 from stream.wire.records import Interaction
 from stream.wire.topics import TopicPlan, ensure_topics
