@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from stream.clients.connection import KafkaConnection
@@ -13,7 +14,7 @@ from stream.clients.connection import KafkaConnection
 if TYPE_CHECKING:
     from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 
-__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer"]
+__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer", "was_fenced"]
 
 _MIB = 1024 * 1024
 _COORDINATOR_SECONDS = 5.0  # beyond the transaction's own time, after which the broker has aborted it
@@ -91,3 +92,9 @@ def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: A
         max_request_size=message_bytes + 2 * _MIB,
         **settings,
     )
+
+
+def was_fenced(error: KafkaError) -> bool:
+    """The broker refused a transaction because another producer or member has this one's name, or because it took too
+    long. A producer that was fenced before raises a plain `KafkaError`, which names the reason only in its text."""
+    return isinstance(error, ProducerFencedError | FencedInstanceIdError) or "ProducerFencedError" in str(error)

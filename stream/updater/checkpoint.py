@@ -10,11 +10,11 @@ from operator import itemgetter
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError
+from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from ops.metrics import UpdaterMetrics
-from stream.clients.bulk_producer import bulk_producer
+from stream.clients.bulk_producer import bulk_producer, was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
 from stream.clients.names import folder_name
@@ -198,9 +198,9 @@ class Checkpoint:
         committed.
         """
         self._metrics.checkpoints["refused"].inc()
-        self._producer.abort_transaction()
-        if isinstance(error, FencedInstanceIdError):
+        if was_fenced(error):
             raise error
+        self._producer.abort_transaction()
         log.warning("checkpoint refused, trying again: %s", error)
         for task in carried:
             task.requeue()

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import FencedInstanceIdError, ProducerFencedError
+from kafka.errors import KafkaError
 
 from ops.metrics import UpdaterMetrics
 from state.store import StoreMemory
+from stream.clients.bulk_producer import was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
 from stream.process import tune_gc
@@ -98,8 +99,9 @@ class Updater:
             self.checkpoint()
             self._reporting.report(self._tasks.values(), last=True)
             stay = False
-        except (ProducerFencedError, FencedInstanceIdError):
-            self._member.refuse_second()
+        except KafkaError as error:
+            if was_fenced(error):
+                self._member.refuse_second()
             raise
         finally:
             self.close(stay)

@@ -1,0 +1,109 @@
+"""A named updater that was killed goes on where it was as soon as it is back; one that stops hands over at once.
+
+Sessions last 30 s here, so whatever happens within a third of that waited for none.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.clients.admin import admin_client
+from stream.demo.audit import changelog_histories
+from tests.support.arena import Arena, under_load
+
+pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(240)]
+
+SESSION = 30.0
+SOON = SESSION / 3
+
+
+def members(arena: Arena) -> dict[str, tuple[int, ...]]:
+    """Partitions by the name of each member of the updaters' group, by member while the group is not stable."""
+    group = f"{arena.plan.prefix}freshet-updater"
+    with admin_client(arena.kafka) as admin:
+        described = admin.describe_groups([group])[group]
+    if described["group_state"] != "Stable":
+        return {}
+    return {
+        member["group_instance_id"] or member["member_id"]: tuple(
+            sorted(
+                number for topic in member["member_assignment"]["assigned_partitions"] for number in topic["partitions"]
+            )
+        )
+        for member in described["members"]
+    }
+
+
+def wait(condition: Callable[[], bool], seconds: float, arena: Arena) -> float:
+    """Seconds until the condition held."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "\n".join(arena.recent_lines())
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def sharing(arena: Arena) -> dict[str, tuple[int, ...]]:
+    """Two updaters with a partition each."""
+    for name in ("one", "two"):
+        arena.worker(name, session_seconds=SESSION).wait_ready()
+    wait(lambda: sorted(members(arena).values()) == [(0,), (1,)], 60, arena)
+    return members(arena)
+
+
+def test_a_killed_updater_serves_its_partitions_again_as_soon_as_it_is_back(arena: Arena) -> None:
+    shared = sharing(arena)
+    with under_load(arena):
+        time.sleep(1)
+        arena.workers[0].signal(signal.SIGKILL)
+        arena.workers[0].process.wait()
+        again = arena.worker("one", session_seconds=SESSION)
+        wait(again.ready.is_set, SOON, arena)
+        assert members(arena) == shared
+    arena.until_caught_up(seconds=SOON)
+    assert not any("partitions revoked" in line for line in arena.workers[1].lines)
+    assert [worker.stop() for worker in arena.workers[1:]] == [0, 0]
+    arena.check()
+
+
+def test_an_updater_that_stops_hands_its_partitions_over_at_once(arena: Arena) -> None:
+    sharing(arena)
+    with under_load(arena):
+        time.sleep(1)
+        assert arena.workers[0].stop() == 0
+        wait(lambda: members(arena) == {"two": (0, 1)}, SOON, arena)
+    arena.until_caught_up(seconds=SOON)
+    assert arena.workers[1].stop() == 0
+    arena.check()
+
+
+def test_of_two_updaters_of_one_name_the_earlier_ends_with_one_line_and_no_event_is_lost(arena: Arena) -> None:
+    command = [
+        *(sys.executable, "-m", "stream.cli", "--log-level", "warning", "updater", "--worker", "same"),
+        *("--prefix", arena.plan.prefix, "--partitions", str(arena.plan.partitions), "--metrics-port", "0"),
+        *("--state-dir", str(arena.folder / "earlier"), "--session-seconds", "10", "--history-items", "20"),
+    ]
+    environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": arena.kafka.bootstrap_servers}
+    root = Path(__file__).parents[2]
+    earlier = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        arena.send(100)
+        wait(lambda: changelog_histories(arena.kafka, arena.plan.histories) == arena.expected(), 60, arena)
+        later = arena.worker("same", session_seconds=10)
+        with under_load(arena):
+            _, errors = earlier.communicate(timeout=60)
+        assert earlier.returncode == 2, errors
+        assert "another worker named same has joined the group" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+        arena.until_caught_up()
+        assert later.stop() == 0
+        arena.check()
+    finally:
+        earlier.kill()
+        earlier.wait()
