@@ -12,6 +12,7 @@ covers everything, so that one short hash in an announcement vouches for the art
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import uuid
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any
 import fsspec
 import msgspec
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -95,10 +97,26 @@ def save_artifact(
         for name, content in files.items():
             with filesystem.open(posixpath.join(temporary, name), "wb") as file:
                 file.write(content)
+        # On a disk: the content, the names and then the address must outlive a loss of power, for what is announced
+        # afterwards does. Other stores have it when `close` returns.
+        local = isinstance(filesystem, LocalFileSystem)
+        for written in [*(posixpath.join(temporary, name) for name in files), temporary] if local else ():
+            _sync(written)
         filesystem.mv(temporary, path, recursive=True)
+        if local:
+            _sync(posixpath.dirname(path))
     except OSError as error:
         raise ArtifactError(f"cannot store model {manifest.version} at {address}: {error}") from error
     return hashlib.sha256(files[_MANIFEST]).hexdigest()
+
+
+def _sync(path: str) -> None:
+    """Have the disk keep a file's content, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _pack(tensors: dict[str, Tensor]) -> bytes:

@@ -1,0 +1,57 @@
+"""A model is on the disk before anybody hears of it, and says which records it learnt."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artifact import Manifest
+from model.config import preset
+from model.items import ItemIndex
+from model.learner import Learner
+from ops.monitor.bins import ItemBins
+from ops.monitor.signals import ScoreBins
+from stream.registry.artifacts import Artifacts, Provenance
+from stream.registry.reference import Reference
+from stream.wire.records import Announcement
+
+PROVENANCE = Provenance("topic", {0: 12, 1: 7}, {1: (3, 5)})
+
+
+def stored(folder: Path) -> tuple[Artifacts, Announcement]:
+    artifacts = Artifacts(str(folder))
+    items = ItemIndex(("a", "b"))
+    learner = Learner.fresh(preset("stream"), items, seed=0, device=torch.device("cpu"))
+    manifest = Manifest(version="v1-20260101T000000", created=1, data_until=2)
+    reference = Reference("v1", ItemBins.fit({"a": 1, "b": 1}), {"a": 1, "b": 1}, ScoreBins())
+    return artifacts, artifacts.save(learner, manifest, PROVENANCE, reference)
+
+
+def test_which_records_were_learnt_is_read_as_it_was_written(tmp_path: Path) -> None:
+    artifacts, announcement = stored(tmp_path)
+    assert artifacts.load(announcement, torch.device("cpu"))[1] == PROVENANCE
+
+
+def test_content_names_and_address_are_synced_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the system's calls is what a loss of power would show."""
+    calls: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def noting_sync(descriptor: int) -> None:
+        calls.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
+        sync(descriptor)
+
+    def noting_rename(source: str, target: str, **options: int) -> None:
+        calls.append("rename")
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    _, announcement = stored(tmp_path)
+    moved = calls.index("rename")
+    aside = {call.removeprefix("sync ") for call in calls[:moved]}
+    names = {path.name for path in Path(announcement.address).iterdir()}
+    assert {Path(path).name for path in aside if not path.endswith(".partial")} == names
+    assert calls[moved - 1].endswith(".partial")  # the folder, once all of its files are there
+    assert calls[moved + 1 :] == [f"sync {tmp_path}"]
