@@ -301,6 +301,11 @@ class TrainerMetrics(ProcessMetrics):
         Metric("data_quality_state", "0 pass, 1 fail; a failure freezes training.", ("check",)),
     ]
 
+    monitor_records_refused: Annotated[
+        Counters[Literal["unreadable", "window_length"]],
+        Metric("monitor_records_refused_total", "Counts of workers that cannot be added up.", ("reason",)),
+    ]
+
     # -- training ------------------------------------------------------------------------------------------------------
     training_rounds: Annotated[
         Counters[tuple[Trigger, RoundOutcome]], Metric("training_rounds_total", "Rounds.", ("trigger", "outcome"))

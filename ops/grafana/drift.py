@@ -89,6 +89,10 @@ DRIFT = Dashboard(
                     states=PASS,
                 ),
                 Panel(
+                    "Counts that cannot be added up",
+                    [("sum by (reason) (increase(freshet_monitor_records_refused_total[15m]))", "{{reason}}")],
+                ),
+                Panel(
                     "History length",
                     [("sum by (le) (increase(freshet_history_items_bucket[15m]))", "{{le}}")],
                     "heatmap",

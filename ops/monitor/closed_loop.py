@@ -24,7 +24,7 @@ from ops.monitor.evidence import CanaryEvidence, LiveEvidence, LiveFigures, agai
 from ops.monitor.loop_state import LoopConfig, LoopState, Move, Step
 from ops.monitor.probation import RollBack
 from ops.monitor.quality import PairedCounts, QualityConfig, QualityMonitor
-from ops.monitor.windows import MergedWindow, WindowConfig, WindowMerge, WindowRecord
+from ops.monitor.windows import MergedWindow, OtherWindowLength, WindowConfig, WindowMerge, WindowRecord
 
 __all__ = ["ClosedLoop", "ClosedLoopConfig"]
 
@@ -61,15 +61,23 @@ class ClosedLoop:
         self.decisions = DecisionLoop(config.loop, state)
         self.canary = CanaryEvidence()
         self._live = LiveEvidence()
-        self.refused = 0  # records that nobody could read
+        self.refused = 0  # records that cannot be read, or added to others
+        self._other_lengths: set[int] = set()  # of windows, that were reported
 
     def add(self, value: bytes) -> None:
-        """A record of `monitor-windows`; one that is not ours is counted and left."""
+        """A record of `monitor-windows`; one that is not ours, or of windows of another length, is counted and left."""
         try:
             self.merge.add(WindowRecord.decode(value))
         except msgspec.DecodeError as error:
             self.refused += 1
+            self._metrics.monitor_records_refused["unreadable"].inc()
             log.warning("a record of the monitor's windows cannot be read: %s", error)
+        except OtherWindowLength as error:
+            self.refused += 1
+            self._metrics.monitor_records_refused["window_length"].inc()
+            if error.length_ms not in self._other_lengths:
+                self._other_lengths.add(error.length_ms)
+                log.error("%s", error)
 
     @property
     def now_ms(self) -> int:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MergedWindow", "WindowConfig", "WindowCounter", "WindowMerge", "WindowRecord"]
+__all__ = ["MergedWindow", "OtherWindowLength", "WindowConfig", "WindowCounter", "WindowMerge", "WindowRecord"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
     totals: dict[str, int]  # plain sums
     peaks: dict[str, int]  # largest values, such as the events of the busiest user
     first_met: list[int] = []  # hashes of items that the worker met for the first time; records of old have none
+    window_ms: int = 0  # how long the window is; 0 in records of old
 
     @property
     def key(self) -> bytes:
@@ -173,6 +174,7 @@ class WindowCounter:
                         dict(window.totals),
                         {"user_events": max(window.busiest.values(), default=0)},
                         sorted(window.first_met),
+                        self.config.window_ms,
                     )
                 )
             # One window longer than the merge waits, so that a late event adds to its window instead of replacing it.
@@ -204,6 +206,18 @@ class MergedWindow:
         return [epoch for name, epoch in self.counts if name == signal]
 
 
+class OtherWindowLength(ValueError):
+    """A worker counts windows that cannot be added to ours."""
+
+    def __init__(self, record: WindowRecord, window_ms: int) -> None:
+        length = f"windows of {record.window_ms / 1000:g} s" if record.window_ms else "windows of another length"
+        super().__init__(
+            f"{record.worker} counts {length}, this trainer of {window_ms / 1000:g} s: its counts are left out. Start "
+            "all processes with the same --window-seconds"
+        )
+        self.length_ms = record.window_ms
+
+
 class WindowMerge:
     """Adds up the workers' records and closes windows in order of event time.
 
@@ -222,6 +236,10 @@ class WindowMerge:
         self._passed_ms: dict[int, int] = {}  # clock time at which some worker was found a whole window further
 
     def add(self, record: WindowRecord) -> None:
+        """Raises `OtherWindowLength`."""
+        window_ms = self.config.window_ms
+        if (record.window_ms or window_ms) != window_ms or record.start_ms % window_ms:
+            raise OtherWindowLength(record, window_ms)
         self._newest_ms[record.worker] = max(record.newest_ms, self._newest_ms.get(record.worker, 0))
         if record.start_ms < self.closed_until_ms:
             self.late_records += 1

@@ -1,5 +1,6 @@
 """From workers' events to the trainer's decisions: drift, a broken feed, a poisoned model."""
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
@@ -193,6 +194,31 @@ def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) ->
         stream.loop.add(record.encode())
     stream.windows(3)
     assert stream.loop.drift.states()["history_length"] == 0
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["by length", "by its start, as records of old"])
+def test_windows_of_another_length_are_named_once_and_left_out(
+    stream: Stream, stated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    counter = WindowCounter("updater@other", WindowConfig(window_ms=WINDOW_MS // 3))
+    start_ms = START_MS + stream.number * WINDOW_MS
+    for third in range(3):
+        times = [start_ms + third * WINDOW_MS // 3 + 1] * 100_000
+        counter.add("history_length", times, [9] * len(times), 10)
+        counter.add_total("events", times)
+    records = [record if stated else msgspec.structs.replace(record, window_ms=0) for record in counter.take()]
+    for record in records:
+        stream.loop.add(record.encode())
+    refused = 3 if stated else 2  # a third of them begins where our windows do
+    assert stream.loop.refused == refused
+    reasons = {"reason": "window_length"}
+    assert stream.registry.get_sample_value("freshet_monitor_records_refused_total", reasons) == refused
+    named = [message for message in caplog.messages if "--window-seconds" in message]
+    assert len(named) == 1 and named[0].startswith("updater@other counts windows of ")
+    if stated:
+        stream.windows(3)
+        assert stream.loop.drift.states()["history_length"] == 0
+        assert not stream.loop.decisions.faults.failed_checks
 
 
 def test_a_model_that_shows_everybody_the_same_few_items_is_taken_back(stream: Stream) -> None:
