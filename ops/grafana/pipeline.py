@@ -102,6 +102,43 @@ PIPELINE = Dashboard(
             ),
         ),
         Row(
+            "Items that may be listed",
+            (
+                Panel("Items not listed to everybody", [("max(freshet_unlisted_items)", "items")]),
+                Panel(
+                    "Lists published again without one",
+                    [("sum(rate(freshet_renewed_lists_total[5m]))", "lists")],
+                    unit="cps",
+                ),
+                Panel("Unusable records of items", rate("freshet_items_rejected_total", "reason"), unit="cps"),
+            ),
+        ),
+        Row(
+            "API",
+            (
+                Panel("Requests by route", rate("freshet_api_requests_total", "route"), unit="cps", width=6),
+                Panel("Requests by status", rate("freshet_api_requests_total", "status"), unit="cps", width=6),
+                Panel("Time to answer", percentiles("freshet_api_request_seconds"), unit="s", width=6),
+                Panel("Passed on to another instance", rate("freshet_api_forwarded_total", "result"), width=6),
+                Panel("Events received", rate("freshet_api_events_total", "result"), unit="cps", width=6),
+                Panel(
+                    "How far the lists are behind",
+                    [
+                        *percentiles("freshet_api_list_lag_seconds"),
+                        ("max(freshet_api_behind_seconds)", "oldest copy"),
+                    ],
+                    unit="s",
+                    width=6,
+                ),
+                Panel("Partitions held", [("sum by (state) (freshet_api_partitions)", "{{state}}")], width=6),
+                Panel(
+                    "Stored lists that are none",
+                    [("sum(increase(freshet_api_unusable_lists_total[15m]))", "lists")],
+                    width=6,
+                ),
+            ),
+        ),
+        Row(
             "Training",
             (
                 Panel(
