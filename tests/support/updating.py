@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 
 from ops.metrics import UpdaterMetrics
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.updater.config import UpdaterConfig
@@ -77,3 +78,18 @@ def applied(metrics: UpdaterMetrics) -> float:
 def rejected(metrics: UpdaterMetrics) -> float:
     reasons = ("decode", "schema", "timestamp", "oversize")
     return sum(metrics.dead_letters[r]._value.get() for r in reasons)
+
+
+def group_partitions(kafka: KafkaConnection, plan: TopicPlan) -> dict[str, tuple[int, ...]]:
+    """Partitions by the name of each member of the updaters' group; none while it shares them out."""
+    group = f"{plan.prefix}freshet-updater"
+    with admin_client(kafka) as admin:
+        described = admin.describe_groups([group])[group]
+    if described["group_state"] != "Stable":
+        return {}
+    return {
+        member["group_instance_id"] or member["member_id"]: tuple(
+            sorted(n for topic in member["member_assignment"]["assigned_partitions"] for n in topic["partitions"])
+        )
+        for member in described["members"]
+    }

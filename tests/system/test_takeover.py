@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from stream.clients.admin import admin_client
 from stream.demo.audit import changelog_histories
 from tests.support.arena import Arena, under_load
+from tests.support.updating import group_partitions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -24,20 +24,7 @@ SOON = SESSION / 3
 
 
 def members(arena: Arena) -> dict[str, tuple[int, ...]]:
-    """Partitions by the name of each member of the updaters' group, by member while the group is not stable."""
-    group = f"{arena.plan.prefix}freshet-updater"
-    with admin_client(arena.kafka) as admin:
-        described = admin.describe_groups([group])[group]
-    if described["group_state"] != "Stable":
-        return {}
-    return {
-        member["group_instance_id"] or member["member_id"]: tuple(
-            sorted(
-                number for topic in member["member_assignment"]["assigned_partitions"] for number in topic["partitions"]
-            )
-        )
-        for member in described["members"]
-    }
+    return group_partitions(arena.kafka, arena.plan)
 
 
 def wait(condition: Callable[[], bool], seconds: float, arena: Arena) -> float:
