@@ -57,6 +57,7 @@ def updater(settings: Settings) -> None:
     Group(
         "Scorer",
         "scorer.state_dir",
+        "scorer.worker",
         "scorer.device",
         "scorer.lists.list_items",
         "scorer.batch_refreshes",

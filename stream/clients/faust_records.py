@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 import faust
+from faust.types.tuples import TP
 
 if TYPE_CHECKING:
     from faust.transport.consumer import Consumer
     from faust.transport.drivers.aiokafka import AIOKafkaProducer
     from faust.types.tuples import Message
 
-__all__ = ["RawTopic", "batch_producer", "deliver_eagerly"]
+__all__ = ["RawTopic", "batch_producer", "deliver_eagerly", "member_id", "pause", "resume"]
 
 
 class RawTopic(faust.Topic):
@@ -34,6 +35,23 @@ class RawTopic(faust.Topic):
 async def batch_producer(app: faust.App) -> AIOKafkaProducer:
     """The app's own producer, for whole record batches: Faust's `send` makes a task and a future for each record."""
     return (await app.maybe_start_producer())._ensure_producer()
+
+
+def pause(consumer: Consumer, message: Message) -> None:
+    """Fetch no more of the partition of a message."""
+    consumer.pause_partitions({TP(message.topic, message.partition)})
+
+
+def resume(consumer: Consumer, message: Message) -> None:
+    """Fetch the partition of a message again. Faust breaks when it is given the message's own `tp`, which is another
+    class of the same name."""
+    consumer.resume_partitions({TP(message.topic, message.partition)})
+
+
+def member_id(consumer: Consumer) -> str:
+    """By which the group knows this process; "" before it has joined."""
+    joined = consumer._thread._consumer
+    return "" if joined is None else joined._coordinator.member_id
 
 
 def deliver_eagerly(consumer: Consumer) -> None:

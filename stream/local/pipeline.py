@@ -107,7 +107,7 @@ class Pipeline:
             command += ["--session-seconds", str(config.session_seconds)]
         if kind == "trainer":
             command += ["--artifacts", str(config.state_dir / "artifacts")]
-        if kind == "updater":
+        if kind in ("updater", "scorer"):
             command += ["--worker", f"{name}.{folder_name(config.state_dir)}"]
         command += self._options.get(kind, ())
         return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})

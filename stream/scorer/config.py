@@ -9,6 +9,7 @@ from pathlib import Path
 from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
+from stream.clients.names import check_member_name
 from stream.scorer.catalogue import CatalogueConfig
 from stream.wire.meaning import EventKinds
 from stream.wire.topics import SCORER_GROUP
@@ -66,6 +67,9 @@ class ScorerConfig:
     device: str | None = None
     """Where models run: cpu, cuda, cuda:1, ...; CUDA when there is one."""
     group: str = SCORER_GROUP
+    worker: str = ""
+    """Name of this worker in its group: unique, and the same after a restart, which then serves again at once. Without
+    one, its partitions move when it ends."""
     batch_refreshes: int = 512
     """Most refreshes that are scored together."""
     session_seconds: float = 30.0
@@ -80,6 +84,8 @@ class ScorerConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
+        if self.worker:
+            check_member_name(self.worker)
         for name in ("batch_refreshes", "session_seconds", "former_seconds", "stall_seconds", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

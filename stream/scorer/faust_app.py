@@ -28,6 +28,7 @@ def scoring_app(config: ScorerConfig, connection: KafkaConnection, plan: TopicPl
         broker_max_poll_records=2000,
         broker_commit_interval=1.0,  # seconds of work that a rebalance or a crash repeats
         broker_session_timeout=config.session_seconds,
+        consumer_group_instance_id=config.worker or None,
         broker_heartbeat_interval=max(config.session_seconds / 10, 0.3),
         broker_request_timeout=max(90.0, config.session_seconds),
         broker_max_poll_interval=300.0,

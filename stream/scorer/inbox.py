@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from faust.types.tuples import TP
+from stream.clients.faust_records import pause, resume
 
 __all__ = ["Inbox"]
 
@@ -38,7 +38,7 @@ class Inbox:
         messages = self._held.pop(number, [])
         if messages:
             self._ready.extend(messages)
-            self._consumer().resume_partitions({TP(messages[0].topic, number)})  # the message's own is aiokafka's
+            resume(self._consumer(), messages[0])
             self._released.set()
 
     async def wait(self) -> None:
@@ -80,14 +80,9 @@ class Inbox:
             self._ready.append(message)
             return
         if not held:
-            self._consumer().pause_partitions({message.tp})
+            pause(self._consumer(), message)
         held.append(message)
 
     @property
     def empty(self) -> bool:
         return not (self._ready or any(self._held.values())) and (self._queue is None or self._queue.empty())
-
-    @property
-    def holding(self) -> bool:
-        """Some partitions may not be answered yet."""
-        return bool(self._held)

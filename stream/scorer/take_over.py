@@ -45,6 +45,11 @@ class TakeOver:
         self._follows = threading.Thread(target=self._run, name="last-lists", daemon=True)
         self._stop = threading.Event()
 
+    @property
+    def joined(self) -> bool:
+        """The group has assigned partitions to this worker, be it none."""
+        return self._assignment > 0
+
     def start(self) -> None:
         self._follows.start()
 
@@ -70,8 +75,9 @@ class TakeOver:
         try:
             self._follower.run(self._stop)
         except Exception:
-            log.exception("following the last lists failed")
-            self._stream.failed = True
+            if not self._stop.is_set():  # else the lists were closed under it
+                log.exception("following the last lists failed")
+                self._stream.failed = True
 
     def _caught_up(self, assignment: int, number: int) -> None:
         self._loop.call_soon_threadsafe(self._release, assignment, number)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from kafka.errors import KafkaError
 
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
-from stream.clients.faust_records import deliver_eagerly
-from stream.process import tune_gc
+from stream.clients.faust_records import deliver_eagerly, member_id
+from stream.clients.names import NameTaken
+from stream.clients.static_member import StaticName
+from stream.process import REFUSED, end_process, tune_gc
 from stream.scorer.config import ScorerConfig
 from stream.scorer.faust_app import scoring_app
 from stream.scorer.item_loader import ItemLoader
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
 _TURN_SECONDS = 0.5  # how often it is looked whether an item's time began or ended
+_NAME_SECONDS = 2.0  # how often it is looked whether another process took the worker's name
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 
@@ -66,9 +69,11 @@ class Scorer:
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
         self._items = ItemLoader(connection, plan.items, metrics, self._items_changed)
         self._loop = asyncio.get_running_loop()
-        self._joined = False
+        self._name = StaticName(connection, plan.prefix + config.group, config.worker)
         self._app = scoring_app(config, connection, plan)
-        self._liveness = Liveness(self._app, plan.refreshes, metrics, lambda: self._joined and self._stream.idle)
+        self._liveness = Liveness(
+            self._app, plan.refreshes, metrics, lambda: self._take_over.joined and self._stream.idle
+        )
         publisher, progress = Publisher(self._app, plan), self._liveness.progress
         self._stream = RefreshStream(self._app, config.batch_refreshes, self._thread, publisher, metrics, progress)
         self._app.agent(self._app.topic(plan.refreshes), concurrency=1, name="score")(self._stream.score)
@@ -91,13 +96,13 @@ class Scorer:
         self._metrics.rebalances.inc()
         self._take_over.assigned(partitions)
         await self._thread.call(self._thread.assigned, partitions)
-        self._joined = True
 
     async def run(self, stop: threading.Event) -> bool:
-        """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up."""
+        """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up. Raises
+        `NameTaken`."""
         await self._start()
         watch = asyncio.create_task(self._liveness.watch())
-        kept = turned = time.monotonic()
+        kept = turned = checked = time.monotonic()
         stalled = False
         try:
             while not (stop.is_set() or stalled or self._stream.failed or self._app.should_stop):
@@ -109,12 +114,23 @@ class Scorer:
                 if time.monotonic() - turned > _TURN_SECONDS:
                     turned = time.monotonic()
                     await self._republishing.change_items({})  # items start and end without a message
+                if time.monotonic() - checked > _NAME_SECONDS:
+                    checked = time.monotonic()
+                    await self._check_name()
                 if time.monotonic() - kept > _HOUSEKEEPING_SECONDS:
                     kept = time.monotonic()
                     await self._thread.call(self._thread.keep_house)
         finally:
             watch.cancel()
         return stop.is_set() and not self._stream.failed
+
+    async def _check_name(self) -> None:
+        if not self._take_over.joined:
+            return
+        try:
+            await self._loop.run_in_executor(None, self._name.check, lambda: member_id(self._app.consumer))
+        except KafkaError as error:
+            log.debug("the brokers do not say who is in the group: %s", error)
 
     async def _start(self) -> None:
         self._loader.start()
@@ -127,10 +143,11 @@ class Scorer:
         self._liveness.begin()
         log.info("scorer reads %s", self._plan.refreshes)
 
-    async def leave(self) -> bool:
-        """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time."""
+    async def leave(self, give_name_back: bool) -> bool:
+        """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time. The group keeps
+        the partitions of a named worker for it, unless it gives the name back."""
         self._take_over.stop()
-        leaving = asyncio.create_task(self._leave())
+        leaving = asyncio.create_task(self._leave(give_name_back))
         # Only waited for, never cancelled: Faust swallows the cancellation of its own stop and would wait on.
         await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
         answered = leaving.done() and not leaving.cancelled()
@@ -139,12 +156,14 @@ class Scorer:
             log.warning("leaving without a last commit, the next scorer repeats some lists: %r", error)
         return error is None
 
-    async def _leave(self) -> None:
+    async def _leave(self, give_name_back: bool) -> None:
         await self._stream.end()
         # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
         await self._app.consumer.commit()
         await self._app.consumer.commit()
         await self._app.stop()
+        if give_name_back:
+            await self._loop.run_in_executor(None, self._name.leave)
 
     def close(self, broker_answers: bool) -> None:
         """Store what survives a restart. Clients are closed only while a broker answers: each would wait for it."""
@@ -166,24 +185,29 @@ def run_scorer(
 ) -> bool:
     """Run one scorer until `stop`; False when it gave up and should be restarted.
 
-    When Kafka does not let go at the end, this ends the process: threads of the client library wait for a broker that
-    is gone and would keep it. Everything of ours is closed by then.
+    When Kafka does not let go at the end, or another process runs under the same name, this ends the process: threads
+    of the client library wait for brokers and would keep it. Everything of ours is closed by then.
     """
     torch.set_num_threads(config.torch_threads)
 
     async def work() -> bool:
         scorer = Scorer(config, connection, plan, metrics, device)
         tune_gc()
+        healthy, refused = False, None
         try:
             healthy = await scorer.run(stop)
+        except NameTaken as error:
+            refused = error
         except BaseException:
             log.exception("the scorer failed")
-            healthy = False
-        left = await scorer.leave()
+        # A worker that fails keeps its partitions: it is started again. One whose name was taken has none.
+        left = await scorer.leave(give_name_back=healthy)
         scorer.close(broker_answers=left)
+        if refused is not None:
+            log.error("%s", refused)
+            end_process(REFUSED)
         if not left:
-            logging.shutdown()
-            os._exit(0 if healthy else 1)
+            end_process(0 if healthy else 1)
         return healthy
 
     return asyncio.run(work())

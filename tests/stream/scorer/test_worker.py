@@ -47,7 +47,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> 
 class Process:
     """`freshet scorer` in a process of its own."""
 
-    def __init__(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path) -> None:
+    def __init__(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, *options: str) -> None:
         port = free_port()
         self._url = {"scorer": f"http://127.0.0.1:{port}/metrics"}
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class Process:
         command = [
             *(sys.executable, "-m", "stream.cli", "scorer", "--prefix", plan.prefix, "--device", "cpu"),
             *("--partitions", str(plan.partitions), "--state-dir", str(folder), "--metrics-port", str(port)),
-            *("--session-seconds", "6"),
+            *("--session-seconds", "6", *options),
         ]
         environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
@@ -282,6 +282,42 @@ def test_no_list_is_lost_when_one_of_two_scorers_is_killed(
                 first.process.kill()
         until(lambda: len(lists.poll()) == 50 and all(r.as_of == NOW + 19 for r in lists.last.values()), "every list")
         assert lists.count <= 2 * 50 * 20, "only what was not committed is repeated"
+
+
+def test_a_named_worker_that_is_killed_serves_again_when_it_is_back_and_a_clean_end_hands_over_at_once(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    session = ("--session-seconds", "120")  # nobody else gets its partitions for so long
+    users = [f"u{n}" for n in range(10)]
+
+    def served(step: int) -> bool:
+        found = lists.poll()
+        return len(found) == len(users) and all(one is not None and one.as_of == NOW + step for one in found.values())
+
+    with Process(kafka, topics, tmp_path / "0", "--worker", "w0", *session) as killed:
+        killed.started()
+        send(kafka, topics, [(user, refresh("i1", 1)) for user in users])
+        until(lambda: served(1), "the first lists")
+        killed.process.kill()
+        killed.process.wait()
+        send(kafka, topics, [(user, refresh("i1", 2)) for user in users])
+        with Process(kafka, topics, tmp_path / "0", "--worker", "w0", *session) as again:
+            until(lambda: served(2), "lists after the kill", 90)  # before its session would have ended
+            with Process(kafka, topics, tmp_path / "1", "--worker", "w1", *session) as other:
+                other.started()
+                until(lambda: other.total("rebalances_total") >= 1, "sharing")
+                assert again.end()[0] == 0
+                send(kafka, topics, [(user, refresh("i1", 3)) for user in users])
+                until(lambda: served(3), "lists after a clean end")
+
+
+def test_two_workers_of_one_name_are_refused_clearly(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> None:
+    with Process(kafka, topics, tmp_path / "0", "--worker", "w0") as first:
+        first.started()
+        with Process(kafka, topics, tmp_path / "1", "--worker", "w0") as second:
+            assert first.process.wait(60) == 2
+            second.started()
+        assert "give every worker a name of its own" in first.log.read_text()
 
 
 def test_it_ends_in_time_also_when_kafka_is_gone(tmp_path: Path) -> None:

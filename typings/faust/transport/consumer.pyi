@@ -3,7 +3,17 @@ from typing import Any
 
 from faust.types.tuples import TP
 
+class _Coordinator:
+    member_id: str
+
+class _AIOKafkaConsumer:
+    _coordinator: _Coordinator
+
+class _ConsumerThread:
+    _consumer: _AIOKafkaConsumer | None
+
 class Consumer:
+    _thread: _ConsumerThread
     wait_first: Callable[..., Awaitable[Any]]
 
     def assignment(self) -> set[TP]: ...

@@ -3,6 +3,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kafka.admin._configs import ConfigResource
+from kafka.admin._groups import MemberToRemove
 from kafka.admin._topics import NewTopic
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
@@ -69,6 +70,9 @@ class KafkaAdminClient:
         group_coordinator_id: int | None = None,
         include_authorized_operations: bool = False,
     ) -> dict[str, dict[str, Any]]: ...
+    def remove_group_members(
+        self, group_id: str, members: Iterable[MemberToRemove], group_coordinator_id: int | None = None
+    ) -> dict[MemberToRemove, type[Exception]]: ...
     def list_group_offsets(
         self, group_specs: str | Sequence[str] | Mapping[str, Sequence[TopicPartition] | None]
     ) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]: ...
