@@ -13,7 +13,7 @@ __all__ = ["StoreFolder"]
 
 log = logging.getLogger(__name__)
 
-_SETTLED_SECONDS = 60.0  # after which a worker that has just started has its partitions
+_SETTLED_SECONDS = 10.0, 60.0  # least and longest wait until a worker that has just started has its partitions
 
 
 class StoreFolder:
@@ -29,8 +29,10 @@ class StoreFolder:
 
     def __init__(self, folder: Path, keep_seconds: float, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._keep, self._clock = folder, keep_seconds, clock
-        settled = clock() + min(keep_seconds, _SETTLED_SECONDS)
-        stores = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+        least, longest = _SETTLED_SECONDS
+        settled = clock() + min(max(keep_seconds, least), longest)
+        found = folder.iterdir() if folder.is_dir() else ()
+        stores = [path for path in found if path.name.isdigit() and path.is_dir()]
         self._remove_at = {int(path.name): max(_changed(path) + keep_seconds, settled) for path in stores}
 
     def take(self, number: int) -> Path:

@@ -57,7 +57,8 @@ def test_a_store_that_was_left_stays_for_a_return_and_then_goes(tmp_path: Path) 
 def test_what_an_earlier_process_left_goes_by_the_time_of_its_last_change(tmp_path: Path) -> None:
     earlier = StoreFolder(tmp_path, 600.0)
     old, recent, owned = (make_store(earlier, number) for number in (1, 2, 3))
-    (tmp_path / "notes").mkdir()  # not a store
+    (tmp_path / "notes").mkdir()  # no store, and neither is this:
+    (tmp_path / "4").write_text("a file")
     started = time.time()
     for path in (old, *old.iterdir()):
         os.utime(path, (started - 5000, started - 5000))
@@ -71,8 +72,20 @@ def test_what_an_earlier_process_left_goes_by_the_time_of_its_last_change(tmp_pa
     assert not old.exists() and recent.exists()
     clock.now += 600
     folder.sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4", "notes"]
     assert owned.exists()
+
+
+def test_a_worker_that_keeps_nothing_still_waits_for_its_partitions_when_it_starts(tmp_path: Path) -> None:
+    path = make_store(StoreFolder(tmp_path, 0.0), 1)
+    clock = Clock(time.time())
+    folder = StoreFolder(tmp_path, 0.0, clock)
+    clock.now += 5
+    folder.sweep()
+    assert folder.take(1) == path and path.exists()
+    folder.leave(1)
+    folder.sweep()
+    assert not path.exists()
 
 
 def test_a_store_that_another_process_has_open_is_not_removed(tmp_path: Path) -> None:
