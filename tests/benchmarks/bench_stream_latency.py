@@ -173,7 +173,7 @@ def main() -> None:
         ensure_topics(connection, plan)
         lines: list[str] = []
         pipeline = Pipeline(
-            PipelineConfig(Path(folder)),
+            PipelineConfig(Path(folder), apis=0),
             broker.bootstrap_servers,
             plan,
             lambda name, line: lines.append(f"{name} {line}"),
