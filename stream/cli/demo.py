@@ -17,7 +17,6 @@ __all__ = ["demo"]
     Group(
         "Demo",
         "demo.log",
-        "demo.min_rating",
         "demo.seconds",
         Renamed("demo.events_per_second", "--rate"),
         "demo.seed",
@@ -36,10 +35,14 @@ def demo(settings: Settings) -> None:
     from stream.demo.report import print_report
     from stream.demo.run import Demo
     from stream.process import prepare_process
+    from stream.sources.replay import ReadingStopped
 
     level = settings["process.log_level"].value
     stop = prepare_process("warning" if level == "info" else level, grace_seconds=None)  # the screen says the rest
     config = settings.read(DemoConfig)
-    report = Demo(config, Console(), kafka_environment(settings), settings.forwarded()).run(stop)
+    try:
+        report = Demo(config, Console(), kafka_environment(settings), settings.forwarded()).run(stop)
+    except ReadingStopped:
+        sys.exit(130)
     print_report(report, print)
     sys.exit(1 if report.problems() else 0)

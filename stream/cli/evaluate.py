@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli.options import FINITE, command
+from stream.cli.options import command
 from stream.cli.settings import Settings
 from stream.cli.sources import LOG
 
@@ -33,8 +33,6 @@ __all__ = ["evaluate"]
     default=0.9,
     help="Share of the events before the moment of `global`.",
 )
-@click.option("--min-rating", type=FINITE, help="Leave out events rated below this.")
-@click.option("--kind", multiple=True, help="Only events of this kind; repeat it for several.")
 @click.option("--device", envvar="FRESHET_DEVICE", help="Where models run: cpu, cuda, cuda:1, ...")
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file.")
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw NDCG@20 into this file.")
@@ -46,8 +44,6 @@ def evaluate(
     seeds: int,
     against: str | None,
     quantile: float,
-    min_rating: float | None,
-    kind: tuple[str, ...],
     device: str | None,
     csv: Path | None,
     png: Path | None,
@@ -61,9 +57,9 @@ def evaluate(
     from model.study.interactions import Interactions
     from model.study.protocols import contestants
     from stream.cli.comparison import Comparison, compare
-    from stream.cli.study_log import read_low_rated, read_study_log
+    from stream.cli.study_log import read_study_log
     from stream.local.terminal import output
-    from stream.sources.interaction_log import Columns
+    from stream.sources.log.options import LogOptions
 
     if protocol == "honest":
         click.echo("the protocol `honest` is called `per-user` now; the old name is accepted for a while", err=True)
@@ -71,17 +67,14 @@ def evaluate(
     try:
         contestants(protocol, model or None)  # type: ignore[arg-type]  # one of the choices
         source: Interactions | Dataset
-        low_rated = None
+        low_rated: Interactions | None = None
         if file.suffix == ".npz":
             source = load_split(file)
             users, items = len(source.train), len(source.catalogue.items)
-            summary = f"{file.name}: {users:,} users and {items:,} items, split already, without timestamps"
+            shown = [f"{file.name}: {users:,} users and {items:,} items, split already, without timestamps"]
         else:
-            columns = settings.read(Columns)
-            source, summary = read_study_log(file, columns, min_rating, kind)
-            if protocol == "noisy" and min_rating is not None:
-                source, low_rated = read_low_rated(file, columns, min_rating, kind)
-        click.echo(summary, err=True)
+            source, low_rated, shown = read_study_log(file, settings.read(LogOptions), low_rated=protocol == "noisy")
+        click.echo("\n".join(shown), err=True)
         if protocol == "noisy" and low_rated is None:
             click.echo("there is no natural noise here: it is what --min-rating leaves out of a log", err=True)
         asked = Comparison(

@@ -120,7 +120,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.clients.names import NameTaken
     from stream.cluster.repartition import RepartitionError
     from stream.registry.slots import NoWayBack
-    from stream.sources.interaction_log import LogError
+    from stream.sources.log.options import LogError
     from stream.sources.outbox import SourceError
     from stream.trainer.lock import SecondTrainer
     from stream.wire.topics import TopicError

@@ -113,7 +113,7 @@ SECTIONS = {
         Section("metrics", "ops.metrics:MetricsConfig", "Where each process serves /metrics."),
         Section("up", "stream.local.pipeline:PipelineConfig", "`freshet up`: all processes on this machine."),
         Section("demo", "stream.demo.config:DemoConfig", "`freshet demo`."),
-        Section("log", "stream.sources.interaction_log:Columns", "How log files are read: demo, replay, evaluate."),
+        Section("log", "stream.sources.log.options:LogOptions", "How log files are read: demo, replay, evaluate."),
         Section("simulate", "stream.sources.simulate:WorldConfig", "The world of `freshet simulate`."),
     )
 }
@@ -122,7 +122,7 @@ SECTIONS = {
 SHARED = {
     "WindowConfig": "windows",
     "ModelConfig": "model",
-    "Columns": "log",
+    "LogOptions": "log",
     "Limits": "limits",
     "EventKinds": "events",
     "CatalogueConfig": "items",

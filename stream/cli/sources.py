@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import FINITE, TOPICS, Group, command
+from stream.cli.options import TOPICS, Group, command
 from stream.cli.settings import Settings
 from stream.cli.starting import started, topic_plan, topics_made
 
@@ -38,7 +38,6 @@ class _Speed(click.ParamType):
 @command("replay", TOPICS, LOG, sections=("process", "topics", "log"))
 @click.argument("file", type=click.Path(exists=True, readable=True, path_type=Path))
 @click.option("--speed", type=_Speed(), default="max", help="Multiple of real time, or max.")
-@click.option("--min-rating", type=FINITE, help="Leave out events rated below this.")
 @click.option(
     "--progress-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -46,30 +45,39 @@ class _Speed(click.ParamType):
     help="Folder that remembers what was delivered.",
 )
 @click.option("--restart", is_flag=True, help="Begin at the first event, whatever was delivered.")
-def replay(
-    settings: Settings, file: Path, speed: float, min_rating: float | None, progress_dir: Path, restart: bool
-) -> None:
+@click.option("--dry-run", is_flag=True, help="Read the log and show what would be sent; send nothing.")
+def replay(settings: Settings, file: Path, speed: float, progress_dir: Path, restart: bool, dry_run: bool) -> None:
     """Send a log to `interactions` in time order; an interrupted replay continues where it stopped.
 
-    FILE: MovieLens files, CSV, TSV, parquet or JSON lines; also compressed.
+    FILE: CSV, TSV and their like, JSON lines or arrays, parquet, or a folder of one of them; also compressed, in a zip
+    or a tar. Columns are recognised by their names and by what they hold, and shown before the first event leaves.
     """
-    from stream.sources.interaction_log import Columns
-    from stream.sources.replay import replay_file
+    from rich.console import Console
+
+    from stream.sources.log.options import LogOptions
+    from stream.sources.replay import ReadingStopped, describe, read_shown, replay_file
 
     stop = started(settings, grace_seconds=None)
-    connection = kafka_connection(settings)
-    plan = topics_made(connection, topic_plan(settings))
-    result = replay_file(
-        file,
-        connection,
-        plan.interactions,
-        stop,
-        progress_dir=progress_dir,
-        columns=settings.read(Columns),
-        min_rating=min_rating,
-        speed=speed,
-        restart=restart,
-    )
+    options = settings.read(LogOptions)
+    try:
+        if dry_run:
+            with read_shown(file, options, Console(stderr=True), stop) as log:
+                describe(log, Console())
+            return
+        connection = kafka_connection(settings)
+        plan = topics_made(connection, topic_plan(settings))
+        result = replay_file(
+            file,
+            connection,
+            plan.interactions,
+            stop,
+            progress_dir=progress_dir,
+            options=options,
+            speed=speed,
+            restart=restart,
+        )
+    except ReadingStopped:
+        sys.exit(130)
     sys.exit(0 if result.complete else 130)
 
 

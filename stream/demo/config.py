@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream.sources.interaction_log import Columns
+from stream.sources.log.options import LogOptions
 
 __all__ = ["DemoConfig"]
 
@@ -14,8 +14,6 @@ __all__ = ["DemoConfig"]
 class DemoConfig:
     log: Path | None = None
     """File with a real log to replay; a simulated world without it."""
-    min_rating: float | None = 4.0
-    """Least rating of an event that is replayed, in a log that has ratings."""
     seconds: float = 150.0
     """How long events flow; a log is spread over this time."""
     events_per_second: float = 200.0
@@ -26,7 +24,7 @@ class DemoConfig:
     """Time between two fine-tuning rounds."""
     seed: int = 0
     """Seed of the simulated world: the same seed, the same world."""
-    columns: Columns = field(default_factory=Columns)
+    options: LogOptions = field(default_factory=LogOptions)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "events_per_second", "round_seconds"):

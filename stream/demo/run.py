@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,9 @@ from stream.demo.screen import Screen
 from stream.local.dashboard import lookout
 from stream.local.pipeline import Pipeline, PipelineConfig
 from stream.local.terminal import PrefixedLog
-from stream.sources.interaction_log import InteractionLog, read_log
+from stream.sources.log.reader import InteractionLog
 from stream.sources.outbox import InteractionSink, Outbox, Pacer, as_record
+from stream.sources.replay import describe, read_shown
 from stream.sources.simulate import World, WorldConfig, broken_record
 from stream.wire.records import Interaction
 from stream.wire.topics import UPDATER_GROUP, TopicPlan, ensure_topics
@@ -65,12 +65,14 @@ class Demo:
     ) -> None:
         self._config, self._console, self._environment, self._settings = config, console, environment, settings
         self._report = DemoReport()
+        self._log: InteractionLog | None = None
         self._events: list[tuple[str, Entry]] = []  # what was sent and must be in the histories
         self._screen = Screen(self._report)
         self._source_error: Exception | None = None
 
     def run(self, stop: threading.Event) -> DemoReport:
         with ExitStack() as stack:
+            self._open_log(stack, stop)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-")))
             connection = self._broker(stack)
             plan = self._plan()
@@ -95,6 +97,15 @@ class Demo:
             self._audit(connection, admin, plan, folder)
             self._report.restarts = sum(child.restarts for child in pipeline.supervisor.children.values())
         return self._report
+
+    def _open_log(self, stack: ExitStack, stop: threading.Event) -> None:
+        """Refused before anything else starts, and shown before anything is sent."""
+        if self._config.log is not None:
+            options = self._config.options
+            self._log = stack.enter_context(
+                read_shown(self._config.log, options, self._console, stop, usual_ratings=True)
+            )
+            describe(self._log, self._console)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -134,17 +145,12 @@ class Demo:
             usual_ports=False,
         )
 
-    @cached_property
-    def _log(self) -> InteractionLog:
-        assert self._config.log is not None
-        return read_log(self._config.log, self._config.columns, min_rating=self._config.min_rating)
-
     def _window_seconds(self) -> float:
         """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""
-        if self._config.log is None:
+        if self._log is None:
             return _WINDOW_SECONDS
-        times_ms = self._log.timestamps
-        span = float(times_ms[-1] - times_ms[0]) / 1000 if len(times_ms) else 0.0
+        account = self._log.account
+        span = (account.last_ms - account.first_ms) / 1000
         return max(_WINDOW_SECONDS, span * _WINDOW_SECONDS / self._config.seconds)
 
     def _supervise(self, pipeline: Pipeline, ended: threading.Event) -> None:
@@ -217,11 +223,10 @@ class Demo:
 
     def _paced(self, stop: threading.Event) -> Iterator[tuple[Interaction | None, Any]]:
         config = self._config
-        if config.log is not None:
-            interactions = self._log
-            rate = len(interactions) / config.seconds
-            events: Iterator[Any] = ((interaction, None) for interaction in interactions.interactions())
-            self._screen.total = len(interactions)
+        if self._log is not None:
+            rate = len(self._log) / config.seconds
+            events: Iterator[Any] = ((interaction, None) for interaction in self._log.interactions())
+            self._screen.total = len(self._log)
         else:
             rate = config.events_per_second
             self._screen.total = int(rate * config.seconds)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
 from stream.cli.main import app
-from stream.cli.study_log import read_low_rated, read_study_log
-from stream.sources.interaction_log import Columns
+from stream.cli.study_log import read_study_log
+from stream.sources.log.options import LogOptions
 
 
 def write_log(path: Path, users: int = 60, length: int = 20) -> Path:
@@ -35,7 +35,7 @@ def test_it_prints_one_table_and_writes_its_files(tmp_path: Path, protocol: str)
     models = ["--model", "popularity", "--model", "covisit", "--against", "popularity"]
     done = evaluate(write_log(tmp_path / "log.csv"), "--protocol", protocol, *models, *files)
     assert done.exit_code == 0, done.output
-    assert "log.csv: 1,200 events of 60 users and 180 items, 1970-01-01" in done.output
+    assert "1,200 events of 60 users and 180 items in 1,200 rows, 1970-01-01" in done.output
     assert "…" not in done.output  # what is written to a file is not cut to the width of a terminal
     names = ["fresh-popularity", "item-item", "popularity", "covisit"]
     metrics = NEXT_METRICS if protocol == "global" else HELD_OUT_METRICS
@@ -58,7 +58,7 @@ def test_the_robustness_study_mixes_in_what_the_rating_leaves_out(tmp_path: Path
     options = ["--protocol", "noisy", "--model", "covisit", "--csv", str(tmp_path / "out.csv")]
     done = evaluate(log, *options, "--min-rating", "4")
     assert done.exit_code == 0, done.output
-    assert "left out: 30 rated below 4.0" in done.output and "natural" in done.output
+    assert "30 rated below 4" in done.output and "natural" in done.output
     done = evaluate(log, *options)
     assert done.exit_code == 0, done.output
     assert "there is no natural noise here" in done.output
@@ -66,26 +66,26 @@ def test_the_robustness_study_mixes_in_what_the_rating_leaves_out(tmp_path: Path
 
 def test_events_are_chosen_by_kind_and_rating(tmp_path: Path) -> None:
     path = write_log(tmp_path / "log.csv", users=2, length=6)
-    found, summary = read_study_log(path, Columns(), 4.0, ["buy"])
-    assert len(found) == 8 and "2 rated below 4.0, 2 of other kinds than buy" in summary
-    high, low = read_low_rated(path, Columns(), 4.0)
-    assert len(high) == 10 and len(low) == 2 and high.item_ids == low.item_ids
+    found, _, shown = read_study_log(path, LogOptions(min_rating=4.0, kinds=("buy",)))
+    assert len(found) == 8 and {"  2 rated below 4", "  2 of other kinds"} <= set(shown)
+    high, low, _ = read_study_log(path, LogOptions(min_rating=4.0), low_rated=True)
+    assert low is not None and len(high) == 10 and len(low) == 2 and high.item_ids == low.item_ids
     assert np.array(low.item_ids)[low.items].tolist() == ["i0", "i3"]
     with pytest.raises(ValueError, match="no events of kind wish; there are buy, view"):
-        read_study_log(path, Columns(), None, ["wish"])
+        read_study_log(path, LogOptions(kinds=("wish",)))
 
 
 def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv")
     (tmp_path / "other.csv").write_text("a,b,c\nx,y,z\n")
     for path, options, words in (
-        (tmp_path / "nothing.csv", (), "no such file"),
-        (tmp_path / "nothing.npz", (), "there is no file"),
+        (tmp_path / "nothing.csv", (), "does not exist"),
+        (tmp_path / "nothing.npz", (), "does not exist"),
         (tmp_path / "other.csv", (), "which column is user"),
         (log, ("--model", "resnet"), "no model resnet"),
-        (log, ("--protocol", "dishonest"), "protocol must be"),
+        (log, ("--protocol", "dishonest"), "is not one of"),
         (log, ("--protocol", "global", "--quantile", "1.5"), "quantile"),
-        (log, ("--min-rating", "9"), "no event"),
+        (log, ("--min-rating", "9"), "none of 1,200 events is rated 9 or more"),
     ):
         done = evaluate(path, *options)
         assert done.exit_code == 2 and words in " ".join(done.output.replace("│", " ").split()), done.output

@@ -1,9 +1,11 @@
 """A replay keeps the order and the pace of its log, delivers everything, and continues where it stopped."""
 
+import hashlib
+import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
@@ -11,24 +13,34 @@ from kafka.partitioner.default import murmur2
 from rich.console import Console
 
 from stream.clients.connection import KafkaConnection
-from stream.sources.interaction_log import InteractionLog
+from stream.sources.log.options import LogOptions
+from stream.sources.log.reader import read_log
 from stream.sources.outbox import InteractionSink, Outbox, Pacer, SourceConfig, SourceError, as_record
-from stream.sources.replay import ProgressFile, replay, replay_file
-from stream.wire.records import Limits, decode_interaction
+from stream.sources.replay import replay, replay_file, resume_at
+from stream.sources.replay_progress import Delivered, ProgressFile, source_identity
+from stream.wire.records import Interaction, Limits, decode_interaction
 from stream.wire.topics import TopicPlan, ensure_topics
 
 START_MS = 1_700_000_000_000
 
 
-def log_of(count: int, gap_ms: int = 1000) -> InteractionLog:
-    return InteractionLog(
-        user_ids=["ann", "bob"],
-        item_ids=[f"i{i}" for i in range(count)],
-        users=np.arange(count, dtype=np.int32) % 2,
-        items=np.arange(count, dtype=np.int32),
-        timestamps=START_MS + gap_ms * np.arange(count, dtype=np.int64),
-        rows=count,
-    )
+class Log:
+    """Events of two users, one every `gap_ms`."""
+
+    def __init__(self, count: int, gap_ms: int = 1000) -> None:
+        self._events = [
+            Interaction(("ann", "bob")[number % 2], f"i{number}", START_MS + gap_ms * number) for number in range(count)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def interactions(self, start: int = 0) -> Iterator[Interaction]:
+        yield from self._events[start:]
+
+
+def log_of(count: int, gap_ms: int = 1000) -> Log:
+    return Log(count, gap_ms)
 
 
 class Wire:
@@ -90,11 +102,13 @@ def test_a_stopped_replay_continues_where_it_stopped(tmp_path: Path) -> None:
     result = replay(events, first, stop, speed=1.0, clock=stop, progress=ProgressFile(tmp_path, "file", "topic"))
     assert not result.complete and result.delivered == 31
     delivered: list[int] = []
+    progress = ProgressFile(tmp_path, "file", "topic")
     again = replay(
         events,
         second,
         threading.Event(),
-        progress=ProgressFile(tmp_path, "file", "topic"),
+        start=resume_at(events, progress, read_alike=False),
+        progress=progress,
         on_delivered=delivered.append,
     )
     assert again.complete and again.started_at == 31 and delivered[-1] == 100
@@ -105,23 +119,50 @@ def test_what_was_not_acknowledged_is_sent_again(tmp_path: Path) -> None:
     events, broken, mended = log_of(1000), Wire(refuse=600), Wire()
     with pytest.raises(SourceError, match="record 601 of"):
         replay(events, broken, threading.Event(), progress=ProgressFile(tmp_path, "file", "topic"))
-    result = replay(events, mended, threading.Event(), progress=ProgressFile(tmp_path, "file", "topic"))
+    start = resume_at(events, ProgressFile(tmp_path, "file", "topic"), read_alike=False)
+    result = replay(events, mended, threading.Event(), start=start)
     assert result.started_at == 600 and len(mended.taken) == 400
 
 
 def test_progress_belongs_to_one_file_and_one_topic(tmp_path: Path) -> None:
     replay(log_of(10), Wire(), threading.Event(), progress=ProgressFile(tmp_path, "file", "topic"))
-    assert ProgressFile(tmp_path, "file", "topic").read() == 10
-    assert ProgressFile(tmp_path, "file", "other topic").read() == 0
-    assert ProgressFile(tmp_path, "other file", "topic").read() == 0
+    assert ProgressFile(tmp_path, "file", "topic").read() == Delivered(10, START_MS + 9000)
+    assert ProgressFile(tmp_path, "file", "other topic").read().events == 0
+    assert ProgressFile(tmp_path, "other file", "topic").read().events == 0
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_unreadable_progress_means_the_beginning(tmp_path: Path) -> None:
     progress = ProgressFile(tmp_path, "file", "topic")
-    progress.write(7)
+    progress.write(7, START_MS)
     progress.path.write_bytes(b"half a rec")
-    assert progress.read() == 0
+    assert progress.read().events == 0
+
+
+def test_a_log_that_is_read_otherwise_now_begins_again(tmp_path: Path) -> None:
+    progress = ProgressFile(tmp_path, "file", "topic")
+    replay(log_of(10), Wire(), threading.Event(), progress=progress)
+    assert resume_at(log_of(12), progress, read_alike=False) == 10
+    assert resume_at(log_of(12, gap_ms=500), progress, read_alike=False) == 0
+    assert resume_at(log_of(5), progress, read_alike=False) == 0
+
+
+def test_progress_of_the_release_before_counts_where_it_read_the_log_alike(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,timestamp\n" + "".join(f"ann,i{n},{START_MS + n}\n" for n in range(10)))
+    # Both as that release wrote them.
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    identity = f"log.csv {digest} columns={{'item': 'item'}} min_rating=None"
+    assert source_identity(path, LogOptions(item="item")) == identity
+    progress = ProgressFile(tmp_path, identity, "topic")
+    written = {"source": identity, "topic": "topic", "delivered": 7}
+    progress.path.write_text(json.dumps(written))
+    with read_log(path) as events:
+        assert resume_at(events, progress, events.account.read_alike_before) == 7
+    path.write_text("user,item,timestamp\nann,i,2020-01-01 00:00:00 UTC\n")  # of which it read nothing
+    with read_log(path) as events:
+        assert resume_at(events, progress, events.account.read_alike_before) == 0
+    assert source_identity(path, LogOptions(time_zone="Europe/Berlin")) != source_identity(path, LogOptions())
 
 
 def test_no_more_than_allowed_is_on_its_way() -> None:
@@ -159,7 +200,7 @@ def test_a_stopped_source_does_not_wait_for_a_broker_that_is_gone(tmp_path: Path
     config = SourceConfig(in_flight=5, delivery_seconds=1e9, stop_seconds=1e-9)
     with pytest.raises(SourceError, match="record 1 of 5 sent"):
         replay(log_of(10), lambda key, value: Silent(), stop, progress=progress, config=config)
-    assert progress.read() == 0
+    assert progress.read().events == 0
 
 
 def test_waiting_ends_when_stopped() -> None:

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from stream.sources.interaction_log import Columns, InteractionLog, LogError, read_log
+from stream.sources.log.account import Account
+from stream.sources.log.options import LogError, LogOptions
+from stream.sources.log.reader import read_log
 from stream.wire.records import Interaction
 
 SECONDS = [881250949, 891717742, 878887116, 880606923, 880606923]
@@ -44,17 +46,23 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
-def events(log: InteractionLog) -> list[Interaction]:
-    return list(log.interactions())
+def read(path: Path, options: LogOptions | None = None) -> tuple[list[Interaction], Account]:
+    with read_log(path, options) as log:
+        found = list(log.interactions())
+        assert len(found) == len(log)
+        return found, log.account
+
+
+def events(path: Path, options: LogOptions | None = None) -> list[Interaction]:
+    return read(path, options)[0]
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_every_dialect_gives_the_same_events(tmp_path: Path, name: str) -> None:
-    plain = read_log(write(tmp_path, name, DIALECTS[name]))
-    assert events(plain) == EXPECTED
-    assert (plain.rows, plain.malformed, plain.below_minimum) == (5, 0, 0)
-    packed = read_log(write(tmp_path, name + ".gz", gzip.compress(DIALECTS[name].encode())))
-    assert events(packed) == EXPECTED
+    found, account = read(write(tmp_path, name, DIALECTS[name]))
+    assert found == EXPECTED
+    assert (account.rows, account.malformed, account.below_minimum) == (5, 0, 0)
+    assert events(write(tmp_path, name + ".gz", gzip.compress(DIALECTS[name].encode()))) == EXPECTED
 
 
 @pytest.mark.parametrize("times", ["int64", "float64", "timestamp[us, tz=UTC]", "date-like strings"])
@@ -69,22 +77,22 @@ def test_parquet_with_typed_columns(tmp_path: Path, times: str) -> None:
         table["timestamp"] = pa.array(SECONDS).cast(times)
     path = tmp_path / "log.parquet"
     parquet.write_table(pa.table(table), path)
-    assert events(read_log(path)) == EXPECTED
+    assert events(path) == EXPECTED
 
 
 def test_columns_are_chosen_by_name_or_by_position(tmp_path: Path) -> None:
     named = write(tmp_path, "shop.csv", "who,what,when,amount,kind\nann,pen,1700000000123,2.5,buy\n")
-    columns = Columns(user="who", item="what", timestamp="when", weight="amount", event="kind")
+    columns = LogOptions(user="who", item="what", timestamp="when", weight="amount", event="kind")
     expected = [Interaction("ann", "pen", 1700000000123, 2.5, "buy")]
-    assert events(read_log(named, columns)) == expected
+    assert events(named, columns) == expected
     bare = write(tmp_path, "bare.csv", "2.5,buy,1700000000123,pen,ann\n")
-    assert events(read_log(bare, Columns(user=4, item=3, timestamp=2, weight=0, event=1))) == expected
+    assert events(bare, LogOptions(user=4, item=3, timestamp=2, weight=0, event=1)) == expected
 
 
 def test_only_ratings_of_at_least_the_minimum_stay(tmp_path: Path) -> None:
-    log = read_log(write(tmp_path, "u.data", DIALECTS["u.data"]), min_rating=3)
-    assert [event.user for event in log.interactions()] == ["166", "196", "186"]
-    assert log.below_minimum == 2
+    found, account = read(write(tmp_path, "u.data", DIALECTS["u.data"]), LogOptions(min_rating=3))
+    assert [event.user for event in found] == ["166", "196", "186"]
+    assert account.below_minimum == 2
 
 
 def test_malformed_rows_are_counted_with_examples_and_left_out(tmp_path: Path) -> None:
@@ -100,10 +108,21 @@ g,y,5,1e300
 
 h,z,4.5,1700000001
 """
-    log = read_log(write(tmp_path, "log.csv", text), min_rating=4)
-    assert events(log) == [Interaction("a", "x", 1700000000000), Interaction("h", "z", 1700000001000)]
-    assert (log.rows, log.malformed, log.below_minimum) == (9, 7, 0)
-    assert len(log.examples) == 5 and any("b,y,5" in example for example in log.examples)
+    found, account = read(write(tmp_path, "log.csv", text), LogOptions(min_rating=4))
+    assert found == [Interaction("a", "x", 1700000000000), Interaction("h", "z", 1700000001000)]
+    assert (account.rows, account.malformed, account.below_minimum) == (9, 7, 0)
+    assert account.examples == (
+        "line 4: no user",
+        "line 5: no time: yesterday",
+        "line 6: not UTF-8, perhaps --encoding latin-1",
+        "line 7: no rating",
+        "line 8: no time: nan",
+    )
+
+
+def test_a_row_of_other_length_is_an_example_too(tmp_path: Path) -> None:
+    _, account = read(write(tmp_path, "log.csv", "user,item,timestamp\na,x,1700000000\nb,y\n"))
+    assert account.malformed == 1 and account.examples == ("2 columns instead of 3: 'b,y'",)
 
 
 def test_malformed_json_lines_are_counted(tmp_path: Path) -> None:
@@ -114,32 +133,32 @@ def test_malformed_json_lines_are_counted(tmp_path: Path) -> None:
         '{"user": {"id": 1}, "item": "x", "timestamp": 1700000000}',
         '{"user": "b", "timestamp": 1700000000}',
     ]
-    log = read_log(write(tmp_path, "log.jsonl", "\n".join(lines)))
-    assert [event.user for event in log.interactions()] == ["a"]
-    assert (log.rows, log.malformed) == (5, 4)
+    found, account = read(write(tmp_path, "log.jsonl", "\n".join(lines)))
+    assert [event.user for event in found] == ["a"]
+    assert (account.rows, account.malformed) == (5, 4)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "columns", "hint"),
+    ("name", "text", "options", "hint"),
     [
-        ("a.csv", "alpha,beta,gamma\n1,2,3\n", Columns(), "which column is user"),
-        ("a.csv", "user,item,timestamp\n1,2,3\n", Columns(item="film"), "no column 'film' for item"),
-        ("a.csv", "one column\n", Columns(), "delimiter"),
-        ("a.csv", "", Columns(), "delimiter"),
-        ("a.parquet", "no parquet", Columns(), "a.parquet"),
-        ("a.csv.gz", "no gzip", Columns(), "a.csv.gz"),
+        ("a.csv", "alpha,beta,gamma\n1,2,3\n", LogOptions(), "which column is user"),
+        ("a.csv", "user,item,timestamp\n1,2,3\n", LogOptions(item="film"), "no column 'film' for item"),
+        ("a.csv", "one column\n", LogOptions(), "delimiter"),
+        ("a.csv", "", LogOptions(), "delimiter"),
+        ("a.parquet", "no parquet", LogOptions(), "a.parquet"),
+        ("a.csv.gz", "no gzip", LogOptions(), "a.csv.gz"),
     ],
 )
 def test_a_file_that_is_no_log_is_refused_with_a_hint(
-    tmp_path: Path, name: str, text: str, columns: Columns, hint: str
+    tmp_path: Path, name: str, text: str, options: LogOptions, hint: str
 ) -> None:
     with pytest.raises(LogError, match=hint):
-        read_log(write(tmp_path, name, text), columns)
+        read_log(write(tmp_path, name, text), options)
 
 
 def test_a_minimum_rating_needs_ratings(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="which column is rating"):
-        read_log(write(tmp_path, "bare.csv", DIALECTS["bare.csv"]), min_rating=4)
+        read_log(write(tmp_path, "bare.csv", DIALECTS["bare.csv"]), LogOptions(min_rating=4))
 
 
 @given(
@@ -154,14 +173,15 @@ def test_order_is_by_time_then_by_place_in_the_file(
     rows = "".join(f"u,i{place},{base + step * time}\n" for place, time in enumerate(times))
     text = "user,item,timestamp\n" + rows
     path = write(tmp_path_factory.getbasetemp(), "order.csv", text)
-    places = [int(event.item[1:]) for event in read_log(path, Columns(time_unit=name)).interactions()]
+    places = [int(event.item[1:]) for event in events(path, LogOptions(time_unit=name))]  # type: ignore[arg-type]
     assert places == [place for _, place in sorted((time, place) for place, time in enumerate(times))]
-    assert events(read_log(path)) == events(read_log(path, Columns(time_unit=name)))
+    assert events(path) == events(path, LogOptions(time_unit=name))  # type: ignore[arg-type]
 
 
 @pytest.mark.data
 def test_movielens_100k(data: Path) -> None:
-    log = read_log(data / "ml-100k.inter.gz", min_rating=4)
-    assert (len(log), log.rows, log.below_minimum, log.malformed) == (55_375, 100_000, 44_625, 0)
-    assert (np.diff(log.timestamps) >= 0).all()
-    assert len(log.user_ids) == 942 and len(log.item_ids) == 1_447
+    with read_log(data / "ml-100k.inter.gz", LogOptions(min_rating=4)) as log:
+        account, arrays = log.account, log.arrays()
+    assert (account.events, account.rows, account.below_minimum, account.malformed) == (55_375, 100_000, 44_625, 0)
+    assert (np.diff(arrays.times_ms) >= 0).all()
+    assert len(arrays.user_ids) == account.users == 942 and len(arrays.item_ids) == account.items == 1_447
