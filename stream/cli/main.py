@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli import api, cluster, config, demo, evaluate, kafka, models, sources, workers
+from stream.cli import api, cluster, config, demo, evaluate, kafka, models, sinks, sources, workers
 from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
 from stream.cli.starting import Impossible
@@ -60,6 +60,7 @@ for command in (
     workers.trainer,
     api.api,
     api.token,
+    sinks.sink,
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
@@ -120,6 +121,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.clients.names import NameTaken
     from stream.cluster.repartition import RepartitionError
     from stream.registry.slots import NoWayBack
+    from stream.sinks.config import SinkConfigError
     from stream.sources.log.options import LogError
     from stream.sources.outbox import SourceError
     from stream.trainer.lock import SecondTrainer
@@ -127,7 +129,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
 
     refusals = (
         *(ApiConfigError, BrokerError, LogError, NameTaken, NoWayBack, RepartitionError),
-        *(SecondTrainer, SourceError, TopicError),
+        *(SecondTrainer, SinkConfigError, SourceError, TopicError),
     )
     if isinstance(error, refusals):
         return REFUSED, str(error)

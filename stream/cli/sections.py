@@ -110,6 +110,7 @@ SECTIONS = {
             variables={"log_level": ("FRESHET_LOG_LEVEL",)},
         ),
         Section("api", "stream.api.config:ApiConfig", "Lists and events over HTTP.", left_out=frozenset({"group"})),
+        Section("sink", "stream.sinks.config:SinkConfig", "Lists carried on to Redis.", left_out=frozenset({"group"})),
         Section("metrics", "ops.metrics:MetricsConfig", "Where each process serves /metrics."),
         Section("up", "stream.local.pipeline:PipelineConfig", "`freshet up`: all processes on this machine."),
         Section("demo", "stream.demo.config:DemoConfig", "`freshet demo`."),

@@ -42,7 +42,7 @@ from stream.clients.reader import TopicReader
 from stream.wire.layout import Layout, read_layout, write_layout
 from stream.wire.partitioning import home_of
 from stream.wire.records import Refresh
-from stream.wire.topics import API_GROUP, SCORER_GROUP, UPDATER_GROUP, TopicPlan
+from stream.wire.topics import API_GROUP, SCORER_GROUP, SINK_GROUP, UPDATER_GROUP, TopicPlan
 
 __all__ = ["CRASH_POINTS", "Moved", "RepartitionError", "repartition"]
 
@@ -120,13 +120,13 @@ def repartition(
 
 
 def _refuse_members(admin: KafkaAdminClient, plan: TopicPlan) -> None:
-    groups = [plan.prefix + group for group in (UPDATER_GROUP, SCORER_GROUP, API_GROUP)]
+    groups = [plan.prefix + group for group in (UPDATER_GROUP, SCORER_GROUP, API_GROUP, SINK_GROUP)]
     described = ask_coordinator(lambda: admin.describe_groups(groups))
     running = [f"{len(found['members'])} of {group}" for group, found in described.items() if found["members"]]
     if running:
         raise RepartitionError(
-            f"workers still run: {', '.join(running)}. Stop updaters, scorers and APIs first; what happens meanwhile "
-            f"waits in {plan.interactions}. One that was killed counts until its session is over"
+            f"workers still run: {', '.join(running)}. Stop updaters, scorers, APIs and sinks first; what happens "
+            f"meanwhile waits in {plan.interactions}. One that was killed counts until its session is over"
         )
 
 

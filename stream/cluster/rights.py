@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from stream.wire.topics import API_GROUP, SCORER_GROUP, TRAINER_GROUP, UPDATER_GROUP, TopicPlan
+from stream.wire.topics import API_GROUP, SCORER_GROUP, SINK_GROUP, TRAINER_GROUP, UPDATER_GROUP, TopicPlan
 
 __all__ = ["PROCESSES", "Process", "Right", "needed_rights"]
 
-Process = Literal["updater", "scorer", "trainer", "api"]
-PROCESSES: tuple[Process, ...] = ("updater", "scorer", "trainer", "api")
+Process = Literal["updater", "scorer", "trainer", "api", "sink"]
+PROCESSES: tuple[Process, ...] = ("updater", "scorer", "trainer", "api", "sink")
 
 Resource = Literal["topic", "group", "transactional-id"]
 
@@ -76,6 +76,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
             plan.api_instances: _BOTH,
             plan.layout: _READ,
         },
+        "sink": {plan.recommendations: _READ, plan.layout: _READ},
     }
     for spec in plan.specs():
         operations = uses[process].get(spec.name, ())
@@ -86,6 +87,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
         # Its own group keeps a second trainer out; of the others it reads the lag.
         "trainer": {TRAINER_GROUP: ("READ", "DESCRIBE"), UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},
         "api": {API_GROUP: ("READ", "DESCRIBE")},
+        "sink": {SINK_GROUP: ("READ", "DESCRIBE")},
     }
     for group, operations in groups[process].items():
         yield Right("group", plan.prefix + group, operations)

@@ -22,6 +22,7 @@ from stream.clients.connection import KafkaConnection
 __all__ = [
     "API_GROUP",
     "SCORER_GROUP",
+    "SINK_GROUP",
     "TRAINER_GROUP",
     "UPDATER_GROUP",
     "TopicError",
@@ -35,7 +36,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 # Consumer groups, like topics below the plan's prefix.
-UPDATER_GROUP, SCORER_GROUP, API_GROUP = "freshet-updater", "freshet-scorer", "freshet-api"
+UPDATER_GROUP, SCORER_GROUP = "freshet-updater", "freshet-scorer"
+API_GROUP, SINK_GROUP = "freshet-api", "freshet-sink"
 TRAINER_GROUP = "freshet-trainer"  # of one member: see `stream.trainer.lock`
 
 _DAY_MS = 24 * 3600 * 1000

@@ -1,0 +1,161 @@
+"""The loop of a sink: its share of `recommendations`, read on from where the sink itself says that it is.
+
+Several sinks share the partitions through a consumer group. The group commits nothing: a partition's position lies in
+the sink, beside the lists, see `stream.sinks.redis_sink` for why nothing is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import redis
+from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from stream.clients.admin import admin_client, offset_range, topic_identity
+from stream.clients.connection import KafkaConnection
+from stream.clients.member import GroupMember
+from stream.sinks.config import SinkConfig
+from stream.sinks.redis_sink import Position, RedisSink
+from stream.wire.layout import agreed_layout
+from stream.wire.records import Recommendation
+from stream.wire.topics import TopicPlan, ensure_topics
+
+__all__ = ["Sink", "run_sink"]
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_RETRY_SECONDS = 0.5  # between two attempts to reach Redis
+_REPORT_SECONDS = 30.0
+
+_recommendation = msgspec.json.Decoder(Recommendation)
+
+
+class Sink:
+    """One process of the sink's group."""
+
+    def __init__(self, config: SinkConfig, connection: KafkaConnection, plan: TopicPlan, target: RedisSink) -> None:
+        self._plan, self._target = plan, target
+        ensure_topics(connection, plan)
+        agreed_layout(connection, plan)
+        self._admin = admin_client(connection)
+        self._topic_id = topic_identity(self._admin, plan.recommendations)["topic_id"]
+        self._positions: dict[TopicPartition, Position | None] = {}  # of what is assigned
+        self._lost: set[TopicPartition] = set()  # assigned, and to be looked up in the sink before more is written
+        self._written = self._refused = 0
+        self._report_at = time.monotonic() + _REPORT_SECONDS
+        self._member = GroupMember(
+            connection,
+            plan.prefix + config.group,
+            plan.recommendations,
+            session_seconds=config.session_seconds,
+            poll_records=config.batch_records,
+            fetch_bytes=1024 * 1024,
+            name="freshet-sink",
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`."""
+        try:
+            while not stop.is_set():
+                self.turn(stop)
+        finally:
+            self._member.close()
+            self._admin.close()
+            self._target.close()
+
+    def turn(self, stop: threading.Event) -> None:
+        polled = self._member.poll(_POLL_SECONDS, enough=1)
+        while self._member.moves:
+            move = self._member.moves.popleft()
+            for tp in move.partitions:
+                self._positions.pop(tp, None)
+                (self._lost.add if move.kind == "assigned" else self._lost.discard)(tp)
+        try:
+            for tp, records in polled.items():
+                if tp in self._positions and tp not in self._lost:
+                    self._take(tp, records)
+            for tp in list(self._lost):
+                self._find_position(tp)
+        except redis.RedisError as error:
+            # What was polled is not there. Redis may come back with an older state, so everything is looked up again.
+            log.warning("Redis does not answer, trying again: %s: %s", type(error).__name__, error)
+            self._lost |= self._positions.keys()
+            stop.wait(_RETRY_SECONDS)
+        self._report()
+
+    def _take(self, tp: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        lists: dict[bytes, bytes | None] = {}
+        for record in records:
+            if record.key is not None and self._is_list(record):
+                lists[record.key] = record.value
+        after = records[-1].offset + 1
+        found = self._target.write(tp.partition, self._positions[tp], lists, self._topic_id, after)
+        if found is None:
+            log.warning("partition %d is written by somebody else as well: looking where it is", tp.partition)
+            self._lost.add(tp)
+            return
+        self._positions[tp] = found
+        self._written += len(lists)
+
+    def _is_list(self, record: ConsumerRecord) -> bool:
+        """A deletion, or a list of the user it lies under; anything else is not carried on."""
+        if record.value is None:
+            return True
+        try:
+            if _recommendation.decode(record.value).user.encode() == record.key:
+                return True
+            why = "it is of somebody else"
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            why = str(error)
+        self._refused += 1
+        log.error("%s/%d at %d is no list and is left out: %s", record.topic, record.partition, record.offset, why)
+        return False
+
+    def _find_position(self, tp: TopicPartition) -> None:
+        """Read on from where the sink is, or from the beginning into an emptied one."""
+        low, end = offset_range(self._admin, tp)
+        position = self._target.position(tp.partition)
+        why = self._useless(position, low, end)
+        if why:
+            log.warning("partition %d is written again from its beginning: %s", tp.partition, why)
+            self._target.empty(tp.partition, self._plan.partitions)
+            position = None
+        offset = low if position is None else position.next_offset
+        self._member.start(tp, offset)
+        self._positions[tp] = position
+        self._lost.discard(tp)
+        log.info("partition %d goes on at %d of %d", tp.partition, offset, end)
+
+    def _useless(self, position: Position | None, low: int, end: int) -> str:
+        if position is None:
+            return "nothing of it is known in there"
+        if position.topic_id != self._topic_id:
+            return "it is of another topic"
+        if not low <= position.next_offset <= end:
+            return f"its position {position.next_offset} is not between {low} and {end}"
+        if time.time() * 1000 - position.written_ms > self._plan.tombstone_ms and position.next_offset < end:
+            return "it is older than the topic's deletions are kept"
+        return ""
+
+    def _report(self) -> None:
+        if time.monotonic() >= self._report_at:
+            self._report_at = time.monotonic() + _REPORT_SECONDS
+            log.info("%d lists and deletions written, %d refused", self._written, self._refused)
+
+
+def run_sink(
+    config: SinkConfig,
+    connection: KafkaConnection,
+    plan: TopicPlan,
+    environment: Mapping[str, str],
+    stop: threading.Event,
+) -> None:
+    """Carry lists on until `stop`."""
+    target = RedisSink(config, plan.prefix, environment.get("FRESHET_REDIS_PASSWORD"))
+    Sink(config, connection, plan, target).run(stop)
