@@ -193,7 +193,8 @@ def test_every_newest_list_is_there_and_a_forgotten_users_is_not(
         writer.list_of(f"u{n}", ["old"])
         writer.list_of(f"u{n}", ["new"])
     writer.raw_list("u7", b"no list")
-    writer.list_of("mallory", ["old"], user="u1")  # a list of somebody else
+    of_u1 = {"user": "u1", "items": [], "model": "v", "variant": "control", "as_of": 1, "reason": "event"}
+    writer.raw_list("mallory", json.dumps(of_u1 | {"published": 1}).encode())
     sink = started()
     key = begin_of(topics) + b"u1"
     found: Any = until(lambda: store.client.get(key), "a list")
