@@ -1,8 +1,10 @@
 """The examples are whole programs, and work."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ from model.learner import Learner
 from stream.clients.connection import KafkaConnection
 from stream.wire.records import Recommendation, ScoredItem
 from stream.wire.topics import TopicPlan
+from tests.support.api import Writer
 from tests.support.updating import read_all
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +63,26 @@ def test_consume(kafka: KafkaConnection, topics: TopicPlan) -> None:
     producer.close()
     lines = run("consume.py", "--topic", topics.recommendations, "--lists", "2", kafka=kafka).splitlines()
     assert lines == ["ann: tea, cup (by v1)", "ann: forgotten"]
+
+
+@pytest.mark.kafka
+def test_a_sink_of_ones_own_goes_on_where_it_was(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> None:
+    writer, database = Writer(kafka, topics), tmp_path / "lists.db"
+
+    def carried() -> dict[str, str]:
+        run("own_sink.py", str(database), "--topic", topics.recommendations, "--until-idle", "2", kafka=kafka)
+        with closing(sqlite3.connect(database)) as found:
+            return dict(found.execute("select user, items from lists"))
+
+    writer.list_of("ann", ["tea", "cup"])
+    writer.list_of("bob", ["pot"])
+    assert carried() == {"ann": '["tea", "cup"]', "bob": '["pot"]'}
+    with closing(sqlite3.connect(database)) as found, found:
+        found.execute("delete from lists where user = 'bob'")  # what it has behind it is not read again
+    writer.list_of("cem", ["tin"])
+    writer.raw_list("ann", None)
+    assert carried() == {"cem": '["tin"]'}
+    writer.close()
 
 
 def test_rank(tmp_path: Path) -> None:
