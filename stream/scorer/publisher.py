@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,6 +49,7 @@ class _Record:
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 class Publisher:
@@ -112,4 +113,6 @@ def offsets_of(departures: Sequence[Departure]) -> Offsets:
 
 def _record(message: Message) -> _Record:
     timestamp_ms = int((message.timestamp or 0) * 1000)  # Faust keeps seconds
-    return _Record(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)
+    headers = message.headers or ()
+    pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    return _Record(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, pairs)

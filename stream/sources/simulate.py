@@ -169,7 +169,7 @@ def broken_record(rng: np.random.Generator, timestamp_ms: int) -> tuple[bytes | 
     kinds: tuple[tuple[bytes | None, bytes], ...] = (
         (user, good[: len(good) // 2]),
         (user, b'{"user": "%s", "item": "i1"}' % user),
-        (user, b'{"user": "%s", "item": 1, "timestamp": %d}' % (user, timestamp_ms)),
+        (user, b'{"user": "%s", "item": [1], "timestamp": %d}' % (user, timestamp_ms)),
         (user, b'{"user": "%s", "item": "i1", "timestamp": %d}' % (user, timestamp_ms * 1000)),
         (None, good),
         (user, b"\xff\xfe" + good),

@@ -48,11 +48,18 @@ class RoutedRecord(TypedDict):
     value: bytes | None
     partition: int
     timestamp_ms: int
+    headers: list[tuple[str, bytes]]
 
 
 def routed_record(record: InputRecord, home: int) -> RoutedRecord:
     """The record as it came, dated with its first arrival."""
-    return RoutedRecord(key=record.key, value=record.value, partition=home, timestamp_ms=record.timestamp)
+    return RoutedRecord(
+        key=record.key,
+        value=record.value,
+        partition=home,
+        timestamp_ms=record.timestamp,
+        headers=list(record.headers),
+    )
 
 
 class RoutedReader:

@@ -1,12 +1,22 @@
-"""Rejected records, kept unchanged beside the reason and the place they came from."""
+"""Rejected records, kept unchanged beside the reason and the place they came from.
+
+A letter has the record's key, value and headers, and after them headers of its own: `reason`, `detail`, `topic`,
+`partition`, `offset`, `timestamp`, `by` and perhaps `cut-from`. A header of the record that is called like one of those
+stands under `original-` and its name, and so does one whose name begins with `original-`; taking one `original-` away
+gives the name back. Of two headers of one name a reader that takes the last one has ours, as in earlier releases.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from stream.wire.records import InputRecord, Rejected
 
-__all__ = ["DeadLetter", "dead_letter"]
+__all__ = ["DeadLetter", "dead_letter", "original_headers"]
+
+_OURS = ("reason", "detail", "topic", "partition", "offset", "timestamp", "by", "cut-from")
+_ORIGINAL = "original-"
 
 
 class DeadLetter(TypedDict):
@@ -18,11 +28,12 @@ class DeadLetter(TypedDict):
 
 
 def dead_letter(record: InputRecord, error: Rejected, by: str, value_bytes: int) -> DeadLetter:
-    """The record as it came, with headers `reason`, `detail`, `topic`, `partition`, `offset`, `timestamp` and `by`.
+    """The record as it came, with the headers of a letter.
 
     A value over `value_bytes`, more than the topic takes, is cut there and carries its length in the header `cut-from`.
     """
-    headers = [
+    headers = [(_ORIGINAL + name if _is_taken(name) else name, value) for name, value in record.headers]
+    headers += [
         ("reason", error.reason.encode()),
         ("detail", error.detail.encode(errors="backslashreplace")[:1000]),
         ("topic", record.topic.encode()),
@@ -38,3 +49,12 @@ def dead_letter(record: InputRecord, error: Rejected, by: str, value_bytes: int)
     if record.key is None and value is None:
         value = b""  # the client refuses a record of two nulls
     return DeadLetter(key=record.key, value=value, headers=headers)
+
+
+def original_headers(letter: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The headers of the record inside a letter."""
+    return [(name.removeprefix(_ORIGINAL), value) for name, value in letter if name not in _OURS]
+
+
+def _is_taken(name: str) -> bool:
+    return name in _OURS or name.startswith(_ORIGINAL)

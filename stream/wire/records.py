@@ -7,12 +7,14 @@ read it; `refreshes` is MessagePack because only Freshet's own updater and score
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
 from ops.labels import RejectionReason
+from stream.wire.leniency import framing_hint, key_hint, time_hint, unambiguous
 
 __all__ = [
     "CANARY_SLOT",
@@ -57,6 +59,9 @@ class InputRecord(Protocol):
 
     @property
     def key(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
     @property
     def value(self) -> bytes | None: ...
@@ -110,6 +115,7 @@ _float32 = struct.Struct("<f")
 def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, limits: Limits) -> Interaction | Forget:
     """The record of `interactions` that arrived at the broker at `arrived_ms`; raises `Rejected`.
 
+    Integer ids are their digits, null is an absent field, and a whole float is an integer (`stream.wire.leniency`).
     An event inside the tolerated clock skew is dated back to its arrival: nothing happens after it was logged, and a
     user's wish to be forgotten then covers everything that arrived before it.
     """
@@ -128,16 +134,14 @@ def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, 
     try:
         interaction = _interaction.decode(value)
     except msgspec.ValidationError as error:
-        raise Rejected("schema", str(error)) from None
+        interaction = _otherwise(value, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected("decode", str(error)) from None
+        raise Rejected("decode", str(error) + framing_hint(value)) from None
     if interaction.user != user:
-        raise Rejected("schema", f"the key {user[:80]!r} is not the user {interaction.user[:80]!r}")
-    if interaction.timestamp < limits.earliest_ms:
-        raise Rejected("timestamp", f"{interaction.timestamp} ms is before {limits.earliest_ms} ms; is it in seconds?")
-    if interaction.timestamp > arrived_ms + limits.ahead_ms:
-        ahead = interaction.timestamp - arrived_ms
-        raise Rejected("timestamp", f"{interaction.timestamp} ms is {ahead} ms ahead of its arrival")
+        hint = key_hint(key, interaction.user)
+        raise Rejected("schema", f"the key {user[:80]!r} is not the user {interaction.user[:80]!r}{hint}")
+    if interaction.timestamp < limits.earliest_ms or interaction.timestamp > arrived_ms + limits.ahead_ms:
+        raise _misdated(interaction.timestamp, arrived_ms, limits)
     weight = interaction.weight
     if weight != 1.0:
         try:
@@ -147,6 +151,24 @@ def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, 
     if interaction.timestamp > arrived_ms or weight is not interaction.weight:
         return msgspec.structs.replace(interaction, timestamp=min(interaction.timestamp, arrived_ms), weight=weight)
     return interaction
+
+
+def _otherwise(value: bytes, strict: msgspec.ValidationError) -> Interaction:
+    """The event that the strict decoder refused, if it can mean one thing only; raises `Rejected`."""
+    fields = unambiguous(value)
+    if fields is None:
+        raise Rejected("schema", str(strict)) from None
+    try:
+        return msgspec.convert(fields, Interaction)
+    except msgspec.ValidationError as error:
+        raise Rejected("schema", str(error)) from None
+
+
+def _misdated(timestamp: int, arrived_ms: int, limits: Limits) -> Rejected:
+    hint = time_hint(timestamp, limits.earliest_ms, arrived_ms + limits.ahead_ms)
+    if timestamp < limits.earliest_ms:
+        return Rejected("timestamp", f"{timestamp} ms is before {limits.earliest_ms} ms{hint}")
+    return Rejected("timestamp", f"{timestamp} ms is {timestamp - arrived_ms} ms ahead of its arrival{hint}")
 
 
 class NewInteraction(msgspec.Struct, array_like=True, frozen=True, gc=False):

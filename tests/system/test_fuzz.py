@@ -31,6 +31,7 @@ class Record:
     timestamp: int = NOW + 2_000_000
     topic: str = "interactions"
     partition: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @pytest.mark.parametrize(

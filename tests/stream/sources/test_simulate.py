@@ -77,6 +77,7 @@ def test_events_are_accepted_and_broken_records_are_not() -> None:
 
         def __init__(self, key: bytes | None, value: bytes) -> None:
             self.key, self.value = key, value
+            self.headers: tuple[tuple[str, bytes], ...] = ()
 
     rng = np.random.default_rng(0)
     w = world()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from state.codec import decode, encode, for_reading
 from state.history import EMPTY, Entry, merge_entries
 from stream.updater.merging import Arrival, Outcomes, apply, decode_batch
-from stream.wire.dead_letters import dead_letter
+from stream.wire.dead_letters import dead_letter, original_headers
 from stream.wire.records import Forget, Interaction, Limits, NewInteraction, Rejected
 
 NOW = 1_700_000_000_000
@@ -25,6 +25,7 @@ class Record:
     timestamp: int = NOW
     topic: str = "interactions"
     partition: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def event(user: str = "u", item: str = "i", timestamp: int = NOW - 1000, **more: object) -> Record:
@@ -37,7 +38,7 @@ BROKEN = {
     "an absurdly deep value": (Record(b"u", b'{"x": ' + b"[" * 60_000), "decode"),
     "an empty value": (Record(b"u", b""), "decode"),
     "a missing field": (Record(b"u", b'{"user": "u", "item": "i"}'), "schema"),
-    "a wrong type": (Record(b"u", b'{"user": "u", "item": 7, "timestamp": 1700000000000}'), "schema"),
+    "a wrong type": (Record(b"u", b'{"user": "u", "item": [7], "timestamp": 1700000000000}'), "schema"),
     "a fractional timestamp": (Record(b"u", b'{"user": "u", "item": "i", "timestamp": 1.5}'), "schema"),
     "an empty item": (event(item=""), "schema"),
     "a negative weight": (event(weight=-1), "schema"),
@@ -155,3 +156,11 @@ def test_a_refresh_is_never_older_by_its_times_than_one_before_it(
             history = decode(for_reading(encode(change.history)))
             times.append((history.forgotten_ms, history.newest_ms))
     assert times == sorted(times)
+
+
+def test_the_headers_of_the_record_stay_beside_those_of_the_letter() -> None:
+    headers = (("traceparent", b"00-1"), ("reason", b"mine"), ("original-reason", b"older"), ("traceparent", b"00-2"))
+    record = Record(b"u", b"{", headers=headers)
+    letter = dead_letter(record, Rejected("decode", "no"), "updater", value_bytes=100)
+    assert dict(letter["headers"])["reason"] == b"decode"  # as readers of the first release take it
+    assert original_headers(letter["headers"]) == list(headers)

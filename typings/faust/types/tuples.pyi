@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 class TP(NamedTuple):
@@ -11,6 +12,7 @@ class Message:
     timestamp: float | None  # seconds
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]] | Mapping[str, bytes] | None
     tp: TP
 
     def ack(self, consumer: object, n: int = 1) -> bool: ...
