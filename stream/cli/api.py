@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import TOPICS, Group, Renamed, command
+from stream.cli.options import TOPICS, Group, PathText, Renamed, command
 from stream.cli.settings import Settings
 from stream.cli.starting import started, topic_plan, writable
 
@@ -54,7 +54,7 @@ def api(settings: Settings) -> None:
 )
 @click.option(
     "--file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathText(),
     default=Path("freshet-tokens.toml"),
     help="Tokens file to add it to.",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import TOPICS, Group, command
+from stream.cli.options import TOPICS, Group, PathText, command
 from stream.cli.settings import Settings
 from stream.cli.starting import topic_plan
 
@@ -50,7 +50,7 @@ def doctor(settings: Settings, process: tuple[str, ...]) -> None:
 @command("repartition", TOPICS, Group("Histories", "updater.history_items"), sections=("process", "topics", "updater"))
 @click.option(
     "--work-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathText(),
     help="Folder to collect histories in, about as much as the topic holds. A temporary folder when it is not given.",
 )
 def repartition(settings: Settings, work_dir: Path | None) -> None:

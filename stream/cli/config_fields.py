@@ -167,7 +167,10 @@ def from_text(text: str, kind: Any) -> Any:
     if plain in (str, Path) or get_origin(plain) is Literal or str in _alternatives(kind):
         return from_value(text, kind)
     if get_origin(plain) is tuple and not text.lstrip().startswith("["):
-        return tuple(from_text(part.strip(), get_args(plain)[0]) for part in text.split(",") if part.strip())
+        try:
+            return tuple(from_text(part.strip(), get_args(plain)[0]) for part in text.split(",") if part.strip())
+        except ValueError:
+            raise ValueError(f"expected {expected(kind)}, got {text!r}") from None
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -225,6 +228,6 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _hook(kind: Any, value: Any) -> Any:
-    if kind is Path and isinstance(value, str) and value:
+    if kind is Path and isinstance(value, str) and value.strip() and "\0" not in value:
         return Path(value)
     raise TypeError(f"{value!r} is no {kind}")

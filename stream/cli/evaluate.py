@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli.options import command
+from stream.cli.options import Finite, PathText, command
 from stream.cli.settings import Settings
 from stream.cli.sources import LOG
 
@@ -14,7 +14,7 @@ __all__ = ["evaluate"]
 
 
 @command("evaluate", LOG, sections=("process", "log"))
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=PathText())
 @click.option(
     "--protocol",
     type=click.Choice(["global", "per-user", "paper", "noisy", "honest"]),
@@ -29,13 +29,13 @@ __all__ = ["evaluate"]
 @click.option("--against", help="Row that the others are compared with: fresh-popularity if global, else ease-recent.")
 @click.option(
     "--quantile",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Finite(0, 1, min_open=True, max_open=True),
     default=0.9,
     help="Share of the events before the moment of `global`.",
 )
 @click.option("--device", envvar="FRESHET_DEVICE", help="Where models run: cpu, cuda, cuda:1, ...")
-@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw NDCG@20 into this file.")
+@click.option("--csv", type=PathText(), help="Also write the figures to this file.")
+@click.option("--png", type=PathText(), help="Also draw NDCG@20 into this file.")
 def evaluate(
     settings: Settings,
     file: Path,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli.options import command
+from stream.cli.options import PathText, command
 from stream.cli.settings import Settings
 from stream.cli.starting import started
 
@@ -18,7 +18,7 @@ __all__ = ["broker"]
 @click.option("--port", type=click.IntRange(0, 65535), default=9092, help="Port of Kafka; 0 takes a free one.")
 @click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathText(),
     help="Folder of its data, kept between runs. Without it the data goes with the broker.",
 )
 def broker(settings: Settings, port: int, data_dir: Path | None) -> None:

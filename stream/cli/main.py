@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from stream.cli import api, cluster, config, demo, evaluate, kafka, models, sinks, sources, workers
+from stream.cli.options import PathText
 from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
 from stream.cli.starting import Impossible
@@ -29,7 +30,7 @@ FAILED = 1
 @click.option(
     "--config",
     "file",
-    type=click.Path(path_type=Path),
+    type=PathText(),
     envvar="FRESHET_CONFIG",
     help="Settings file (TOML) of all commands.",
     show_envvar=True,

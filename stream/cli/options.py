@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -14,7 +16,7 @@ from stream.cli.settings import Effective, Settings
 from stream.cli.settings_file import Name
 from stream.clients.connection import KafkaConnection
 
-__all__ = ["FINITE", "KAFKA", "TOPICS", "Group", "Renamed", "SettingsCommand", "command"]
+__all__ = ["KAFKA", "TOPICS", "Finite", "Group", "PathText", "Renamed", "SettingsCommand", "command"]
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,29 @@ class _SettingType(click.ParamType):
         return value if self._factor == 1 else as_text(round(found * self._factor))
 
 
-class _Finite(click.ParamType):
-    """A number that is one: neither nan nor inf."""
+class Finite(click.FloatRange):
+    """A number that is one, neither nan nor inf, within bounds when there are any."""
 
     name = "NUMBER"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a number, got {value!r}", param, ctx)
+        return number
+
+
+class PathText(click.ParamType):
+    """A path, there or not: the command that uses it says what is wrong with it."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         try:
-            return from_text(str(value), float)
+            found: Path = from_text(str(value), Path)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-FINITE = _Finite()
+        return found
 
 
 class SettingsCommand(click.Command):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import TOPICS, Group, command
+from stream.cli.options import TOPICS, Finite, Group, PathText, command
 from stream.cli.settings import Settings
 from stream.cli.starting import started, topic_plan, topics_made
 
@@ -36,11 +36,11 @@ class _Speed(click.ParamType):
 
 
 @command("replay", TOPICS, LOG, sections=("process", "topics", "log"))
-@click.argument("file", type=click.Path(exists=True, readable=True, path_type=Path))
+@click.argument("file", type=PathText())
 @click.option("--speed", type=_Speed(), default="max", help="Multiple of real time, or max.")
 @click.option(
     "--progress-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathText(),
     default=Path("freshet-state/replay"),
     help="Folder that remembers what was delivered.",
 )
@@ -82,10 +82,10 @@ def replay(settings: Settings, file: Path, speed: float, progress_dir: Path, res
 
 
 @command("simulate", TOPICS, _WORLD, sections=("process", "topics", "simulate"))
-@click.option("--rate", type=click.FloatRange(min=0.001), default=100.0, help="Events per second.")
+@click.option("--rate", type=Finite(min=0.001), default=100.0, help="Events per second.")
 @click.option("--events", type=click.IntRange(min=1), help="Stop after this many events.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop after this time.")
-@click.option("--broken", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of broken records.")
+@click.option("--seconds", type=Finite(min=0.1), help="Stop after this time.")
+@click.option("--broken", type=Finite(0, 1, max_open=True), default=0.0, help="Share of broken records.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="The same seed, the same world.")
 def simulate(
     settings: Settings, rate: float, events: int | None, seconds: float | None, broken: float, seed: int

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
-from stream.cli.main import app
 from stream.cli.study_log import read_study_log
 from stream.sources.log.options import LogOptions
+from tests.support.commands import Done, freshet
 
 
 def write_log(path: Path, users: int = 60, length: int = 20) -> Path:
@@ -24,8 +23,9 @@ def write_log(path: Path, users: int = 60, length: int = 20) -> Path:
     return path
 
 
-def evaluate(path: Path, *options: str) -> Result:
-    return CliRunner().invoke(app, ["evaluate", str(path), "--device", "cpu", *options])
+def evaluate(path: Path, *options: str) -> Done:
+    done = freshet("evaluate", str(path), "--device", "cpu", *options)
+    return done._replace(output=done.errors + done.output)
 
 
 @pytest.mark.parametrize("protocol", ["global", "per-user", "honest"])
@@ -79,13 +79,13 @@ def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv")
     (tmp_path / "other.csv").write_text("a,b,c\nx,y,z\n")
     for path, options, words in (
-        (tmp_path / "nothing.csv", (), "does not exist"),
-        (tmp_path / "nothing.npz", (), "does not exist"),
+        (tmp_path / "nothing.csv", (), "no such file"),
+        (tmp_path / "nothing.npz", (), "there is no file"),
         (tmp_path / "other.csv", (), "which column is user"),
         (log, ("--model", "resnet"), "no model resnet"),
-        (log, ("--protocol", "dishonest"), "is not one of"),
+        (log, ("--protocol", "dishonest"), "'dishonest' is not one of"),
         (log, ("--protocol", "global", "--quantile", "1.5"), "quantile"),
         (log, ("--min-rating", "9"), "none of 1,200 events is rated 9 or more"),
     ):
         done = evaluate(path, *options)
-        assert done.exit_code == 2 and words in " ".join(done.output.replace("│", " ").split()), done.output
+        assert words in done.refusal
