@@ -18,27 +18,42 @@ class ModelConfig:
     """Defaults are DiffRec's; presets say what differs."""
 
     dims: tuple[int, ...] = (200, 600)
+    """Widths of the hidden layers."""
     embedding: int = 10
-    dropout: float = 0.5  # of the noisy input
+    """Width of the embedding of the diffusion step."""
+    dropout: float = 0.5
+    """Dropout of the noisy input."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: Literal["x0", "eps"] = "x0"
-    reweight: bool = False  # weigh the loss of a step by SNR(t-1) - SNR(t), equation 10
-    importance: bool = False  # draw steps by their recent loss, section 3.2
+    """What the network predicts: the interactions (x0) or the noise (eps)."""
+    reweight: bool = False
+    """Whether the loss of a step is weighted by SNR(t-1) - SNR(t), equation 10 of the paper."""
+    importance: bool = False
+    """Whether steps are drawn by their recent loss, section 3.2 of the paper."""
     weighting: Weighting = field(default_factory=Weighting)  # of the input, and of the target where nothing is hidden
-    hide_newest: int = 0  # temporal hiding: up to this many of the newest interactions leave the input
-    hide_share: float = 0.8  # at most this share of a history is hidden
+    hide_newest: int = 0
+    """Temporal hiding: at most this many of the newest interactions leave the input."""
+    hide_share: float = 0.8
+    """Largest share of a history that is hidden."""
     future: Weighting = field(default_factory=Weighting)  # of the hidden part in the target, rank 0 the next item
-    hidden_gain: float = 1.0  # how much the hidden part counts beside the visible one
+    hidden_gain: float = 1.0
+    """How much the hidden part of the target counts beside the visible one."""
     item_item: ItemItemConfig = field(default_factory=lambda: ItemItemConfig(share=0.0))
     latent: LatentConfig | None = None  # diffuse in the latent space of clusters (L-DiffRec), not over the items
     learning_rate: float = 1e-3
+    """Learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     batch_users: int = 400
-    least_batches: int = 1  # per epoch; few users are learnt in smaller batches
-    ema: float = 0.0  # decay per step of the averaged weights that serve; 0 serves the last ones
-    history_items: int = 1000  # newest interactions per user that training looks at
-    # Of the matrix products while training; auto: bfloat16 where the device has units for it.
+    """Users per batch."""
+    least_batches: int = 1
+    """Least batches per epoch; few users are learnt in smaller batches."""
+    ema: float = 0.0
+    """Decay per step of the averaged weights that serve; 0 serves the last ones."""
+    history_items: int = 1000
+    """Newest interactions per user that training looks at."""
     training_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the matrix products in training; auto is bfloat16 where the device has units for it."""
 
     def __post_init__(self) -> None:
         if not self.dims or min(self.dims) < 1:

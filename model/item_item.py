@@ -35,14 +35,22 @@ _PAIRS_PER_BLOCK = 1 << 23  # bounds the memory of counting to a few hundred MiB
 class ItemItemConfig:
     """How the term counts, what it keeps, and how much it says."""
 
-    share: float = 0.7  # of the final score; 0 leaves the term out
-    half_life: float = 3.5  # items, of what came before
-    future_half_life: float = 10.0  # items, of what comes after
-    window: int = 64  # gaps beyond it are not counted
-    ridge: float = 0.5  # of the mean diagonal of G
-    neighbours: int = 300  # kept per item
-    exact_items: int = 6_000  # up to here the closed form
-    large_window: int = 16  # the window above it
+    share: float = 0.7
+    """Share of the item-item term in the final score; 0 leaves the term out."""
+    half_life: float = 3.5
+    """Half-life, in items, of what came before."""
+    future_half_life: float = 10.0
+    """Half-life, in items, of what comes after."""
+    window: int = 64
+    """Largest gap between two items of a history that are counted as a pair."""
+    ridge: float = 0.5
+    """Regularisation, as a share of the mean diagonal."""
+    neighbours: int = 300
+    """Neighbours kept per item."""
+    exact_items: int = 6_000
+    """Most items for the closed form; above it the counts are scaled."""
+    large_window: int = 16
+    """The window above that number of items."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

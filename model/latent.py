@@ -27,15 +27,24 @@ __all__ = ["LatentChain", "LatentConfig", "LatentDenoiser", "LatentObjective", "
 class LatentConfig:
     """The authors' defaults. `dims` of the model are those of the denoiser inside the latent space."""
 
-    width: int = 300  # of the concatenated latents, shared out by cluster size
+    width: int = 300
+    """Width of the concatenated latents, shared out by the size of the clusters."""
     clusters: int = 2
-    dropout: float = 0.1  # of the autoencoder's input
-    learning_rate: float = 1e-3  # of the autoencoder
-    balance: float = 0.03  # lambda, between diffusion and reconstruction, at first
-    balance_floor: float = 0.005  # what it is annealed to
-    balance_passes: int = 500  # passes through the users over which it would fall to 0
-    kl_cap: float = 0.3  # of the annealed weight of the KL divergence
-    kl_updates: int = 200  # optimizer steps over which it would rise to 1
+    """Clusters of items."""
+    dropout: float = 0.1
+    """Dropout of the autoencoder's input."""
+    learning_rate: float = 1e-3
+    """Learning rate of the autoencoder."""
+    balance: float = 0.03
+    """Weight between diffusion and reconstruction (lambda) at the start."""
+    balance_floor: float = 0.005
+    """Value that this weight is annealed to."""
+    balance_passes: int = 500
+    """Passes through the users over which this weight would fall to 0."""
+    kl_cap: float = 0.3
+    """Largest weight of the KL divergence."""
+    kl_updates: int = 200
+    """Optimizer steps over which the weight of the KL divergence would rise to 1."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.clusters <= self.width:

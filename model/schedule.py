@@ -20,10 +20,15 @@ class ScheduleConfig:
     """`linear_variance` is the paper's: 1 - abar grows linearly from scale * least to scale * most (equation 4)."""
 
     kind: Literal["linear_variance", "linear", "cosine"] = "linear_variance"
+    """How the noise grows with the step."""
     steps: int = 5
+    """Diffusion steps."""
     scale: float = 0.005
+    """Factor on least and most."""
     least: float = 0.005
+    """Noise of the first step."""
     most: float = 0.01
+    """Noise of the last step."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -29,9 +29,13 @@ class Weighting:
     """
 
     kind: Literal["uniform", "linear_rank", "exponential_rank", "exponential_time"] = "uniform"
-    half_life: float = 5.0  # items, or days
+    """How a weight falls with age: not at all, linearly or exponentially in rank, or exponentially in time."""
+    half_life: float = 5.0
+    """Half-life in items (by rank) or days (by time)."""
     least: float = 0.0
+    """Weight of the oldest interaction."""
     most: float = 1.0
+    """Weight of the newest interaction."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("uniform", "linear_rank", "exponential_rank", "exponential_time"):

@@ -47,10 +47,14 @@ class StoreUnusable(StoreError):
 
 @dataclass(frozen=True)
 class StoreConfig:
-    write_buffer_bytes: int = 16 * 1024 * 1024  # per store
-    cache_bytes: int = 64 * 1024 * 1024  # shared by all stores of a process, memtables included
-    max_open_files: int = 128  # per store; each keeps about 1 MiB of index and filter in memory
+    write_buffer_bytes: int = 16 * 1024 * 1024
+    """Memory that collects writes before they go to disk, per store."""
+    cache_bytes: int = 64 * 1024 * 1024
+    """Memory for reading, shared by all stores of a process; the write buffers count towards it."""
+    max_open_files: int = 128
+    """Most open files per store. Each keeps about 1 MiB of index and filter in memory."""
     background_jobs: int = 2
+    """Threads that flush and compact, per store."""
 
     def __post_init__(self) -> None:
         for name, least in (("write_buffer_bytes", 64 * 1024), ("cache_bytes", 1024 * 1024), ("max_open_files", 16)):

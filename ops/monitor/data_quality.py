@@ -25,16 +25,26 @@ _MOST_ITEMS = 1_000_000  # remembered as met, about 100 MB
 
 @dataclass(frozen=True)
 class DataQualityConfig:
-    rate: float = 3.0  # factor up or down from what is usual
+    rate: float = 3.0
+    """Factor, up or down, by which the rate of events may differ from what is usual."""
     dead_letters: float = 0.01
+    """Largest share of records that are refused."""
     duplicates: float = 0.05
-    user_share: float = 0.05  # of the busiest user
+    """Largest share of duplicates."""
+    user_share: float = 0.05
+    """Largest share of a window's events that one user may send; more is a flood that freezes training."""
     misdated: float = 0.001
+    """Largest share of events with an implausible time."""
     backward: float = 0.05
-    new_items: float = 0.10  # of events, on items nobody has met before; real launches are few items with many events
-    least_events: int = 500  # in a window, or usual in one, to judge anything
-    usual_windows: int = 8  # windows that make a usual rate; half of them that of an hour of the week
+    """Largest share of events that lie far behind the newest one."""
+    new_items: float = 0.10
+    """Largest share of events on items that are new; a real launch is few items with many events."""
+    least_events: int = 500
+    """Events in a window, or usual in one, below which nothing is judged."""
+    usual_windows: int = 8
+    """Windows that make a usual rate; half of them make that of an hour of the week."""
     kept_windows: int = 96
+    """Windows that are remembered."""
 
     def __post_init__(self) -> None:
         if self.rate <= 1:

@@ -58,19 +58,32 @@ SIGNALS: tuple[Signal, ...] = (
 
 @dataclass(frozen=True)
 class DriftConfig:
-    warning: float = 0.10  # PSI beyond noise
+    warning: float = 0.10
+    """Population stability index, beyond noise, that is a warning."""
     drift: float = 0.25
-    alpha: float = 0.003  # per window; two in a row make a state
+    """Population stability index, beyond noise, that is drift."""
+    alpha: float = 0.003
+    """Level of the test of one window; two windows in a row make a state."""
     rate_z: float = 4.4
-    rate_change: float = 0.5  # relative change of a rate that is drift; half of it is a warning
-    rate_events: int = 1000  # least events of a window for a rate
-    ks: float = 0.1  # KS distance that is a warning; twice of it is drift
-    linf: float = 0.01  # one bin's change that is a warning when significant
-    reference_windows: float = 8.0  # events of a training reference, in windows
-    least_reference_parts: int = 4  # sub-windows in it, for their spread is the measure of noise
-    longest_ms: int = 24 * _HOUR_MS  # a window that has not enough events by then is judged "too few"
-    kept_parts: int = 96  # sub-windows remembered for the next training reference
+    """Standard score from which on a rate has changed."""
+    rate_change: float = 0.5
+    """Relative change of a rate that is drift; half of it is a warning."""
+    rate_events: int = 1000
+    """Least events of a window for a rate."""
+    ks: float = 0.1
+    """Kolmogorov-Smirnov distance that is a warning; twice of it is drift."""
+    linf: float = 0.01
+    """Significant change of one bin that is a warning."""
+    reference_windows: float = 8.0
+    """Events of a training reference, in windows."""
+    least_reference_parts: int = 4
+    """Least parts of a training reference; their spread is the measure of noise."""
+    longest_ms: int = 24 * _HOUR_MS
+    """Time after which a window without enough events is judged as having too few."""
+    kept_parts: int = 96
+    """Parts remembered for the next training reference."""
     baseline_weeks: float = 4.0
+    """Weeks over which the baseline of an hour of the week is averaged."""
 
     def __post_init__(self) -> None:
         if not 0 < self.warning < self.drift:

@@ -18,20 +18,34 @@ ShutGate = Literal["data_quality", "cooldown"]  # gates that keep a round from s
 
 @dataclass(frozen=True)
 class LoopConfig:
-    new_events: int = 5_000  # since the last round, for a round before its time
-    cooldown_ms: int = 10 * 60 * 1000  # between rounds before their time
-    cooldown_rounds: float = 3.0  # the same, in durations of the last round; the longer of the two counts
-    early_rounds: int = 4  # rounds before their time, per hour
-    many_signals: int = 4  # signals that drift at once: then the feed is broken, and the world has not changed
-    many_windows: int = 16  # windows after which it is the world after all: nobody leaves a feed broken for longer
+    new_events: int = 5_000
+    """Events since the last round that a round before its time needs."""
+    cooldown_ms: int = 10 * 60 * 1000
+    """Least time between two rounds before their time."""
+    cooldown_rounds: float = 3.0
+    """The same in durations of the last round; the longer of the two counts."""
+    early_rounds: int = 4
+    """Most rounds before their time, per hour."""
+    many_signals: int = 4
+    """Number of signals that drift at once from which on the feed counts as broken, not the world as changed."""
+    many_windows: int = 16
+    """Windows after which many drifting signals count as a changed world after all."""
     probation_rounds: int = 2
+    """Rounds after a promotion in which a new model is watched more closely."""
     probation_ms: int = 6 * HOUR_MS
-    coverage: float = 0.5  # share of the items over which the lists before the promotion were spread
-    latency_ms: int = 10 * 60 * 1000  # a latency alarm that begins within this time of a promotion is its doing
-    closed_ms: int = HOUR_MS  # no promotions for this time after a rollback
-    freeze_ms: int = 24 * HOUR_MS  # two rollbacks within this time freeze promotions
-    suspect_windows: int = 8  # windows after a fault of the feed in which a drift that began in it is the fault's
-    absorb_windows: int = 2  # windows by which a drift may outlive the promotion that should have absorbed it
+    """Time after a promotion in which a new model is watched more closely."""
+    coverage: float = 0.5
+    """Least share of the items over which the lists before the promotion were spread."""
+    latency_ms: int = 10 * 60 * 1000
+    """A latency alarm that begins within this time after a promotion is blamed on it."""
+    closed_ms: int = HOUR_MS
+    """Time without promotions after a rollback."""
+    freeze_ms: int = 24 * HOUR_MS
+    """Two rollbacks within this time freeze promotions."""
+    suspect_windows: int = 8
+    """Windows after a fault of the feed in which a drift that began in it is blamed on the fault."""
+    absorb_windows: int = 2
+    """Windows by which a drift may outlive the promotion that should have absorbed it."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -20,13 +20,20 @@ __all__ = ["Detection", "OutcomeMonitor", "PairedCounts", "QualityConfig", "Qual
 
 @dataclass(frozen=True)
 class QualityConfig:
-    ratio: float = 0.8  # the fall that the CUSUMs are built for
-    h: float = math.log(1e5)  # mean outcomes to a false alarm are e^h at least
-    reference_events: int = 5_000  # outcomes after a promotion that say what is normal
-    longest_reference: int = 40_000  # while nothing is suspected, more of them say it better
-    error: float = 0.001  # of telling model and demand apart
+    ratio: float = 0.8
+    """Fall of the hit rate that the detectors are built for: to this share of what it was."""
+    h: float = math.log(1e5)
+    """Threshold of the detectors; the mean number of outcomes to a false alarm is at least e to this power."""
+    reference_events: int = 5_000
+    """Outcomes after a promotion that say what is normal."""
+    longest_reference: int = 40_000
+    """Most outcomes that say what is normal, as long as nothing is suspected."""
+    error: float = 0.001
+    """Probability of mistaking a change of demand for a fault of the model, or the other way round."""
     rollback_alpha: float = 0.001
-    pause_ms: int = 600_000  # a user's outcome counts once in so much event time, for outcomes to be independent
+    """Level of the test that a rollback needs."""
+    pause_ms: int = 600_000
+    """Event time within which the outcomes of one user count once, so that outcomes are independent."""
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:

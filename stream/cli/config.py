@@ -111,6 +111,7 @@ def reference(settings: Settings) -> str:
 
 def _row(effective: Effective) -> str:
     setting = effective.setting
-    default = "" if setting.default is None or setting.default == "" else f"`{as_toml(setting.default)}`"
+    is_silent = setting.computed or setting.default is None or setting.default == ""
+    default = "" if is_silent else f"`{as_toml(setting.default)}`"
     kind = expected(setting.kind).removeprefix("a ")
     return f"| `{setting.name[-1]}` | {kind} | {default} | {setting.meaning} |"

@@ -54,6 +54,7 @@ class Setting:
     secret: bool = False
     variables: tuple[str, ...] = ()  # of the environment; the first that is set counts
     absent: bool = False  # its table is not used unless one of its settings is given
+    computed: bool = False  # the default is another on each machine
 
 
 def dotted(name: Name) -> str:
@@ -80,7 +81,8 @@ def settings_of(kind: type, above: Name, shared: Mapping[str, str], base: Any = 
         if inner is None:
             variable = field.metadata.get("variable")
             variables = (variable,) if variable else ()
-            yield Setting(name, hint, default, meant.get(field.name, ""), not field.repr, variables)
+            meaning, computed = meant.get(field.name, ""), field.default_factory is not MISSING
+            yield Setting(name, hint, default, meaning, not field.repr, variables, computed=computed)
         elif inner.__name__ not in shared:
             inside = settings_of(inner, name, shared, default)
             yield from inside if default is not None else (replace(setting, absent=True) for setting in inside)

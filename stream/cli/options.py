@@ -176,7 +176,7 @@ def _settings(ctx: click.Context) -> Settings:
 def _shown(effective: Effective, factor: float) -> str:
     """What holds without the option."""
     value = effective.value
-    if value is None or value == "" or effective.setting.secret:
+    if value in (None, "", ()) or effective.setting.secret:
         return ""
     shown = f"{value / factor:g}" if factor != 1 else as_text(value)
     return f"[{effective.origin}: {shown}]"

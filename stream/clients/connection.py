@@ -38,14 +38,23 @@ def _setting(variable: str, secret: bool = False) -> Any:
 @dataclass(frozen=True)
 class KafkaConnection:
     bootstrap_servers: str = _setting("FRESHET_BOOTSTRAP_SERVERS")
-    security_protocol: str = _setting("FRESHET_SECURITY_PROTOCOL")  # PLAINTEXT when empty
+    """Addresses of Kafka: host:port[,host:port]."""
+    security_protocol: str = _setting("FRESHET_SECURITY_PROTOCOL")
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; PLAINTEXT when empty."""
     sasl_mechanism: str = _setting("FRESHET_SASL_MECHANISM")
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
     sasl_username: str = _setting("FRESHET_SASL_USERNAME")
+    """Name of the SASL user."""
     sasl_password: str = _setting("FRESHET_SASL_PASSWORD", secret=True)
-    ssl_cafile: str = _setting("FRESHET_SSL_CAFILE")  # PEM; the system's authorities when empty
-    ssl_certfile: str = _setting("FRESHET_SSL_CERTFILE")  # PEM of this client
+    """Password of the SASL user."""
+    ssl_cafile: str = _setting("FRESHET_SSL_CAFILE")
+    """PEM file of the authorities to trust; those of the system when empty."""
+    ssl_certfile: str = _setting("FRESHET_SSL_CERTFILE")
+    """PEM file of this client's certificate."""
     ssl_keyfile: str = _setting("FRESHET_SSL_KEYFILE")
+    """PEM file of this client's key."""
     ssl_key_password: str = _setting("FRESHET_SSL_KEY_PASSWORD", secret=True)
+    """Password of this client's key."""
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers:

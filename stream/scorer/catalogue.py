@@ -16,7 +16,8 @@ __all__ = ["Catalogue", "CatalogueConfig"]
 
 @dataclass(frozen=True)
 class CatalogueConfig:
-    require: bool = False  # items without a record are not listed
+    require: bool = False
+    """Whether items without a record in the topic `items` are left out of lists."""
 
 
 class Catalogue:

@@ -35,18 +35,31 @@ __all__ = [
 @dataclass(frozen=True)
 class WorldConfig:
     users: int = 2000
+    """Number of users."""
     items: int = 500
+    """Number of items."""
     genres: int = 12
-    series_length: int = 10  # items that follow each other
-    stay: float = 0.85  # probability to stay with the current genre
-    sequel: float = 0.4  # probability to go on with the series of the last item
-    noise: float = 0.05  # probability of an arbitrary item
-    drift: float = 0.02  # share of a user's taste that is drawn anew at each change of genre
-    launched_late: float = 0.1  # share of items launched while the world runs
-    launch_events: int = 20_000  # events over which they are launched
-    shifts: tuple[int, ...] = (15_000,)  # after so many events another genre comes into fashion
-    fashion: float = 4.0  # how much more a genre in fashion is chosen
-    rest: int = 200  # of a user's own events before an item can be met again
+    """Number of genres."""
+    series_length: int = 10
+    """Items of a series, which follow each other."""
+    stay: float = 0.85
+    """Probability that a user stays with the genre."""
+    sequel: float = 0.4
+    """Probability that a user goes on with the series of the last item."""
+    noise: float = 0.05
+    """Probability of an arbitrary item."""
+    drift: float = 0.02
+    """Share of a user's taste that changes with each change of genre."""
+    launched_late: float = 0.1
+    """Share of items that are launched while the world runs."""
+    launch_events: int = 20_000
+    """Number of events over which these items are launched."""
+    shifts: tuple[int, ...] = (15_000,)
+    """Numbers of events after which another genre comes into fashion."""
+    fashion: float = 4.0
+    """How much more often a genre in fashion is chosen."""
+    rest: int = 200
+    """A user's own events before the same item can be met again."""
 
     def __post_init__(self) -> None:
         if min(self.users, self.items, self.genres, self.series_length) < 1:

@@ -53,17 +53,26 @@ def fit(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], 
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    first_epochs: int = 30  # a model from nothing
-    epochs: int = 4  # a child of the live model
-    last_epochs: int = 1  # on everything, after the verdict
-    # Few users make few batches, and epochs of them teach nothing: each pass takes at least so many optimizer steps.
+    first_epochs: int = 30
+    """Epochs of a model from nothing."""
+    epochs: int = 4
+    """Epochs of a fine-tuning round."""
+    last_epochs: int = 1
+    """Epochs on everything, after the verdict."""
     first_updates: int = 500
+    """Least optimizer steps of a model from nothing: epochs of few users are few steps."""
     updates: int = 60
+    """Least optimizer steps of a fine-tuning round."""
     last_updates: int = 15
-    holdout_share: float = 0.1  # of the new interactions
+    """Least optimizer steps on everything, after the verdict."""
+    holdout_share: float = 0.1
+    """Share of the new interactions that the exam holds out."""
     popularity_half_life_days: float = 7.0
-    exam_users: int = 5_000  # held-out users asked at most, drawn at random
-    exam_least_users: int = 100  # with fewer on both sides of the cut, each user's own newest are held out
+    """Half-life of the popularity that a candidate is compared with."""
+    exam_users: int = 5_000
+    """Most users whose held-out interactions are asked about, drawn at random."""
+    exam_least_users: int = 100
+    """Users on both sides of the cut below which each user's own newest interactions are held out."""
     events: EventKinds = field(default_factory=EventKinds)  # what each kind of event means
     # Of a model from nothing; children keep their parent's.
     model: ModelConfig = field(default_factory=lambda: preset("stream"))

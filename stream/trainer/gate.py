@@ -25,9 +25,12 @@ _Z95, _Z80 = 1.96, 0.84
 
 @dataclass(frozen=True)
 class GateConfig:
-    margin: float = 0.01  # of the live NDCG@20 that a candidate may lose
-    coverage: float = 0.7  # of the distinct items live recommends that a candidate must reach
-    least_users: int = 20  # held-out users below which nothing can be judged
+    margin: float = 0.01
+    """Share of the live model's NDCG@20 that a candidate may lose."""
+    coverage: float = 0.7
+    """Share of the distinct items of the live model's lists that a candidate's lists must reach."""
+    least_users: int = 20
+    """Held-out users below which nothing can be judged."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:

@@ -23,8 +23,10 @@ _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 
 @dataclass(frozen=True)
 class RescoringConfig:
-    users_per_second: float = 200.0  # of one updater; fresh events always go first
-    active_days: float = 30.0  # only users whose newest event is at most this older than the newest of all
+    users_per_second: float = 200.0
+    """Users whom one updater sends to be scored again after a promotion, per second. Fresh events go first."""
+    active_days: float = 30.0
+    """Users who are scored again: those whose newest event is at most this much older than the newest of all."""
 
     def __post_init__(self) -> None:
         for name in ("users_per_second", "active_days"):

@@ -50,9 +50,12 @@ def hiding_ms(hides: str) -> int:
 class EventKind:
     """One `[events.<kind>]` section of the settings file."""
 
-    strength: float = 1.0  # times the event's weight
-    negative: bool = False  # takes the interactions before it back, and is never a right answer
-    hides: str = "always"  # never, always, or a duration after which the item may be listed again
+    strength: float = 1.0
+    """Factor on the weight of the event."""
+    negative: bool = False
+    """Whether the event takes back the interactions before it. A negative event is never a right answer."""
+    hides: str = "always"
+    """How long the event hides its item: never, always, or a duration such as 12h, 30d or 2w."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < 1e6:

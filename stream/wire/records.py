@@ -98,9 +98,13 @@ class Forget:
 class Limits:
     """What the updater accepts as an interaction."""
 
-    earliest_ms: int = 788_918_400_000  # 1995-01-01: older clocks are wrong, not early
-    ahead_ms: int = 5 * 60 * 1000  # how far an event may run ahead of the broker's clock
+    earliest_ms: int = 788_918_400_000
+    """Oldest time of an event, in milliseconds since 1970 UTC. The default is 1995-01-01: an older time comes from a
+    wrong clock."""
+    ahead_ms: int = 5 * 60 * 1000
+    """How far the time of an event may be ahead of the broker's clock."""
     record_bytes: int = 64 * 1024
+    """Largest record that is read as an event."""
 
     def __post_init__(self) -> None:
         for name in ("earliest_ms", "ahead_ms", "record_bytes"):
