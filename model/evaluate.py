@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.special import lambertw
 
 from model.batch import Histories
 from model.ranker import Ranked
@@ -85,3 +86,27 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(difference.mean()), float(low), float(high))
+
+
+def confidence_sequence(
+    differences: np.ndarray, *, confidence: float = 0.95, tightest_at: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Running means [n] of paired differences [n] in the order they were observed, and how far their bounds are away.
+
+    With the given confidence, the running mean of what was to be expected of each difference given all before it lies
+    inside mean +- distance at *every* n at once: the interval may be read at any time and as often as one likes, and
+    differences may depend on the past, as those of one user do. The guarantee is asymptotic (Waudby-Smith, Arbour,
+    Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of
+    Statistics 52(6), 2024, the Lyapunov-type sequence of martingale differences).
+
+    The distance is shortest where the sum of the variances is `tightest_at`, which must not come from the differences;
+    by default a twentieth of n, as hits of two good rankers give half-way.
+    """
+    alpha, count = 1 - confidence, np.arange(1, len(differences) + 1)
+    mean = np.cumsum(differences) / count
+    variance_sum = np.maximum(np.cumsum(np.square(differences)) - count * np.square(mean), 0.0)
+    best = max(len(differences) / 20 if tightest_at is None else tightest_at, 1e-9)
+    rho_squared = float(-lambertw(-(alpha**2) * np.exp(-1), -1).real - 1) / best
+    scaled = variance_sum * rho_squared + 1
+    distance = np.sqrt(2 * scaled * np.log(np.sqrt(scaled) / alpha) / rho_squared) / count
+    return mean, distance

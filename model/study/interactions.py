@@ -15,7 +15,7 @@ import numpy as np
 
 from model.batch import Histories
 
-__all__ = ["Interactions", "Timeline"]
+__all__ = ["Interactions", "Timeline", "moment_order", "moment_starts"]
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -61,16 +61,9 @@ class Interactions:
         Rows of one time keep their order, but those of one moment stand together, at the place of the first of them.
         """
         weights = np.ones(len(users), np.float32) if strengths is None else strengths.astype(np.float32)
-        by_time = np.argsort(times_ms, kind="stable")
-        users, items, times_ms, weights = users[by_time], items[by_time], times_ms[by_time], weights[by_time]
-        grouped = np.lexsort((np.arange(len(users)), users, times_ms))
-        starts = _starts(users[grouped], times_ms[grouped])
-        place = np.empty(len(users), dtype=np.int64)  # of the first row of each row's moment
-        place[grouped] = grouped[starts]
-        order = np.lexsort((-weights, items, place))
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = (np.diff(place[order]) != 0) | (np.diff(items[order]) != 0)
-        rows = order[first]
+        rows = moment_order(users, times_ms, items, -weights)
+        same = [np.diff(column[rows]) == 0 for column in (users, items, times_ms)]
+        rows = rows[np.concatenate([np.ones(min(len(rows), 1), dtype=bool), ~np.logical_and.reduce(same)])]
         return cls(
             name,
             users[rows].astype(np.int64),
@@ -83,10 +76,23 @@ class Interactions:
     @property
     def moments(self) -> np.ndarray:
         """int64 [n]: the place of the first event of each event's moment."""
-        return _starts(self.users, self.times_ms)
+        return moment_starts(self.users, self.times_ms)
 
 
-def _starts(*columns: np.ndarray) -> np.ndarray:
+def moment_order(users: np.ndarray, times_ms: np.ndarray, *within: np.ndarray) -> np.ndarray:
+    """int64 [n]: rows in time order, the rows of one moment together at the place of the first of them.
+
+    Rows of one time otherwise keep their order. Inside a moment they stand in the order of the keys `within`.
+    """
+    by_time = np.argsort(times_ms, kind="stable")
+    users, times_ms = users[by_time], times_ms[by_time]
+    grouped = np.lexsort((np.arange(len(users)), users, times_ms))
+    first = np.empty(len(users), dtype=np.int64)  # row of each row's moment
+    first[grouped] = grouped[moment_starts(users[grouped], times_ms[grouped])]
+    return by_time[np.lexsort((*(key[by_time] for key in reversed(within)), first))]
+
+
+def moment_starts(*columns: np.ndarray) -> np.ndarray:
     """int64 [n]: for each row the first row of its run of rows that are equal in all columns."""
     new = np.logical_or.reduce([np.diff(column, prepend=column[:1] - 1) != 0 for column in columns])
     return np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
@@ -105,7 +111,7 @@ class Timeline:
         self._order = np.lexsort((log.items, log.times_ms, log.users))
         users, items, times = log.users[self._order], log.items[self._order], log.times_ms[self._order]
         places = np.arange(len(log))
-        self._user_start, self._moment_start = _starts(users), _starts(users, times)
+        self._user_start, self._moment_start = moment_starts(users), moment_starts(users, times)
         by_item = np.lexsort((places, items, users))  # occurrences of one user's item side by side
         again = (np.diff(users[by_item]) == 0) & (np.diff(items[by_item]) == 0)
         self._next_same = np.full(len(log), _NEVER)
