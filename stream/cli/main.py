@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli import api, cluster, config, demo, evaluate, kafka, models, sinks, sources, workers
+from stream.cli import api, backtest, cluster, config, demo, evaluate, kafka, models, sinks, sources, workers
 from stream.cli.options import PathText
 from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
@@ -65,6 +65,7 @@ for command in (
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
+    backtest.backtest,
     models.model,
     config.config,
     kafka.broker,

@@ -72,6 +72,16 @@ class TrainerConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
+    def enough(self, *, first: bool, changed_users: int, new_interactions: int, left_unlearnt: int) -> bool:
+        """Is there enough to learn for a round on schedule?
+
+        `first`: there is no model, and none was tried. `left_unlearnt` of the new interactions were seen by a round
+        that was not published.
+        """
+        if first:
+            return changed_users >= self.first_users and new_interactions >= self.first_interactions
+        return new_interactions - left_unlearnt >= max(self.least_interactions, 1)
+
     @property
     def artifacts_url(self) -> str:
         return self.artifacts or str(self.state_dir.absolute() / "artifacts")

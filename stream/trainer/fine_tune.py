@@ -34,7 +34,7 @@ from stream.trainer.gate import Evidence, GateConfig, judge
 from stream.trainer.holdout import hold_out
 from stream.wire.meaning import EventKinds
 
-__all__ = ["FineTuneConfig", "Fit", "Round", "Stopped", "fine_tune"]
+__all__ = ["FineTuneConfig", "Fit", "Round", "Stopped", "epochs_for", "fine_tune"]
 
 Fit = Callable[[Learner, Histories, int, Callable[[], bool]], FitReport]  # (learner, histories, epochs, stop)
 
@@ -173,7 +173,7 @@ def fine_tune(
 
     lessons = pack(learner.items, [*known.values(), *replay.values()], config.events)
     with outcome.stage("train"):
-        outcome.learnt(fit(learner, lessons, _epochs(learner, lessons, epochs, updates), stop))
+        outcome.learnt(fit(learner, lessons, epochs_for(learner, lessons, epochs, updates), stop))
     with outcome.stage("evaluate"):
         rng = np.random.default_rng(seed)
         asked = list(questions.values())
@@ -194,14 +194,14 @@ def fine_tune(
         return outcome
     with outcome.stage("train"):
         lessons = pack(learner.items, full, config.events)
-        epochs = _epochs(learner, lessons, config.last_epochs, config.last_updates)
+        epochs = epochs_for(learner, lessons, config.last_epochs, config.last_updates)
         outcome.learnt(fit(learner, lessons, epochs, stop))
     with outcome.stage("evaluate"):
         outcome.failed = _undone(exam, _recommender(learner, version), outcome.evidence.ndcg)
     return outcome
 
 
-def _epochs(learner: Learner, lessons: Histories, epochs: int, updates: int) -> int:
+def epochs_for(learner: Learner, lessons: Histories, epochs: int, updates: int) -> int:
     """At least `epochs`, and as many as `updates` optimizer steps need."""
     batches = -(-len(lessons) // learner.config.batch_users)
     return max(epochs, -(-updates // max(batches, 1)))

@@ -33,12 +33,12 @@ class Schedule:
 
     def due(self, first: bool) -> bool:
         """Is it time for a round, with enough to learn? The `first` model waits for more."""
-        view, config, new = self._view, self._config, self._view.new_interactions
-        if time.monotonic() < self._due:
-            return False
-        if first and not self._tried:
-            return view.changed_users >= config.first_users and new >= config.first_interactions
-        return new - self._left_unlearnt >= max(config.least_interactions, 1)
+        return time.monotonic() >= self._due and self._config.enough(
+            first=first and not self._tried,
+            changed_users=self._view.changed_users,
+            new_interactions=self._view.new_interactions,
+            left_unlearnt=self._left_unlearnt,
+        )
 
     def began(self) -> None:
         self._due = time.monotonic() + self._config.round_seconds
