@@ -13,7 +13,7 @@ LARGE_CLASSES = {
     "state/store.py:Store": "The whole of what a store is asked, each method a few lines over RocksDB.",
     "stream/api/follower.py:Follower": "One attribute more, each a part of what a partition's reader holds.",
     "stream/demo/run.py:Demo": "Its methods are the stages of one run, in the order in which they happen.",
-    "stream/sources/log/event_table.py:EventTable": "One method more, each a question to the table of a log.",
+    "stream/sources/log/event_table.py:EventTable": "Every step of sorting a log on disk is a query of its own.",
     "stream/trainer/history_view.py:HistoryView": "Half of its methods add up what its partitions say.",
     "stream/trainer/rounds.py:Rounds": "One method more, each a step in the life of a round.",
     "stream/wire/topics.py:TopicPlan": "The names of the topics are properties of it, one line each.",

@@ -15,7 +15,8 @@ import numpy as np
 from model.study.interactions import moment_order, moment_starts
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
-from stream.sources.interaction_log import Columns, InteractionLog, LogError, read_log
+from stream.sources.log.options import LogError, LogOptions
+from stream.sources.log.reader import read_log
 from stream.wire.records import Forget, Interaction, Limits, Rejected, decode_interaction
 
 __all__ = ["EventLog", "batches", "log_of_file", "log_of_topic"]
@@ -97,43 +98,20 @@ class EventLog:
         return digest.hexdigest()[:16]
 
 
-def log_of_file(
-    path: Path, columns: Columns, min_rating: float | None, kinds: Sequence[str] = (), weighted: bool = False
-) -> EventLog:
-    """A log as `freshet replay` reads it; `kinds` keeps events of these kinds only. Raises `LogError`.
+def log_of_file(path: Path, options: LogOptions, weighted: bool = False) -> tuple[EventLog, list[str]]:
+    """(A log as `freshet replay` reads it, what was taken of it, for people). Raises `LogError`.
 
     Without `weighted` every event has weight 1, whatever its column says.
     """
-    log = read_log(path, columns, min_rating)
-    kind_names, kind_column = _kinds(log)
-    kept = np.ones(len(log), dtype=bool)
-    if kinds:
-        if unknown := [kind for kind in kinds if kind not in kind_names]:
-            raise LogError(f"{path} has no events of kind {', '.join(unknown)}; there are {', '.join(kind_names)}")
-        kept = np.isin(kind_column, [kind_names.index(kind) for kind in kinds])
-    weights = log.weights if weighted and log.weights is not None else np.ones(len(log))
-    left_out = [
-        f"{count:,} {why}"
-        for count, why in (
-            (log.below_minimum, f"rated below {min_rating}"),
-            (int((~kept).sum()), f"of other kinds than {', '.join(kinds)}"),
-            (log.malformed, "malformed rows"),
-        )
-        if count
-    ]
-    taken = (log.users, log.items, log.timestamps, weights, kind_column)
-    ids = (log.user_ids, log.item_ids, kind_names)
-    users, items, times_ms, weights, kind_column = (column[kept] for column in taken)
-    return EventLog.ordered(path.name, ids, (users, items, times_ms, weights, kind_column), ", ".join(left_out))
-
-
-def _kinds(log: InteractionLog) -> tuple[list[str], np.ndarray]:
-    if log.events is None:
-        return [""], np.zeros(len(log), dtype=np.uint16)
-    names, places = np.unique(log.events.astype(str), return_inverse=True)
-    if len(names) > np.iinfo(np.uint16).max:
-        raise LogError(f"{len(names)} kinds of events are too many; is that the right column?")
-    return names.tolist(), places.astype(np.uint16)
+    with read_log(path, options, any_age=True) as read:
+        arrays, account = read.arrays(), read.account
+    kind_names, kinds = np.unique(arrays.events.astype(str), return_inverse=True)
+    if len(kind_names) > np.iinfo(np.uint16).max:
+        raise LogError(f"{len(kind_names)} kinds of events are too many; is that the right column?")
+    weights = arrays.weights if weighted else np.ones(len(arrays.users))
+    ids = (arrays.user_ids, arrays.item_ids, kind_names.tolist())
+    columns = (arrays.users, arrays.items, arrays.times_ms, weights, kinds)
+    return EventLog.ordered(path.name, ids, columns), account.lines()
 
 
 def log_of_topic(connection: KafkaConnection, topic: str, limits: Limits) -> EventLog:

