@@ -1,0 +1,224 @@
+"""Files as the world has them: real headers and formats with made-up values, read right or refused with a way out."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from stream.sources.log.options import LogError, LogOptions
+from stream.sources.log.reader import read_log
+
+
+class Shape(NamedTuple):
+    file: str
+    text: str
+    first: tuple[str, str, int]  # user, item, time in ms of the first event in time order
+    kind: str = ""
+    options: LogOptions | None = None
+
+
+def ms(seconds: int) -> int:
+    return seconds * 1000
+
+
+S1, S2 = 1_555_000_001, 1_555_000_777  # 2019-04-11
+
+SHAPES = {
+    "movielens csv": Shape(
+        "ratings.csv", f"userId,movieId,rating,timestamp\n7,9,4.5,{S2}\n1,2,5.0,{S1}\n", ("1", "2", ms(S1))
+    ),
+    "movielens dat": Shape("ratings.dat", f"1::2::5::{S1}\n7::9::4::{S2}\n", ("1", "2", ms(S1))),
+    "movielens u.data": Shape("u.data", f"1\t2\t5\t{S1}\n7\t9\t4\t{S2}\n", ("1", "2", ms(S1))),
+    "recbole inter": Shape(
+        "x.inter", f"user_id:token\titem_id:token\ttimestamp:float\nu1\ti1\t{S1}\nu2\ti2\t{S2}\n", ("u1", "i1", ms(S1))
+    ),
+    "amazon ratings": Shape(
+        "ratings_Books.csv",
+        f"A1,B00X,5.0,{S1}\nA2,B00Y,4.0,{S2}\n",
+        ("A1", "B00X", ms(S1)),
+        "",
+        LogOptions(user=0, item=1, rating=2, timestamp=3),
+    ),
+    "amazon reviews 2018": Shape(
+        "reviews.jsonl",
+        '{"overall": 5.0, "reviewerID": "A1", "asin": "B1", "unixReviewTime": 1555000001}\n'
+        '{"overall": 4.0, "reviewerID": "A2", "asin": "B2", "unixReviewTime": 1555000777}\n',
+        ("A1", "B1", ms(S1)),
+    ),
+    "amazon reviews 2023": Shape(
+        "r.jsonl",
+        '{"rating": 5.0, "user_id": "A1", "parent_asin": "B1", "timestamp": 1555000001123}\n'
+        '{"rating": 4.0, "user_id": "A2", "parent_asin": "B2", "timestamp": 1555000777123}\n',
+        ("A1", "B1", 1555000001123),
+    ),
+    "yelp": Shape(
+        "review.json",
+        '{"review_id": "r1", "user_id": "u1", "business_id": "b1", "stars": 5.0, "date": "2019-04-11 16:26:41"}\n'
+        '{"review_id": "r2", "user_id": "u2", "business_id": "b2", "stars": 4.0, "date": "2019-04-11 16:39:37"}\n',
+        ("u1", "b1", ms(S1)),
+    ),
+    "retailrocket": Shape(
+        "events.csv",
+        "timestamp,visitorid,event,itemid,transactionid\n1555000001123,1,view,2,\n1555000777123,7,addtocart,9,\n",
+        ("1", "2", 1555000001123),
+        "view",
+    ),
+    "rees46": Shape(
+        "2019-Oct.csv",
+        "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+        "2019-10-01 00:00:00 UTC,view,44600062,2103807459595387724,,shiseido,35.79,541312140,72d76fde\n"
+        "2019-10-01 00:00:01 UTC,purchase,3900821,2053013552326770905,x.y,aqua,33.20,554748717,9333dfbd\n",
+        ("541312140", "44600062", 1569888000000),
+        "view",
+    ),
+    "yoochoose clicks with a header": Shape(
+        "clicks.csv",
+        "session_id,timestamp,item_id,category\n1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T10:54:09.868Z,214536500,0\n",
+        ("1", "214536502", 1396867869277),
+    ),
+    "taobao user behaviour": Shape(
+        "UserBehavior.csv",
+        f"1,2268318,2520377,pv,{S1}\n1,2333346,2520771,buy,{S2}\n",
+        ("1", "2268318", ms(S1)),
+        "pv",
+        LogOptions(user=0, item=1, event=3, timestamp=4),
+    ),
+    "gowalla": Shape(
+        "checkins.txt",
+        "0\t2010-10-19T23:55:27Z\t30.23\t-97.79\t22847\n0\t2010-10-18T22:17:43Z\t30.26\t-97.76\t420315\n",
+        ("0", "420315", 1287440263000),
+        "",
+        LogOptions(user=0, timestamp=1, item=4),
+    ),
+    "lastfm 1k": Shape(
+        "plays.tsv",
+        "user_id\ttimestamp\tartid\tartname\ttraid\ttraname\n"
+        "user_1\t2009-05-04T23:08:57Z\ta1\tDeep Dish\tt1\tFuck Me\nuser_1\t2009-05-04T13:54:10Z\ta2\tX\tt2\tY\n",
+        ("user_1", "t2", 1241445250000),
+        "",
+        LogOptions(item="traid"),
+    ),
+    "steam": Shape(
+        "steam.csv",
+        f"user_id,item_id,playtime,timestamp\nu1,i1,12.5,{S1}\nu2,i2,3.0,{S2}\n",
+        ("u1", "i1", ms(S1)),
+    ),
+    "goodreads": Shape(
+        "g.jsonl",
+        '{"user_id": "u1", "book_id": "b1", "rating": 5, "date_added": "Thu Apr 11 16:26:41 +0000 2019"}\n'
+        '{"user_id": "u2", "book_id": "b2", "rating": 4, "date_added": "Thu Apr 11 16:39:37 +0000 2019"}\n',
+        ("u1", "b1", ms(S1)),
+        "",
+        LogOptions(timestamp="date_added", time_format="%a %b %d %H:%M:%S %z %Y"),
+    ),
+    "netflix prize, melted": Shape(
+        "netflix.csv",
+        "user,item,rating,date\n1488844,1,3,2005-09-06\n822109,1,5,2005-05-13\n",
+        ("822109", "1", 1115942400000),
+    ),
+    "kuairand": Shape(
+        "log.csv",
+        "user_id,video_id,date,hourmin,time_ms,is_click\n0,3784,20220408,1000,1649384000000,1\n0,99,20220408,1100,1649387600000,0\n",
+        ("0", "3784", 1649384000000),
+    ),
+    "h&m": Shape(
+        "transactions.csv",
+        "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,c1,0663713001,0.05,2\n2018-09-21,c2,0541518023,0.03,2\n",
+        ("c1", "0663713001", 1537401600000),
+        "",
+        LogOptions(timestamp="t_dat", user="customer_id", item="article_id"),
+    ),
+    "instacart": Shape(
+        "orders.csv",
+        "user_id,product_id,order_timestamp\n1,196,1555000001\n1,14084,1555000777\n",
+        ("1", "196", ms(S1)),
+        "",
+        LogOptions(timestamp="order_timestamp"),
+    ),
+    "segment track": Shape(
+        "track.jsonl",
+        '{"userId": "u1", "event": "Product Viewed", "timestamp": "2019-04-11T16:26:41.000Z",'
+        ' "properties": {"product_id": "p1"}}\n'
+        '{"userId": "u2", "event": "Order Completed", "timestamp": "2019-04-11T16:39:37.000Z",'
+        ' "properties": {"product_id": "p2"}}\n',
+        ("u1", "p1", ms(S1)),
+        "Product Viewed",
+        LogOptions(item="properties.product_id"),
+    ),
+    "json array": Shape(
+        "events.json",
+        '[{"user": "u2", "item": "i2", "timestamp": 1555000777000},\n'
+        ' {"user": "u1", "item": "i1", "timestamp": 1555000001000}]',
+        ("u1", "i1", ms(S1)),
+    ),
+    "microseconds": Shape("us.csv", f"user,item,timestamp\nu1,i1,{S1}000000\nu2,i2,{S2}000000\n", ("u1", "i1", ms(S1))),
+    "nanoseconds by name": Shape(
+        "ns.csv", f"user,item,time_ns\nu1,i1,{S1}000000000\nu2,i2,{S2}000000000\n", ("u1", "i1", ms(S1))
+    ),
+    "an offset in the zone": Shape(
+        "zone.csv",
+        "user,item,time\nu1,i1,2019-04-11 18:26:41 +0200\nu2,i2,2019-04-11 18:39:37 +0200\n",
+        ("u1", "i1", ms(S1)),
+    ),
+    "slashes": Shape(
+        "slash.csv", "user,item,time\nu1,i1,2019/04/11 16:26:41\nu2,i2,2019/04/11 16:39:37\n", ("u1", "i1", ms(S1))
+    ),
+    "a byte order mark and semicolons": Shape(
+        "excel.csv", f"\ufeffuser;item;timestamp\r\nu1;i1;{S1}\r\nu2;i2;{S2}\r\n", ("u1", "i1", ms(S1))
+    ),
+    "a blank last line": Shape("blank.csv", f"user,item,timestamp\nu1,i1,{S1}\nu2,i2,{S2}\n\n\n", ("u1", "i1", ms(S1))),
+    "pipes": Shape("pipes.txt", f"user|item|timestamp\nu1|i1|{S1}\nu2|i2|{S2}\n", ("u1", "i1", ms(S1))),
+    "fields that begin late": Shape(
+        "late.jsonl",
+        '{"user": "u1", "item": "i1", "timestamp": 1555000001000}\n'
+        '{"user": "u2", "item": "i2", "timestamp": 1555000777000, "event": "buy"}\n',
+        ("u1", "i1", ms(S1)),
+    ),
+    "quoted line breaks": Shape(
+        "reviews.csv",
+        f'user_id,item_id,timestamp,review\nu1,i1,{S1},"two\nlines, and a comma"\nu2,i2,{S2},short\n',
+        ("u1", "i1", ms(S1)),
+    ),
+    "iso and numbers mixed": Shape(
+        "mixed.csv",
+        f"user,item,timestamp\nu1,i1,2019-04-11T16:26:41Z\nu2,i2,{S2}\nu3,i3,{S2 + 1}\n",
+        ("u1", "i1", ms(S1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_known_shape_is_read_right(tmp_path: Path, name: str) -> None:
+    shape = SHAPES[name]
+    path = tmp_path / shape.file
+    path.write_text(shape.text)
+    with read_log(path, shape.options) as log:
+        events = list(log.interactions())
+    assert len(events) >= 2
+    first = events[0]
+    assert (first.user, first.item, first.timestamp) == shape.first
+    assert first.event == shape.kind
+
+
+REFUSED = {
+    "million song taste profile: no time": ("train.txt", "u1\tSOAKIMP\t1\nu1\tSOBBMDR\t2\n"),
+    "book-crossing: no time": (
+        "BX.csv",
+        '"User-ID";"ISBN";"Book-Rating"\n"1";"0195153448";"0"\n"2";"0002005018";"5"\n',
+    ),
+    "no user": ("items.csv", f"item,timestamp\ni1,{S1}\ni2,{S2}\n"),
+    "only a header": ("empty.csv", "user,item,timestamp\n"),
+    "empty times only": ("times.csv", "user,item,timestamp\nu1,i1,\nu2,i2,\n"),
+    "nothing at all": ("nothing.csv", ""),
+    "a picture": ("picture.csv", "\x89PNG\r\n\x1a\n\x00\x00\x00"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_log_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    file, text = REFUSED[name]
+    path = tmp_path / file
+    path.write_text(text)
+    with pytest.raises(LogError) as refused:
+        read_log(path)
+    assert len(str(refused.value)) > 20
