@@ -1,7 +1,8 @@
 """Every metric that Freshet exports, by the process that emits it.
 
 No user, item or model version is ever a label, except the version in `freshet_model_info`. Exported names and labels
-are what dashboards and alerts read; an attribute has the exported name without its unit, or a better one.
+are what dashboards and alerts read; an attribute has the exported name without its unit, or a better one. The file is
+long because it is one catalogue.
 """
 
 from __future__ import annotations

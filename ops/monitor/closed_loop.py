@@ -1,14 +1,14 @@
 """The trainer's eye on the stream: workers' windows in, decisions out.
 
 It merges the windows, judges feed, drift and quality, shows all of it on the trainer's metrics, and lets the closed
-loop decide. It is a function of the records of `monitor-windows` and of what the trainer tells it, so reading the topic
+loop decide. It is a function of the records of `monitor-windows` and of what the trainer reports, so reading the topic
 from its beginning restores it after a restart; only `decisions.state` is worth keeping.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -20,10 +20,10 @@ from ops.monitor.data_quality import DataQuality, DataQualityConfig
 from ops.monitor.decisions import Action, DecisionLoop
 from ops.monitor.detectors import McNemarEvidence
 from ops.monitor.drift_monitor import DriftConfig, DriftMonitor, export_metrics
-from ops.monitor.evidence import CanaryEvidence, LiveEvidence, LiveFigures, against_popularity
+from ops.monitor.evidence import CanaryEvidence, LiveEvidence, against_popularity
 from ops.monitor.loop_state import LoopConfig, LoopState, Move, Step
 from ops.monitor.probation import RollBack
-from ops.monitor.quality import PairedCounts, QualityConfig, QualityMonitor
+from ops.monitor.quality import QualityConfig, QualityMonitor
 from ops.monitor.windows import MergedWindow, OtherWindowLength, WindowConfig, WindowMerge, WindowRecord
 
 __all__ = ["ClosedLoop", "ClosedLoopConfig"]
@@ -129,21 +129,14 @@ class ClosedLoop:
                     evaluation.n,
                 )
         self.decisions.window(self.drift.states(), failed)
-        self._report_faults()
+        _export_faults(self.decisions.faults.failed_checks, self._metrics)
         live = self.decisions.state.live
         self.canary.add(window)
         self._live.add(window, live)
         return self.decisions.quality(self.quality.add(against_popularity(window, live)))
 
-    def _report_faults(self) -> None:
-        faults = self.decisions.faults.failed_checks
-        for check in get_args(Check):
-            self._metrics.data_quality_state[check].set(check in faults)
-        for name, why in faults.items():
-            log.warning("the feed fails %s: %s", name, why)
-
     def _judge_live(self) -> RollBack | None:
-        figures = self._figures()
+        figures = self._live.figures(self.merge.open(), self.decisions.state.live)
         evidence = McNemarEvidence(self.config.quality.rollback_alpha)
         evidence.add(figures.against_previous.second, figures.against_previous.first)
         return self.decisions.probation.judge(
@@ -154,18 +147,12 @@ class ClosedLoop:
             latency_alarm_since_ms=figures.burning_since_ms,
         )
 
-    def _figures(self) -> LiveFigures:
-        return self._live.figures(self.merge.open(), self.decisions.state.live)
-
-    def canary_counts(self) -> PairedCounts:
-        """How the canary (first) and live (second) answered the events of the canary's users so far."""
-        return self.canary.counts(self.merge.open())
-
     # -- what the trainer reports --------------------------------------------------------------------------------------
 
     def intend(self, step: Step, version: str, trigger: Trigger = "schedule") -> Move:
         """What the trainer is about to do, with what must be known of this moment afterwards."""
-        self.decisions.state.moving = move = Move(step, version, self.now_ms, trigger, self._figures().coverage or 0.0)
+        coverage = self._live.figures(self.merge.open(), self.decisions.state.live).coverage or 0.0
+        self.decisions.state.moving = move = Move(step, version, self.now_ms, trigger, coverage)
         return move
 
     def moved(self, move: Move) -> None:
@@ -195,3 +182,10 @@ class ClosedLoop:
     def _follow_live(self) -> None:
         self.quality.reset()
         self._live.reset()
+
+
+def _export_faults(faults: Mapping[Check, str], metrics: TrainerMetrics) -> None:
+    for check in get_args(Check):
+        metrics.data_quality_state[check].set(check in faults)
+    for name, why in faults.items():
+        log.warning("the feed fails %s: %s", name, why)

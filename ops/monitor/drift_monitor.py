@@ -2,7 +2,7 @@
 
 Two references answer two questions. *training* is what the stream looked like when the live model was fitted: is the
 model out of date? *baseline* is the same hour of the week, averaged over about four weeks: is the world odd? The first
-is taken anew at every promotion, the second never, so it also sees the slow drift that the first keeps forgetting.
+is taken again at every promotion, the second never, so it also sees the slow drift that the first keeps forgetting.
 
 A state needs two keys, in two consecutive windows: an effect worth acting on (PSI beyond its expectation without drift
 of 0.1 or 0.25) and significance at the sample sizes at hand. Windows are added up until there are enough events.

@@ -104,7 +104,7 @@ class Probation:
         if not self.on_probation(now_ms):
             return None
         if nonfinite:
-            return RollBack("nonfinite", f"{nonfinite} unsound scores of {state.live}")
+            return RollBack("nonfinite", f"{nonfinite} NaN or infinite scores of {state.live}")
         if coverage is not None and coverage < config.coverage * state.coverage_before:
             before = state.coverage_before
             return RollBack(

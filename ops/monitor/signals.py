@@ -153,7 +153,8 @@ class ScorerSignals:
     """Items asked for, scores given, and how the lists fared against popularity's and the previous model's.
 
     `follow` says what the counts refer to from now on: the live model's version, its item bins and those of its scores.
-    Before the first `follow` only outcomes are counted.
+    Before the first `follow` only outcomes are counted. It has more than 15 attributes because what is noted on the hot
+    path goes into a list for each thing noted, and is counted once per batch.
     """
 
     def __init__(self, windows: WindowCounter, metrics: ScorerMetrics) -> None:
@@ -182,7 +183,7 @@ class ScorerSignals:
 
     def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
         """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins. What there
-        are no bins for is not counted: bins of one's own would not add up with those of other workers."""
+        are no bins for is not counted: its own bins would not add up with those of other workers."""
         self.flush()
         self._model_epoch, self._bins, self._items_epoch, self._scores = model, items, items_epoch, scores
 
@@ -217,7 +218,7 @@ class ScorerSignals:
             self._late_times.append(time_ms)
 
     def nonfinite(self, time_ms: int, users: int) -> None:
-        """The live model gave unsound scores for so many users."""
+        """The live model gave NaN or infinite scores for this many users."""
         self.windows.total(f"nonfinite {self._model_epoch}", time_ms, users)
 
     def outcome(self, time_ms: int, hit: bool, popularity_hit: bool, previous_hit: bool | None = None) -> None:

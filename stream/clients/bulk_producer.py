@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -14,7 +15,7 @@ from stream.clients.connection import KafkaConnection
 if TYPE_CHECKING:
     from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 
-__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer", "was_fenced"]
+__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer", "has_successor", "was_fenced"]
 
 _MIB = 1024 * 1024
 _COORDINATOR_SECONDS = 5.0  # beyond the transaction's own time, after which the broker has aborted it
@@ -92,6 +93,17 @@ def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: A
         max_request_size=message_bytes + 2 * _MIB,
         **settings,
     )
+
+
+def has_successor(producer: KafkaProducer, transactional_id: str, admin: KafkaAdminClient) -> bool:
+    """Has another producer of this transactional id begun since? Then the brokers refuse the transactions of this one.
+    Raises `KafkaError`."""
+    manager = producer._transaction_manager
+    described = admin.describe_transactions([transactional_id])[transactional_id]
+    if manager is None:
+        return False
+    own = manager.producer_id_and_epoch
+    return described.producer_id != own.producer_id or described.producer_epoch > own.epoch
 
 
 def was_fenced(error: KafkaError) -> bool:

@@ -1,7 +1,7 @@
 """What the stream looked like when a model was fitted: how its items and its scores are binned from then on.
 
 Stored beside the model, so that every scorer counts into the same bins. A child keeps its parent's item bins as long as
-they name nearly all of what is met: the drift monitor then goes on with one series instead of beginning anew with
+they name nearly all of what is met: the drift monitor then goes on with one series instead of beginning again with
 every model.
 """
 

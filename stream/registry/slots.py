@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
 
+from stream.clients.bulk_producer import has_successor
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.records import CANARY_SLOT, Announcement, Rejected
@@ -95,12 +97,13 @@ class SlotWriter(Slots):
     """Moves slots, too. `name` is part of the transactional id: a second writer of the same name fences the first."""
 
     def __init__(self, connection: KafkaConnection, topic: str, name: str = "operator") -> None:
+        self._transactional_id = f"{topic}-{name}"
         self._producer = KafkaProducer(
             **connection.kafka_python(),
             acks="all",
             request_timeout_ms=_TRANSACTION_MS // 2,
             delivery_timeout_ms=_TRANSACTION_MS,
-            transactional_id=f"{topic}-{name}",
+            transactional_id=self._transactional_id,
             transaction_timeout_ms=_TRANSACTION_MS,
             metrics_enabled=False,
         )
@@ -140,6 +143,10 @@ class SlotWriter(Slots):
                 self.current.pop(slot, None)
             else:
                 self.current[slot] = to
+
+    def has_successor(self, admin: KafkaAdminClient) -> bool:
+        """Has another writer of this name begun since? Then this one moves nothing any more. Raises `KafkaError`."""
+        return has_successor(self._producer, self._transactional_id, admin)
 
     def put(self, slot: str, announcement: Announcement) -> None:
         """Fill one slot."""

@@ -7,7 +7,7 @@ Two kinds of keys in the store of a partition:
 
 While promotions are frozen nobody is ever learnt, and nearly all users end up here; memory holds two sums. A batch that
 is too large for one write may be cut by a crash. Markers are written before their places in the order, so a place that
-is missing is made again at the next start, and one whose marker says something else is passed over and removed.
+is missing is made again at the next start, and one that contradicts its marker is passed over and removed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ChangedUsers:
         """At most this many changed users, and the offsets between which all others have their last records.
 
         When there are more, most of those taken changed last, so that the model follows the newest tastes; the rest has
-        waited longest, so that nobody waits for ever.
+        waited longest, so that everybody is learnt in the end.
         """
         if self._users <= most:
             return dict(self._between(0, None)), None

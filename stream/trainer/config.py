@@ -1,4 +1,4 @@
-"""What a trainer is told: every setting with its default, in one place."""
+"""Every setting of a trainer with its default, in one place."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class TrainerConfig:
     """Seed of the trainer's random choices."""
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     canary_share: float = 0.1
-    """Share of the users, by hash, whom a new model answers first, beside the live model; 0 takes it live at once."""
+    """Share of the users, by hash, that a new model answers first beside the live model; 0 promotes it at once."""
     canary_events: int = 2_000
     """Events that the canary answers, without evidence against it, before it goes live."""
     canary_seconds: float = 1_800.0
-    """Time after which the canary goes live too: few users cannot hold a model back for ever."""
+    """Time after which the canary goes live too: few users cannot hold a model back."""
     updater_group: str = UPDATER_GROUP
     scorer_group: str = SCORER_GROUP
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)

@@ -90,7 +90,7 @@ class Exam:
             histories, hidden = pack_decoded(live.items, self._known, self._kinds, self._now_ms)
             ranked = _whole(live.rank(histories, CUTOFF, hidden))
         except NonFiniteScores:
-            return evidence  # nothing to defend: a live model that cannot score is replaced by anything sound
+            return evidence  # nothing to defend: any model that scores replaces a live one that cannot
         # From columns of the live catalogue to the candidate's; -1 stays -1.
         columns = np.append(self._items.columns(live.items.ids), -1)[ranked.columns]
         own = self._figures(Ranked(columns, ranked.scores))

@@ -44,7 +44,7 @@ _UNDONE = 0.1  # share of its NDCG@20 that a candidate may lose in the last pass
 
 
 class Stopped(Exception):
-    """The round was told to stop; nothing of it is kept."""
+    """The round was stopped; nothing of it is kept."""
 
 
 def fit(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:

@@ -202,6 +202,7 @@ class HistoryView:
         self._tombstone_ms, self._clock_ms = tombstone_ms, clock_ms
         self._fitted_until_ms, self._left = fitted_until_ms, left  # of the live model: see `mark_learnt`
         self._identity = topic_identity(admin, topic) | {"view": "trainer", "layout": LAYOUT}
+        self.identity = self._identity["topic_id"]  # the topic whose offsets are spoken of
         self._ends: dict[int, int] = {}  # the topic's end when each partition was opened
         self._stamped_ms = 0
         self.partitions: dict[int, PartitionView] = {}
@@ -319,17 +320,6 @@ class HistoryView:
                     self.partitions[number].mark_learnt(next_offset, fitted_until_ms, self._left.get(number))
                 except StoreUnusable as error:
                     self._rebuild(number, error)
-
-    @property
-    def identity(self) -> str:
-        """The topic whose offsets `next_offsets` and `mark_learnt` speak of."""
-        return self._identity["topic_id"]
-
-    def bytes_on_disk(self) -> int:
-        return sum(view.store.bytes_on_disk() for view in self.partitions.values())
-
-    def pending_compaction_bytes(self) -> int:
-        return sum(view.store.pending_compaction_bytes() for view in self.partitions.values())
 
     def close(self) -> None:
         self._reader.close()

@@ -53,7 +53,7 @@ def _new_times_ms(changed: Iterable[tuple[History, Changed]]) -> Iterator[int]:
 def _split(
     changed: Mapping[bytes, tuple[History, Changed]], kinds: EventKinds, held_of: Callable[[Sequence[int]], int]
 ) -> tuple[dict[bytes, History], dict[bytes, Question]]:
-    """`held_of` says how many of a user's new interactions, given by their times newest first, are held out."""
+    """`held_of` returns how many of a user's new interactions, given by their times newest first, are held out."""
     known: dict[bytes, History] = {}
     questions: dict[bytes, Question] = {}
     for user, (history, change) in changed.items():

@@ -1,9 +1,10 @@
 """Only one trainer works on the topics of one prefix: two would overwrite each other's models.
 
-The trainer is the member of a group that shares out the one partition of `models`, and reads nothing of it. Assignment
-is sticky: who has the partition keeps it, so a second trainer gets none and refuses to start. A killed trainer leaves
-the group after its session. One that was paused for longer than that finds the partition with another, and gives up;
-until it does, the transactions of `models` fence it (`stream.registry.slots`).
+Two things keep them apart. The trainer is the member of a group that shares out the one partition of `models`, reading
+nothing of it: who comes second gets no partition, and refuses to start. A killed trainer leaves the group after its
+session. A trainer that was paused for longer than that comes back to a group that forgot it, and claims its partition
+as before: what decides between those two is who opened the slots last (`stream.registry.slots`), for the brokers refuse
+the transactions of the other, which finds out here and gives up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import time
 from pathlib import Path
 
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 
 from stream.clients.admin import ask_coordinator
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
+from stream.registry.slots import SlotWriter
 
 __all__ = ["SecondTrainer", "TrainerLock"]
 
@@ -26,7 +29,8 @@ log = logging.getLogger(__name__)
 _SESSION_SECONDS = 10.0
 _PATIENCE_SECONDS = 30.0  # for brokers that must find a coordinator first, beyond a session
 _SETTLED_SECONDS = 1.0
-_TELL_SECONDS = 3.0  # a wait longer than this is explained
+_EVERY_SECONDS = 2.0  # between two questions who opened the slots last
+_EXPLAINED_SECONDS = 3.0  # a wait longer than this is explained
 
 
 class SecondTrainer(RuntimeError):
@@ -42,6 +46,7 @@ class TrainerLock:
         self._admin, self._group = admin, group
         self._name = f"{socket.gethostname()}:{state_dir.absolute()}"
         self._held = False
+        self._due = 0.0
         self._without: tuple[int, float] | None = None  # the generation that gave us nothing, and since when
         self._member = GroupMember(
             connection,
@@ -60,7 +65,7 @@ class TrainerLock:
 
     def _acquire(self) -> None:
         began = time.monotonic()
-        told = False
+        explained = False
         while not self._held:
             self._member.poll(0.2, 1)
             self._follow()
@@ -70,14 +75,24 @@ class TrainerLock:
                     f"another trainer may work on these topics, and did not answer for {waited:.0f} s: "
                     f"{self._others()}. Stop it, or try again"
                 )
-            if waited > _TELL_SECONDS and not told:
-                told = True
+            if waited > _EXPLAINED_SECONDS and not explained:
+                explained = True
                 log.info("waiting for the session of a former trainer to end, %.0f s at most", _SESSION_SECONDS)
 
-    def check(self) -> None:
-        """Call often. Raises `SecondTrainer` once another trainer has taken over."""
+    def check(self, slots: SlotWriter) -> None:
+        """Call often. Raises `SecondTrainer` once another trainer has opened the slots."""
         self._member.poll(0.0, 1)
-        self._follow()
+        self._member.moves.clear()
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _EVERY_SECONDS
+        try:
+            followed = slots.has_successor(self._admin)
+        except KafkaError as error:
+            log.debug("no word on who opened the slots last: %s", error)  # nothing can be moved meanwhile
+            return
+        if followed:
+            raise SecondTrainer(f"another trainer has taken over: {self._others()}. Only one can work on these topics")
 
     def _follow(self) -> None:
         member, now = self._member, time.monotonic()

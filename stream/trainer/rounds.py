@@ -1,10 +1,10 @@
 """One round at a time, from what it begins with to what becomes of it.
 
-A round fits in a thread of its own. Its candidate is rejected by a gate, or promoted, or answers a share of the users
+A round fits in its own thread. Its candidate is rejected by a gate, or promoted, or answers a share of the users
 first as the canary. A promotion becomes real in one order:
 
     1. the artifact is written aside, synced and renamed (`RoundWorker`)
-    2. the slots and the state of the closed loop move (`ModelLifecycle`, in an order of its own)
+    2. the slots and the state of the closed loop move (`ModelLifecycle`, in its own order)
     3. the view forgets which users had something to teach that the model has learnt
     4. old artifacts are removed
 
@@ -143,7 +143,8 @@ class Rounds:
             self._promote(passed)
 
     def _judge_canary(self, canary: _Passed) -> None:
-        counts = self._lifecycle.loop.canary_counts()
+        loop = self._lifecycle.loop
+        counts = loop.canary.counts(loop.merge.open())
         verdict = CanaryTest(self._config.canary_events).add(counts.second, counts.first, counts.events)
         moved = self._lifecycle.slots.live != canary.given.slot
         if verdict is None and time.monotonic() < canary.until and not moved:
@@ -154,7 +155,8 @@ class Rounds:
         if verdict != "reject":
             failed = self._shut_gates(canary.given, canary.announcement)
         if failed:
-            self._end_canary()
+            if self._lifecycle.phase == "canary":  # else a rollback has ended it
+                self._lifecycle.end_canary()
             self._reject(canary.given, canary.candidate, failed)
         else:
             self._promote(canary, found)
@@ -182,7 +184,8 @@ class Rounds:
         slots = self._lifecycle.slots
         slots.catch_up()
         if slots.live != given.slot:
-            self._end_canary()
+            if self._lifecycle.phase == "canary":
+                self._lifecycle.end_canary()
             now_live = slots.live.version if slots.live else "no model"
             self._end(given, "skipped", passed.candidate, f"meanwhile {now_live} became live")
             return
@@ -196,10 +199,6 @@ class Rounds:
         self._metrics.training_last_success_timestamp.set_to_current_time()
         self._artifacts.retain(self._config.keep_versions, [slot.address for slot in slots.current.values()])
         self._end(given, "promoted", passed.candidate, why or ("" if announcement.parent else "the first model"))
-
-    def _end_canary(self) -> None:
-        if self._lifecycle.phase == "canary":  # else a rollback has ended it, or there is none
-            self._lifecycle.end_canary()
 
     def _end(self, given: RoundInput, outcome: RoundOutcome, candidate: Candidate | None = None, why: str = "") -> None:
         """The round is over, whatever became of it."""

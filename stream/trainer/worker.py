@@ -1,6 +1,6 @@
 """The trainer: follows `histories`, fine-tunes in rounds, and promotes what passes the gates.
 
-One thread follows Kafka and decides. Its parts, each in a file of its own:
+One thread follows Kafka and decides. Its parts, each in its own file:
 
     history_view   the users, and who has something new to teach
     window_feed    what the workers counted, for the closed loop, which asks for rounds and rollbacks
@@ -193,7 +193,7 @@ class Trainer:
         now = time.monotonic()
         if now >= self._slots_due:
             self._slots_due = now + _SLOTS_SECONDS
-            self._lock.check()
+            self._lock.check(self.lifecycle.slots)
             self.lifecycle.slots.poll()
             self._follow_slots()
         self.rounds.turn()
@@ -256,8 +256,10 @@ class Trainer:
 
     def _export(self) -> None:
         self.metrics.progress_timestamp.set(self._clock())
-        self.metrics.state_bytes["view"].set(self.view.bytes_on_disk())
-        self.metrics.state_pending_compaction_bytes["view"].set(self.view.pending_compaction_bytes())
+        stores = [partition.store for partition in self.view.partitions.values()]
+        self.metrics.state_bytes["view"].set(sum(store.bytes_on_disk() for store in stores))
+        pending = sum(store.pending_compaction_bytes() for store in stores)
+        self.metrics.state_pending_compaction_bytes["view"].set(pending)
 
 
 def run_trainer(

@@ -179,12 +179,12 @@ def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) ->
     stream.scorer.flush()
     for record in stream.scorer.windows.take():
         stream.loop.add(record.encode())
-    assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
+    assert stream.loop.canary.counts(stream.loop.merge.open()) == PairedCounts(first=2, second=1, neither=1)
     stream.window()
     stream.window()
-    assert stream.loop.canary_counts() == PairedCounts(first=2, second=1, neither=1)
+    assert stream.loop.canary.counts(stream.loop.merge.open()) == PairedCounts(first=2, second=1, neither=1)
     stream.loop.moved(stream.loop.intend("end_canary", "m3"))
-    assert stream.loop.canary_counts() == PairedCounts()
+    assert stream.loop.canary.counts(stream.loop.merge.open()) == PairedCounts()
 
 
 def test_a_worker_of_another_release_does_not_end_the_trainer(stream: Stream) -> None:

@@ -55,6 +55,7 @@ def test_kafka_python_has_what_is_used(kafka: KafkaConnection, topics: TopicPlan
     producer.begin_transaction()
     assert producer._transaction_manager is not None
     assert producer._transaction_manager._pending_txn_offset_commits == {}
+    assert producer._transaction_manager.producer_id_and_epoch.epoch == 0
     tp = TopicPartition(topics.histories, 0)
     producer.send(topics.histories, b"value", key=b"key", partition=0)
     with producer._accumulator._tp_lock(tp):

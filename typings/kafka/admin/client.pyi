@@ -64,6 +64,7 @@ class KafkaAdminClient:
     def list_partition_offsets(
         self, topic_partition_specs: Mapping[TopicPartition, OffsetSpec | int]
     ) -> dict[TopicPartition, OffsetAndTimestamp]: ...
+    def describe_transactions(self, transactional_ids: Iterable[str]) -> dict[str, Any]: ...
     def describe_groups(
         self,
         group_ids: Iterable[str],

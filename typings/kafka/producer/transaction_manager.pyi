@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from typing import Any
 
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
 
@@ -7,6 +8,7 @@ class TransactionalRequestResult:
 
 class TransactionManager:
     _pending_txn_offset_commits: dict[TopicPartition, OffsetAndMetadata]
+    producer_id_and_epoch: Any
 
     def send_offsets_to_transaction(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_metadata: ConsumerGroupMetadata
