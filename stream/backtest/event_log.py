@@ -107,7 +107,7 @@ def log_of_file(path: Path, options: LogOptions, weighted: bool = False) -> tupl
         arrays, account = read.arrays(), read.account
     kind_names, kinds = np.unique(arrays.events.astype(str), return_inverse=True)
     if len(kind_names) > np.iinfo(np.uint16).max:
-        raise LogError(f"{len(kind_names)} kinds of events are too many; is that the right column?")
+        raise LogError(f"{path}: {len(kind_names)} kinds of events are too many; is that the right column?")
     weights = arrays.weights if weighted else np.ones(len(arrays.users))
     ids = (arrays.user_ids, arrays.item_ids, kind_names.tolist())
     columns = (arrays.users, arrays.items, arrays.times_ms, weights, kinds)

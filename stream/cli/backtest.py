@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stream.cli.kafka_settings import kafka_connection
-from stream.cli.options import KAFKA, Group, command
+from stream.cli.options import KAFKA, Finite, Group, PathText, command
 from stream.cli.settings import Settings
 from stream.cli.sources import LOG
 from stream.cli.starting import started, topic_plan
@@ -23,7 +23,7 @@ _SECTIONS = ("process", "log", "events", "limits", "updater", "scorer", "model",
 
 
 @command("backtest", _SYSTEM, LOG, KAFKA, sections=_SECTIONS)
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=PathText())
 @click.option("--from-topic", is_flag=True, help="Instead of a file: what `interactions` holds now.")
 @click.option(
     "--arm",
@@ -34,7 +34,7 @@ _SECTIONS = ("process", "log", "events", "limits", "updater", "scorer", "model",
 @click.option("--against", default="fresh-popularity", help="Arm that the others are compared with.")
 @click.option(
     "--round-days",
-    type=click.FloatRange(min=0.001),
+    type=Finite(0.001),
     default=7.0,
     help="Event time between rounds on schedule, in days; it stands for trainer.round_seconds.",
 )
@@ -47,14 +47,14 @@ _SECTIONS = ("process", "log", "events", "limits", "updater", "scorer", "model",
 @click.option("--weighted", is_flag=True, help="Events count with the log's column of weights.")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathText(),
     default=Path("freshet-state/backtest"),
     help="Folder from which an interrupted backtest goes on.",
 )
 @click.option("--restart", is_flag=True, help="Begin at the first event, whatever the folder holds.")
 @click.option("--device", envvar="FRESHET_DEVICE", help="Where models run: cpu, cuda, cuda:1, ...")
-@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also draw them over time into this file.")
+@click.option("--csv", type=PathText(), help="Also write the figures to this file.")
+@click.option("--png", type=PathText(), help="Also draw them over time into this file.")
 def backtest(
     settings: Settings,
     file: Path | None,

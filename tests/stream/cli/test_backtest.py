@@ -75,11 +75,11 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b,c\nx,y,z\n")
     for arguments, words in (
         ((), "give a log, or --from-topic"),
-        ((str(tmp_path / "nothing.csv"),), "does not exist"),
+        ((str(tmp_path / "nothing.csv"),), "no such file"),
         ((str(tmp_path / "other.csv"),), "which column is user"),
         ((str(log), "--arm", "oracle"), "no arm 'oracle'"),
         ((str(log), "--arm", "frozen", "--against", "retrained"), "is no arm of this backtest"),
-        ((str(log), "--kind", "buy"), "no events of kind buy"),
+        ((str(log), "--kinds", "buy"), "which column is event"),
     ):
         done = backtest("--folder", str(tmp_path / "folder"), *arguments)
         assert done.exit_code == 2 and words in " ".join(done.output.replace("│", " ").split()), done.output
