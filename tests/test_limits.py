@@ -8,14 +8,11 @@ ROOT = Path(__file__).parents[1]
 METHODS, ATTRIBUTES, INIT_LINES, FILE_LINES = 12, 15, 40, 400
 
 LARGE_CLASSES = {
-    "ops/monitor/closed_loop.py:ClosedLoop": "Every decision that the trainer may ask for is a method of one state.",
     "ops/monitor/signals.py:ScorerSignals": "Each attribute is the list of one signal that grows per event.",
     "state/store.py:Store": "The whole of what a store is asked, each method a few lines over RocksDB.",
     "stream/api/follower.py:Follower": "One attribute more, each a part of what a partition's reader holds.",
     "stream/demo/run.py:Demo": "Its methods are the stages of one run, in the order in which they happen.",
     "stream/sources/log/event_table.py:EventTable": "Every step of sorting a log on disk is a query of its own.",
-    "stream/trainer/history_view.py:HistoryView": "Half of its methods add up what its partitions say.",
-    "stream/trainer/rounds.py:Rounds": "One method more, each a step in the life of a round.",
     "stream/wire/topics.py:TopicPlan": "The names of the topics are properties of it, one line each.",
 }
 LONG_INITS = {

@@ -55,7 +55,8 @@ class Intake:
         outcomes = Outcomes()
         changes: list[Changed] = []
         for user, events in arrivals.items():
-            change = apply(before[user], events, self._config.history_items, outcomes)
+            came_first_here = topic == self._plan.interactions
+            change = apply(before[user], events, self._config.history_items, outcomes, came_first_here)
             if change is not None:
                 value = codec.encode(change.history)
                 unsaved.histories[user] = value

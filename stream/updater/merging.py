@@ -64,8 +64,11 @@ def decode_batch(
     return arrivals, rejected
 
 
-def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: Outcomes) -> Change | None:
-    """The history after these arrivals; None when they changed nothing."""
+def apply(
+    history: History, arrivals: Sequence[Arrival], limit: int, outcomes: Outcomes, count_forgets: bool = True
+) -> Change | None:
+    """The history after these arrivals; None when they changed nothing. A wish to be forgotten that was sent on from
+    another partition is counted there."""
     change = Change(history)
     for record, arrived_ms, _ in arrivals:
         before = change.history
@@ -75,8 +78,9 @@ def apply(history: History, arrivals: Sequence[Arrival], limit: int, outcomes: O
                 change.history, change.forgotten, change.arrived_ms = after, True, arrived_ms
                 change.new.clear()
                 change.kinds.clear()
-            outcomes.applied += after is not before
-            outcomes.duplicate += after is before
+            if count_forgets:
+                outcomes.applied += after is not before
+                outcomes.duplicate += after is before
             continue
         after = merge_entries(before, (Entry(record.timestamp, record.item, record.weight, record.event),), limit)
         if after is not before:

@@ -13,7 +13,7 @@ from model.latent import LatentChain, LatentConfig, LatentDenoiser, cluster_item
 from model.learner import Learner
 from model.sampler import plain_chain
 from model.schedule import NoiseSchedule, ScheduleConfig
-from model.study.dataset import item_embedding
+from model.study.embedding import item_embedding
 
 CPU = torch.device("cpu")
 

@@ -60,7 +60,7 @@ def test_every_bad_record_is_a_dead_letter_and_the_stream_goes_on(
     bad = {
         "broken JSON": (b"u", b'{"user": "u", '),
         "a missing field": (b"u", b'{"user": "u", "item": "i"}'),
-        "a wrong type": (b"u", b'{"user": "u", "item": 7, "timestamp": 1700000000000}'),
+        "a wrong type": (b"u", b'{"user": "u", "item": [7], "timestamp": 1700000000000}'),
         "an absurd timestamp": interaction("u", "i", 1),
         "a 5 MB record": (b"u", json.dumps(large).encode()),
         "a null key": (None, interaction("u", "i", NOW)[1]),
