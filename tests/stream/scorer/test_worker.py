@@ -311,6 +311,7 @@ def test_a_named_worker_that_is_killed_serves_again_when_it_is_back_and_a_clean_
                 until(lambda: served(3), "lists after a clean end")
 
 
+@pytest.mark.long  # the two pass the place back and forth before one ends; which of them, and when, is open
 def test_two_workers_of_one_name_are_refused_clearly(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> None:
     with Process(kafka, topics, tmp_path / "0", "--worker", "w0") as first:
         first.started()
