@@ -23,8 +23,9 @@ from state.codec import Columns
 from state.popularity import Popularity
 from stream.backtest.event_log import EventLog
 from stream.backtest.timeline import Batch, HistoryTimeline, Question
+from stream.wire.hidden import hidden_items
 from stream.wire.meaning import EventKinds
-from stream.wire.packing import hidden_items, pack
+from stream.wire.packing import pack
 
 __all__ = ["CUTOFF", "Arm", "FreshPopularity", "RefittedArm", "Service", "pack_all"]
 

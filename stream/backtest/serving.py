@@ -10,11 +10,11 @@ from ops.monitor.windows import WindowConfig, WindowRecord
 from stream.backtest.arms import CUTOFF, Service, place_of
 from stream.backtest.timeline import Batch
 from stream.backtest.windows import WorkerSignals
-from stream.scorer.catalogue import Catalogue
 from stream.scorer.config import ListConfig
 from stream.scorer.list_maker import ListMaker
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
+from stream.wire.catalogue import Catalogue
 
 __all__ = ["Serving"]
 

@@ -74,7 +74,7 @@ SECTIONS = {
             "the weight of its event and hides its item for ever.",
             each="stream.wire.meaning:EventKind",
         ),
-        Section("items", "stream.scorer.catalogue:CatalogueConfig", "Which items may be listed."),
+        Section("items", "stream.wire.catalogue:CatalogueConfig", "Which items may be listed."),
         Section("windows", "ops.monitor.windows:WindowConfig", "The drift monitor's windows; alike in all processes."),
         Section(
             "updater",

@@ -10,7 +10,7 @@ from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
 from stream.clients.names import check_member_name
-from stream.scorer.catalogue import CatalogueConfig
+from stream.wire.catalogue import CatalogueConfig
 from stream.wire.meaning import EventKinds
 from stream.wire.topics import SCORER_GROUP
 

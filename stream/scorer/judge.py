@@ -17,7 +17,7 @@ from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList, judge_event, rank_of
 from stream.scorer.requests import Request
-from stream.wire.packing import hidden_items
+from stream.wire.hidden import hidden_items
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, NewInteraction
 
 __all__ = ["Judge"]

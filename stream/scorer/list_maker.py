@@ -15,12 +15,12 @@ from model.recommend import Recommender
 from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
-from stream.scorer.catalogue import Catalogue
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.listable import rank_listable, unlisted
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
+from stream.wire.catalogue import Catalogue
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
 
 __all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow"]

@@ -9,10 +9,11 @@ import numpy as np
 from model.batch import Histories
 from model.ranker import Hidden, Ranked
 from model.recommend import Recommender
-from stream.scorer.catalogue import Catalogue
 from stream.scorer.requests import Request
+from stream.wire.catalogue import Catalogue
+from stream.wire.hidden import HiddenItems, hidden_items
 from stream.wire.meaning import EventKinds
-from stream.wire.packing import HiddenItems, hidden_items, pack
+from stream.wire.packing import pack
 
 __all__ = ["Unlisted", "rank_listable", "unlisted"]
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from ops.metrics import ScorerMetrics
-from stream.scorer.catalogue import Catalogue
 from stream.scorer.publisher import Publisher, offsets_of
 from stream.scorer.refresh_stream import RefreshStream
 from stream.scorer.renewal import RenewedList, RenewedPage, published_again, renew_page
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import LastList, Offsets, ShownLists
+from stream.wire.catalogue import Catalogue
 from stream.wire.items import ItemRecord
 
 __all__ = ["Republishing"]

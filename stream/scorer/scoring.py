@@ -12,7 +12,6 @@ import msgspec
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
-from stream.scorer.catalogue import Catalogue
 from stream.scorer.config import ListConfig
 from stream.scorer.judge import Judge
 from stream.scorer.list_maker import Answer, CanaryUser, ListMaker
@@ -21,6 +20,7 @@ from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request
 from stream.scorer.shown_lists import LastList, Offsets, ShownLists
+from stream.wire.catalogue import Catalogue
 from stream.wire.history_version import HistoryVersion
 
 __all__ = ["Scored", "Scoring"]

@@ -20,7 +20,6 @@ from stream.clients.static_member import StaticName
 from stream.process import REFUSED, end_process, tune_gc
 from stream.scorer.config import ScorerConfig
 from stream.scorer.faust_app import scoring_app
-from stream.scorer.item_loader import ItemLoader
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
@@ -32,6 +31,7 @@ from stream.scorer.scoring import Scoring
 from stream.scorer.scoring_thread import ScoringThread
 from stream.scorer.shown_lists import ShownLists
 from stream.scorer.take_over import TakeOver
+from stream.wire.item_follower import ItemFollower
 from stream.wire.items import ItemRecord
 from stream.wire.layout import ready_topics
 from stream.wire.topics import TopicPlan
@@ -67,7 +67,9 @@ class Scorer:
         self._windows = WindowSender(connection, plan.monitor_windows)
         self._thread = ScoringThread(self._scoring, lists, popularity, self._windows, metrics, device)
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
-        self._items = ItemLoader(connection, plan.items, metrics, self._items_changed)
+        self._items = ItemFollower(
+            connection, plan.items, lambda reason: metrics.items_rejected[reason].inc(), self._items_changed
+        )
         self._loop = asyncio.get_running_loop()
         self._name = StaticName(connection, plan.prefix + config.group, config.worker)
         self._app = scoring_app(config, connection, plan)

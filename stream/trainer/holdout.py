@@ -10,8 +10,8 @@ import numpy as np
 from state.codec import encode, read
 from state.history import EMPTY, History, merge_entries
 from stream.trainer.changed_users import Changed
+from stream.wire.hidden import hidden_items
 from stream.wire.meaning import ALL_ALIKE, EventKinds
-from stream.wire.packing import hidden_items
 
 __all__ = ["Question", "hold_out"]
 

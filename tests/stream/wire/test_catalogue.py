@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.items import ItemIndex
-from stream.scorer.catalogue import Catalogue, CatalogueConfig
+from stream.wire.catalogue import Catalogue, CatalogueConfig
 from stream.wire.items import ItemRecord, decode_item
 from stream.wire.records import Rejected
 

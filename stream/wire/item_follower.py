@@ -6,13 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from ops.metrics import ScorerMetrics
+from ops.labels import RejectionReason
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.items import ItemRecord, decode_item
 from stream.wire.records import Rejected
 
-__all__ = ["ItemLoader"]
+__all__ = ["ItemFollower"]
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +21,25 @@ _RETRY_SECONDS = 5.0
 _RECORDS = 5_000  # read at once
 
 
-class ItemLoader:
-    """A thread that calls `changed` with what came, by item: every scorer follows all of the topic, without a group.
+class ItemFollower:
+    """A thread that calls `changed` with what came, by item: whoever makes or shows lists
+    follows all of the topic, without a group.
 
-    A record that cannot be used changes nothing: it stays in the topic, is counted, and the first of each kind of
-    reason is logged.
+    A record that cannot be used changes nothing: it stays in the topic, `rejected` counts it, and the first of each
+    kind of reason is logged.
     """
 
     def __init__(
         self,
         connection: KafkaConnection,
         topic: str,
-        metrics: ScorerMetrics,
+        rejected: Callable[[RejectionReason], None],
         changed: Callable[[Mapping[str, ItemRecord | None]], None],
     ) -> None:
-        self._connection, self._topic, self._metrics, self._changed = connection, topic, metrics, changed
+        self._connection, self._topic, self._rejected, self._changed = connection, topic, rejected, changed
         self._reported: set[str] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="item-loader", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="items", daemon=True)
 
     def start(self) -> None:
         """Take in all that is there now, then follow in a thread."""
@@ -69,7 +70,7 @@ class ItemLoader:
                 try:
                     item, said = decode_item(record.key, record.value)
                 except Rejected as error:
-                    self._metrics.items_rejected[error.reason].inc()
+                    self._rejected(error.reason)
                     if error.reason not in self._reported:
                         self._reported.add(error.reason)
                         log.error("%s/%d@%d says nothing of an item: %s", *tp, record.offset, error)
