@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import Counter, Gauge
 
 from ops.instruments import (
     BatchHistogram,
@@ -54,12 +52,11 @@ __all__ = [
     "CATALOGUE",
     "ApiMetrics",
     "BatchHistogram",
-    "MetricsServer",
     "ScorerMetrics",
+    "SinkMetrics",
     "Tally",
     "TrainerMetrics",
     "UpdaterMetrics",
-    "serve",
 ]
 
 _EVENT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -391,6 +388,19 @@ class ApiMetrics(ProcessMetrics):
         self.api_request.observe(seconds)
 
 
+class SinkMetrics(ProcessMetrics):
+    sink_records: Annotated[
+        Counters[Literal["list", "deletion", "refused"]],
+        Metric("sink_records_total", "Records of recommendations carried on, or refused.", ("result",)),
+    ]
+    sink_partitions: Annotated[
+        Gauges[Literal["following", "lost"]],
+        Metric("sink_partitions", "Partitions held; of a lost one the sink's own position is looked for.", ("state",)),
+    ]
+    rebalances: Annotated[Counter, _REBALANCES]
+    progress_timestamp: Annotated[Gauge, _PROGRESS]
+
+
 def _catalogue(processes: Sequence[type[ProcessMetrics]]) -> tuple[Metric, ...]:
     """Every metric once, with the label values of all processes that emit it."""
     found: dict[str, Metric] = {}
@@ -404,44 +414,23 @@ def _catalogue(processes: Sequence[type[ProcessMetrics]]) -> tuple[Metric, ...]:
     return tuple(found.values())
 
 
-CATALOGUE = _catalogue((UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics))
+CATALOGUE = _catalogue((UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics, SinkMetrics))
 
 
 @dataclass(frozen=True)
 class MetricsConfig:
     host: str = "127.0.0.1"
-    """Address on which /metrics listens."""
+    """Address on which /metrics, /healthz and /readyz listen."""
     updater_port: int = 9101
     """Port of an updater's /metrics; 0 takes a free one."""
     scorer_port: int = 9102
     """Port of a scorer's /metrics; 0 takes a free one."""
     trainer_port: int = 9103
     """Port of the trainer's /metrics; 0 takes a free one."""
+    sink_port: int = 9104
+    """Port of a sink's /metrics; 0 takes a free one."""
 
     def __post_init__(self) -> None:
-        for name in ("updater_port", "scorer_port", "trainer_port"):
+        for name in ("updater_port", "scorer_port", "trainer_port", "sink_port"):
             if not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"{name} must be between 0 and 65535, got {getattr(self, name)}")
-
-
-class MetricsServer:
-    """Serves a registry at `http://host:port/metrics` from its own threads, so a busy process still answers."""
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-        self.port: int = self._server.server_port
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
-
-def serve(registry: CollectorRegistry, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
-    """Serve this registry, with the process's own memory, CPU and file counts; port 0 takes a free one.
-
-    Raises OSError when the port is taken.
-    """
-    ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
-    return MetricsServer(registry, host, port)

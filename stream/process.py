@@ -39,6 +39,12 @@ _YOUNG_OBJECTS = 20_000  # made since the last collection and still there; Pytho
 class ProcessConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity of a line in the log."""
+    alive_seconds: float = 120.0
+    """Time without a turn of its main loop after which /healthz says that a process hangs."""
+
+    def __post_init__(self) -> None:
+        if self.alive_seconds <= 0:
+            raise ValueError(f"alive_seconds must be positive, got {self.alive_seconds}")
 
 
 def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> threading.Event:

@@ -139,6 +139,13 @@ PIPELINE = Dashboard(
             ),
         ),
         Row(
+            "Sinks",
+            (
+                Panel("Lists carried on", rate("freshet_sink_records_total", "result"), unit="cps", width=12),
+                Panel("Partitions held by sinks", [("sum by (state) (freshet_sink_partitions)", "{{state}}")]),
+            ),
+        ),
+        Row(
             "Training",
             (
                 Panel(

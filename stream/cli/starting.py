@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stream.cli.config_fields import dotted
 from stream.cli.settings import Effective, Settings
@@ -16,11 +16,13 @@ from stream.clients.connection import KafkaConnection
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from stream.health import Health
     from stream.wire.topics import TopicPlan
 
 __all__ = [
     "Impossible",
-    "served_metrics",
+    "Pages",
+    "served_pages",
     "started",
     "topic_plan",
     "topics_made",
@@ -67,21 +69,30 @@ def writable(folder: Effective) -> Path:
     return path
 
 
+class Pages(NamedTuple):
+    """What a process shows of itself."""
+
+    registry: CollectorRegistry
+    health: Health
+
+
 @contextmanager
-def served_metrics(settings: Settings, process: Literal["updater", "scorer", "trainer"]) -> Iterator[CollectorRegistry]:
-    """A registry, served at the process's address until the block is left. Raises `Impossible` when that is taken."""
+def served_pages(settings: Settings, process: Literal["updater", "scorer", "trainer", "sink"]) -> Iterator[Pages]:
+    """/metrics, /healthz and /readyz at the process's address until the block is left. Raises `Impossible` when that
+    is taken."""
     from prometheus_client import CollectorRegistry
 
-    from ops.metrics import serve
+    from ops.server import serve
+    from stream.health import Health
 
-    registry = CollectorRegistry()
+    registry, health = CollectorRegistry(), Health(settings["process.alive_seconds"].value)
     host, port = settings["metrics.host"].value, settings[f"metrics.{process}_port"]
     try:
-        server = serve(registry, host, port.value)
+        server = serve(registry, host, port.value, health.probes)
     except OSError as error:
         why = f"{host}:{port.value}: {error.strerror or error}"
         raise Impossible(f"{why}; give --metrics-port another port, or 0 for any free one ({port.origin})") from None
     try:
-        yield registry
+        yield Pages(registry, health)
     finally:
         server.close()

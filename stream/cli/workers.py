@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from stream.cli.kafka_settings import kafka_connection, kafka_environment
 from stream.cli.options import TOPICS, Group, Renamed, command
 from stream.cli.settings import Settings
-from stream.cli.starting import served_metrics, started, topic_plan, topics_made, writable
+from stream.cli.starting import served_pages, started, topic_plan, topics_made, writable
 
 __all__ = ["scorer", "trainer", "up", "updater"]
 
@@ -47,8 +47,8 @@ def updater(settings: Settings) -> None:
     stop = started(settings)
     writable(settings["updater.state_dir"])
     connection, plan = kafka_connection(settings), topic_plan(settings)
-    with served_metrics(settings, "updater") as registry:
-        run_updater(settings.read(UpdaterConfig), connection, plan, UpdaterMetrics(registry), stop)
+    with served_pages(settings, "updater") as (registry, health):
+        run_updater(settings.read(UpdaterConfig), connection, plan, UpdaterMetrics(registry), stop, health)
 
 
 @command(
@@ -86,8 +86,8 @@ def scorer(settings: Settings) -> None:
     writable(settings["scorer.state_dir"])
     config, connection, plan = settings.read(ScorerConfig), kafka_connection(settings), topic_plan(settings)
     device = pick_device(config.device, settings.environment)
-    with served_metrics(settings, "scorer") as registry:
-        healthy = run_scorer(config, connection, plan, ScorerMetrics(registry), device, stop)
+    with served_pages(settings, "scorer") as (registry, health):
+        healthy = run_scorer(config, connection, plan, ScorerMetrics(registry), device, stop, health)
     end_process(0 if healthy else 1)
 
 
@@ -137,8 +137,8 @@ def trainer(settings: Settings) -> None:
     stop = started(settings)
     writable(settings["trainer.state_dir"])
     config, connection, plan = settings.read(TrainerConfig), kafka_connection(settings), topic_plan(settings)
-    with served_metrics(settings, "trainer") as registry:
-        code = run_trainer(config, connection, plan, registry, stop)
+    with served_pages(settings, "trainer") as (registry, health):
+        code = run_trainer(config, connection, plan, registry, stop, health)
     end_process(code)
 
 

@@ -67,6 +67,12 @@ class Scoring:
             except msgspec.DecodeError as error:
                 log.warning("popularity starts from nothing: %s", error)
 
+    @property
+    def waits_for(self) -> str:
+        """What it cannot make a list without. Safe from any thread."""
+        answers = self.models.live is not None or len(self.popularity) > 0
+        return "" if answers else "no model is live and no event has made anything popular yet"
+
     def score(self, requests: Sequence[Request]) -> Scored:
         """Judge the last lists of these distinct users by their new events, then make their next lists."""
         models = self.models

@@ -39,6 +39,7 @@ class TakeOver:
         self._stream, self._republishing = stream, republishing
         self._loop = asyncio.get_running_loop()
         self._assignment = 0  # number of the last one
+        self._partitions: frozenset[int] = frozenset()  # of that one
         self._renewing: set[asyncio.Task[None]] = set()
         events = FollowerEvents(self._caught_up, progressed, self._publish_again)
         self._follower = ListFollower(connection, plan, lists, events, config.former_seconds)
@@ -50,6 +51,14 @@ class TakeOver:
         """The group has assigned partitions to this worker, be it none."""
         return self._assignment > 0
 
+    @property
+    def waits_for(self) -> str:
+        """What keeps this worker from answering for its partitions; empty: nothing, or it has none and stands by."""
+        if not self.joined:
+            return "the group has not shared out its partitions"
+        waiting = sorted(self._partitions - self._stream.answered)
+        return f"the last lists are being read: partitions {', '.join(map(str, waiting))}" if waiting else ""
+
     def start(self) -> None:
         self._follows.start()
 
@@ -57,6 +66,7 @@ class TakeOver:
         """These partitions are owned from now on, and no others. Called before their first refresh arrives."""
         partitions = frozenset(partitions)
         self._stream.hold(partitions)
+        self._partitions = partitions
         self._assignment = self._follower.follow(partitions)
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from stream.clients.connection import KafkaConnection
 from stream.clients.faust_records import deliver_eagerly, member_id
 from stream.clients.names import NameTaken
 from stream.clients.static_member import StaticName
+from stream.health import Health
 from stream.process import REFUSED, end_process, tune_gc
 from stream.scorer.config import ScorerConfig
 from stream.scorer.faust_app import scoring_app
@@ -99,7 +100,7 @@ class Scorer:
         self._take_over.assigned(partitions)
         await self._thread.call(self._thread.assigned, partitions)
 
-    async def run(self, stop: threading.Event) -> bool:
+    async def run(self, stop: threading.Event, health: Health) -> bool:
         """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up. Raises
         `NameTaken`."""
         await self._start()
@@ -109,6 +110,7 @@ class Scorer:
         try:
             while not (stop.is_set() or stalled or self._stream.failed or self._app.should_stop):
                 await asyncio.sleep(0.1)
+                health.turned(self._take_over.waits_for or self._scoring.waits_for)
                 stalled = self._liveness.stalled_seconds > self._config.stall_seconds
                 if stalled:
                     log.error("no progress for %.0f s, giving up", self._config.stall_seconds)
@@ -184,6 +186,7 @@ def run_scorer(
     metrics: ScorerMetrics,
     device: torch.device,
     stop: threading.Event,
+    health: Health | None = None,
 ) -> bool:
     """Run one scorer until `stop`; False when it gave up and should be restarted.
 
@@ -197,7 +200,7 @@ def run_scorer(
         tune_gc()
         healthy, refused = False, None
         try:
-            healthy = await scorer.run(stop)
+            healthy = await scorer.run(stop, health or Health())
         except NameTaken as error:
             refused = error
         except BaseException:

@@ -16,9 +16,11 @@ import redis
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
+from ops.metrics import SinkMetrics
 from stream.clients.admin import admin_client, offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
+from stream.health import Health
 from stream.sinks.config import SinkConfig
 from stream.sinks.redis_sink import Position, RedisSink
 from stream.wire.layout import agreed_layout
@@ -39,8 +41,15 @@ _recommendation = msgspec.json.Decoder(Recommendation)
 class Sink:
     """One process of the sink's group."""
 
-    def __init__(self, config: SinkConfig, connection: KafkaConnection, plan: TopicPlan, target: RedisSink) -> None:
-        self._plan, self._target = plan, target
+    def __init__(
+        self,
+        config: SinkConfig,
+        connection: KafkaConnection,
+        plan: TopicPlan,
+        target: RedisSink,
+        metrics: SinkMetrics,
+    ) -> None:
+        self._plan, self._target, self._metrics = plan, target, metrics
         ensure_topics(connection, plan)
         agreed_layout(connection, plan)
         self._admin = admin_client(connection)
@@ -48,6 +57,7 @@ class Sink:
         self._positions: dict[TopicPartition, Position | None] = {}  # of what is assigned
         self._lost: set[TopicPartition] = set()  # assigned, and to be looked up in the sink before more is written
         self._written = self._refused = 0
+        self._silent = ""  # why Redis does not answer
         self._report_at = time.monotonic() + _REPORT_SECONDS
         self._member = GroupMember(
             connection,
@@ -59,20 +69,30 @@ class Sink:
             name="freshet-sink",
         )
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, health: Health) -> None:
         """Work until `stop`."""
         try:
             while not stop.is_set():
                 self.turn(stop)
+                health.turned(self._waits_for)
         finally:
             self._member.close()
             self._admin.close()
             self._target.close()
 
+    @property
+    def _waits_for(self) -> str:
+        """What keeps it from its work; one without partitions stands by, and waits for nothing."""
+        if self._silent or self._member.generation is None:
+            return self._silent or "the group has not shared out its partitions"
+        lost = ", ".join(str(number) for number in sorted(tp.partition for tp in self._lost))
+        return f"the position is looked for: partitions {lost}" if lost else ""
+
     def turn(self, stop: threading.Event) -> None:
         polled = self._member.poll(_POLL_SECONDS, enough=1)
         while self._member.moves:
             move = self._member.moves.popleft()
+            self._metrics.rebalances.inc()
             for tp in move.partitions:
                 self._positions.pop(tp, None)
                 (self._lost.add if move.kind == "assigned" else self._lost.discard)(tp)
@@ -82,11 +102,16 @@ class Sink:
                     self._take(tp, records)
             for tp in list(self._lost):
                 self._find_position(tp)
+            self._silent = ""
+            self._metrics.progress_timestamp.set_to_current_time()
         except redis.RedisError as error:
             # What was polled is not there. Redis may come back with an older state, so everything is looked up again.
             log.warning("Redis does not answer, trying again: %s: %s", type(error).__name__, error)
             self._lost |= self._positions.keys()
+            self._silent = f"Redis does not answer: {type(error).__name__}"
             stop.wait(_RETRY_SECONDS)
+        self._metrics.sink_partitions["lost"].set(len(self._lost))
+        self._metrics.sink_partitions["following"].set(len(self._positions.keys() - self._lost))
         self._report()
 
     def _take(self, tp: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
@@ -102,6 +127,9 @@ class Sink:
             return
         self._positions[tp] = found
         self._written += len(lists)
+        deletions = sum(value is None for value in lists.values())
+        self._metrics.sink_records["deletion"].inc(deletions)
+        self._metrics.sink_records["list"].inc(len(lists) - deletions)
 
     def _is_list(self, record: ConsumerRecord) -> bool:
         """A deletion, or a list of the user it lies under; anything else is not carried on."""
@@ -114,6 +142,7 @@ class Sink:
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             why = str(error)
         self._refused += 1
+        self._metrics.sink_records["refused"].inc()
         log.error("%s/%d at %d is no list and is left out: %s", record.topic, record.partition, record.offset, why)
         return False
 
@@ -154,8 +183,10 @@ def run_sink(
     connection: KafkaConnection,
     plan: TopicPlan,
     environment: Mapping[str, str],
+    metrics: SinkMetrics,
     stop: threading.Event,
+    health: Health,
 ) -> None:
     """Carry lists on until `stop`."""
     target = RedisSink(config, plan.prefix, environment.get("FRESHET_REDIS_PASSWORD"))
-    Sink(config, connection, plan, target).run(stop)
+    Sink(config, connection, plan, target, metrics).run(stop, health)

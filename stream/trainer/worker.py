@@ -33,6 +33,7 @@ from ops.monitor.probation import RollBack
 from state.store import StoreMemory
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
+from stream.health import Health
 from stream.process import run_at_idle_priority
 from stream.registry.artifacts import Artifacts
 from stream.registry.slots import NoWayBack, SlotWriter
@@ -156,11 +157,13 @@ class Trainer:
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, health: Health | None = None) -> None:
         """Work until `stop`. Any unexpected error outside a round propagates: start again, nothing is lost."""
         try:
             while not stop.is_set():
                 self.turn()
+                if health is not None:  # it holds the lock, or it would not be here
+                    health.turned("" if self.view.caught_up else "the histories are being read")
         finally:
             self.close()
 
@@ -268,6 +271,7 @@ def run_trainer(
     plan: TopicPlan,
     registry: CollectorRegistry,
     stop: threading.Event,
+    health: Health | None = None,
 ) -> int:
     """Run the trainer until `stop`; returns 0. Raises what made it give up: start it again, it continues.
 
@@ -289,7 +293,7 @@ def run_trainer(
     left = threading.Event()
     lag = poll_lag(connection, groups, trainer.metrics, left)
     try:
-        trainer.run(stop)
+        trainer.run(stop, health)
     finally:
         left.set()
         lag.join(2)

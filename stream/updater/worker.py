@@ -20,6 +20,7 @@ from state.store import StoreMemory
 from stream.clients.bulk_producer import was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
+from stream.health import Health
 from stream.process import tune_gc
 from stream.registry.slots import Slots
 from stream.updater.checkpoint import Checkpoint
@@ -87,7 +88,7 @@ class Updater:
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, health: Health | None = None) -> None:
         """Work until `stop`; then checkpoint, leave the group and let go of everything. Any unexpected error
         propagates: the process ends without committing, its successor replays, and its partitions wait for one of the
         same name. Raises `NameTaken` when another updater has taken that name."""
@@ -96,6 +97,8 @@ class Updater:
         try:
             while not stop.is_set():
                 self.turn()
+                if health is not None:
+                    health.turned(_waits_for(self._member.generation is not None, self._tasks.values()))
             self.checkpoint()
             self._reporting.report(self._tasks.values(), last=True)
             stay = False
@@ -235,10 +238,23 @@ class Updater:
             self._stores.sweep()
 
 
+def _waits_for(joined: bool, tasks: Iterable[PartitionTask]) -> str:
+    """What keeps an updater from its work; one without partitions stands by, and waits for nothing."""
+    if not joined:
+        return "the group has not shared out its partitions"
+    waiting = sorted(task.number for task in tasks if task.state != "running")
+    return f"being restored: partitions {', '.join(map(str, waiting))}" if waiting else ""
+
+
 def run_updater(
-    config: UpdaterConfig, connection: KafkaConnection, plan: TopicPlan, metrics: UpdaterMetrics, stop: threading.Event
+    config: UpdaterConfig,
+    connection: KafkaConnection,
+    plan: TopicPlan,
+    metrics: UpdaterMetrics,
+    stop: threading.Event,
+    health: Health | None = None,
 ) -> None:
     """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues."""
     updater = Updater(config, connection, plan, metrics)
     tune_gc()
-    updater.run(stop)
+    updater.run(stop, health)

@@ -13,13 +13,14 @@ from ops.metrics import (
     ApiMetrics,
     BatchHistogram,
     ScorerMetrics,
+    SinkMetrics,
     TrainerMetrics,
     UpdaterMetrics,
-    serve,
 )
 from ops.monitor.drift_monitor import SIGNALS
+from ops.server import serve
 
-PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics)
+PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics, SinkMetrics)
 OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from stream.demo.scrape import scrape
 from stream.local.pipeline import Pipeline, PipelineConfig
 from stream.sources.simulate import World, WorldConfig, encode_event
 from stream.wire.topics import TopicPlan, ensure_topics
+from tests.support.probes import probe
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -52,6 +54,11 @@ class Running:
 
     def total(self, name: str, **labels: str) -> float:
         return scrape(self.pipeline.metrics_urls).total(name, **labels)
+
+    def probe(self, name: str, path: str) -> str:
+        port = urlsplit(self.pipeline.metrics_urls[name]).port
+        assert port is not None
+        return probe(port, path)
 
     def ready(self) -> bool:
         seen = scrape(self.pipeline.metrics_urls)
@@ -106,7 +113,12 @@ def test_another_client_gets_a_new_list_within_two_seconds(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
     """librdkafka, with nothing but the JSON of the README."""
-    with freshet(tmp_path, kafka, plan):
+    with freshet(tmp_path, kafka, plan) as running:
+        workers = ("updater", "scorer", "trainer")
+        assert [running.probe(worker, "/healthz") for worker in workers] == ["", "", ""]
+        running.until(lambda: running.probe("updater", "/readyz") == "", "the updater being ready")
+        running.until(lambda: running.probe("trainer", "/readyz") == "", "the trainer being ready")
+        assert "no model is live and no event" in running.probe("scorer", "/readyz")
         servers = {"bootstrap.servers": kafka.bootstrap_servers}
         consumer = Consumer(servers | {"group.id": f"{plan.prefix}mine", "auto.offset.reset": "earliest"})
         consumer.subscribe([plan.recommendations])
@@ -127,6 +139,7 @@ def test_another_client_gets_a_new_list_within_two_seconds(
             raise AssertionError(f"no list for {user} within {seconds} s")
 
         exchange("first", "popular", 30)  # joining the group takes the consumer its time
+        assert running.probe("scorer", "/readyz") == ""  # popularity answers
         answer = exchange("ann", "tea", 2)
         assert answer["user"] == "ann" and answer["reason"] == "event"
         assert answer["variant"] == "popularity" and answer["model"] == ""

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from ops.instruments import declared
 from ops.local.prometheus import LocalPrometheus, PrometheusError, find_prometheus
-from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
+from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
+from ops.server import serve
 
 PROGRAM = find_prometheus(os.environ)
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is missing: apt-get install prometheus (Debian)")

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 from ops.local.figures import figures
 from ops.local.scraping import quantile, read
 from ops.local.status import PAGE, StatusPage
-from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics, serve
+from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
+from ops.server import serve
 
 CHROMIUM = shutil.which(os.environ.get("FRESHET_CHROMIUM") or "chromium")
 

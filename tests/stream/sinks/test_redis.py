@@ -19,10 +19,12 @@ import redis
 
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import last_values
+from stream.local.pipeline import free_port
 from stream.sinks.config import SinkConfig, SinkConfigError
 from stream.sinks.redis_sink import RedisSink
 from stream.wire.topics import TopicPlan
 from tests.support.api import Writer, until
+from tests.support.probes import probe
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -75,7 +77,9 @@ class SinkProcess:
     """`freshet sink` as an operator runs it."""
 
     def __init__(self, kafka: KafkaConnection, plan: TopicPlan, url: str) -> None:
+        self.port = free_port()
         command = ("sink", url, "--prefix", plan.prefix, "--partitions", str(plan.partitions))
+        command += ("--metrics-port", str(self.port))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", *command, "--session-seconds", "6", "--batch-records", "20"],
             cwd=ROOT,
@@ -203,6 +207,14 @@ def test_every_newest_list_is_there_and_a_forgotten_users_is_not(
     assert json.loads(store.client.get(begin_of(topics) + b"u7"))["items"][0]["item"] == "new"
     writer.raw_list("u1", None)
     until(lambda: store.client.get(key) is None, "forgetting")
+    assert [probe(sink.port, path) for path in ("/healthz", "/readyz")] == ["", ""]
+    store.client.save()  # what Redis comes back with
+    store.kill()
+    writer.list_of("u1", ["missed"])
+    until(lambda: probe(sink.port, "/readyz").startswith("Redis does not answer"), "not being ready without Redis")
+    assert probe(sink.port, "/healthz") == ""
+    store.start()
+    until(lambda: probe(sink.port, "/readyz") == "" and store.client.get(key) is not None, "being ready again", 60)
     sink.signal(signal.SIGTERM)
     assert sink.process.wait(20) == 0
     assert sum("is no list" in line for line in sink.lines) == 2
