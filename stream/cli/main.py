@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from stream.cli import api, backtest, cluster, config, demo, evaluate, kafka, models, sinks, sources, workers
+from stream.cli import api, backtest, cluster, config, demo, evaluate, kafka, leaving, models, sinks, sources, workers
 from stream.cli.options import PathText
 from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
@@ -62,6 +62,7 @@ for command in (
     api.api,
     api.token,
     sinks.sink,
+    leaving.export,
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
@@ -122,6 +123,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.api.config import ApiConfigError
     from stream.clients.names import NameTaken
     from stream.cluster.repartition import RepartitionError
+    from stream.leaving.folder import LeavingError
     from stream.registry.slots import NoWayBack
     from stream.sinks.config import SinkConfigError
     from stream.sources.log.options import LogError
@@ -130,7 +132,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.wire.topics import TopicError
 
     refusals = (
-        *(ApiConfigError, BrokerError, LogError, NameTaken, NoWayBack, RepartitionError),
+        *(ApiConfigError, BrokerError, LeavingError, LogError, NameTaken, NoWayBack, RepartitionError),
         *(SecondTrainer, SinkConfigError, SourceError, TopicError),
     )
     if isinstance(error, refusals):
