@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from faust.transport.drivers.aiokafka import AIOKafkaProducer
     from faust.types.tuples import Message
 
-__all__ = ["RawTopic", "batch_producer", "deliver_eagerly", "member_id", "pause", "resume"]
+__all__ = ["RawTopic", "batch_producer", "deliver_eagerly", "pause", "resume"]
 
 
 class RawTopic(faust.Topic):
@@ -48,29 +48,27 @@ def resume(consumer: Consumer, message: Message) -> None:
     consumer.resume_partitions({TP(message.topic, message.partition)})
 
 
-def member_id(consumer: Consumer) -> str:
-    """By which the group knows this process; "" before it has joined."""
-    joined = consumer._thread._consumer
-    return "" if joined is None else joined._coordinator.member_id
-
-
 def deliver_eagerly(consumer: Consumer) -> None:
     """Make this app's consumer call what delivers a record, and only wait in tasks when the delivery has to wait.
 
-    `Consumer._drain_messages` awaits `wait_first(delivery, flow suspended)` for every record.
+    `Consumer._drain_messages` awaits `wait_first(delivery, flow suspended)` for every record and has no use for the
+    answer. `Consumer.wait`, which a consumer that comes back from a rebalance calls, awaits it with one thing.
     """
     wait_first = consumer.wait_first
 
-    async def eager(delivery: Coroutine[Any, Any, Any], suspended: Coroutine[Any, Any, Any]) -> None:
+    async def eager(*awaitables: Any, timeout: float | None = None) -> Any:
+        if len(awaitables) != 2:
+            return await wait_first(*awaitables, timeout=timeout)
+        delivery, suspended = awaitables
         try:
             awaited = delivery.send(None)
         except StopIteration:
             suspended.close()
-            return
+            return None
         except BaseException:
             suspended.close()
             raise
-        await wait_first(_rest(delivery, awaited), suspended)
+        return await wait_first(_rest(delivery, awaited), suspended)
 
     consumer.wait_first = eager
 

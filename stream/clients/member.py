@@ -131,10 +131,13 @@ class GroupMember:
         """Call when something else of this name was fenced. Raises `NameTaken` when that was another worker of this
         name, which then takes this member's place as soon as it has joined; returns when it was not."""
         deadline = time.monotonic() + self._heartbeat_seconds + _JOINED_SECONDS
-        while self._instance is not None and time.monotonic() < deadline and self.metadata.state == MemberState.STABLE:
-            if self._replaced:
-                raise NameTaken(self._instance, self._group)
-            time.sleep(0.05)
+        while self._instance is not None and not self._replaced and time.monotonic() < deadline:
+            try:
+                poll_as_member(self._consumer, 0.05)  # in a group that is sharing out, the place is lost by a join
+            except FencedInstanceIdError:
+                self._replaced = True
+        if self._replaced:
+            raise NameTaken(str(self._instance), self._group)
 
     @property
     def metadata(self) -> ConsumerGroupMetadata:

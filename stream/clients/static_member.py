@@ -1,21 +1,59 @@
-"""A member of a consumer group under a name that it keeps over restarts (KIP-345).
+"""A Faust consumer as a member of its group under a name that it keeps over restarts (KIP-345).
 
 The group keeps the partitions of a named member for its session when it ends, so that a restarted process serves them
 again at once and nobody else has to take them over. A member that leaves for good must therefore be removed by name,
-which neither aiokafka nor kafka-python does when a consumer is closed.
+which aiokafka does not do when a consumer is closed.
+
+Kafka gives the place of a name to whoever joins last. aiokafka leaves the name out of its heartbeats and commits, so
+that the one before is told only that the group does not know it, as after a session that ran out. It would then join
+again and take the place back, and so on in turns, until one of them met an answer that aiokafka does not know. Here it
+asks under its name first, by a heartbeat of the version that carries one, and stays out when the place is taken: of two
+processes the one that joined first ends, in every order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from typing import Any
 
+from aiokafka.errors import KafkaError as FaustKafkaError
+from aiokafka.protocol.group import HeartbeatRequest_v1, HeartbeatResponse_v1
+from aiokafka.protocol.types import Int32, Schema, String
+from faust.transport.consumer import Consumer
 from kafka.admin import MemberToRemove
+from kafka.errors import FencedInstanceIdError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.names import NameTaken
 
 __all__ = ["StaticName"]
+
+log = logging.getLogger(__name__)
+
+# Answers to a heartbeat under a name that nobody else has.
+_OURS = {0, RebalanceInProgressError.errno, IllegalGenerationError.errno, UnknownMemberIdError.errno}
+_AGAIN_SECONDS = 0.1
+
+
+class _NamedHeartbeatResponse(HeartbeatResponse_v1):
+    API_VERSION = 3
+
+
+class _NamedHeartbeat(HeartbeatRequest_v1):
+    API_VERSION = 3
+    RESPONSE_TYPE = _NamedHeartbeatResponse
+    SCHEMA = Schema(
+        ("group", String("utf-8")),
+        ("generation_id", Int32),
+        ("member_id", String("utf-8")),
+        ("group_instance_id", String("utf-8")),
+    )
+
+    def prepare(self, versions: object) -> HeartbeatRequest_v1:
+        """As a connection asks for it; every broker that knows named members has this version."""
+        return self
 
 
 class StaticName:
@@ -24,26 +62,66 @@ class StaticName:
 
     def __init__(self, connection: KafkaConnection, group: str, name: str) -> None:
         self._connection, self._group, self._name = connection, group, name
-        self._others = 0  # looks in a row that found somebody else
+        self._member = ""  # by which the group knew this process last, until it joins without
+        self._taken = False
 
-    def check(self, member_id: Callable[[], str]) -> None:
-        """Raises `NameTaken` when the group knows another member than this one by the name, at two looks in a row: a
-        member that joins again changes its id. Call it after the first join. Raises `KafkaError`."""
+    def watch(self, consumer: Consumer) -> None:
+        """Call before the consumer's app starts."""
         if not self._name:
             return
-        own = member_id()
-        with admin_client(self._connection) as admin:
-            members = admin.describe_groups([self._group])[self._group]["members"]
-        holder = next((member for member in members if member["group_instance_id"] == self._name), None)
-        if holder is None or holder["member_id"] == own or member_id() != own:
-            self._others = 0
-            return
-        self._others += 1
-        if self._others > 1:
+        thread = consumer._thread
+        create = thread._create_consumer
+
+        def create_watched(loop: asyncio.AbstractEventLoop) -> Any:
+            client = create(loop=loop)
+            start = client.start
+
+            async def start_watched() -> None:
+                await start()  # nothing is subscribed to before it
+                self._watch(client._coordinator)
+
+            client.start = start_watched
+            return client
+
+        thread._create_consumer = create_watched  # type: ignore[method-assign]
+
+    def _watch(self, coordinator: Any) -> None:
+        """Both run on the consumer's thread."""
+        send, join = coordinator._send_req, coordinator._do_rejoin_group
+
+        async def send_and_note(request: Any) -> Any:
+            answer = await send(request)
+            if getattr(answer, "error_code", 0) == FencedInstanceIdError.errno:
+                self._taken = True
+                raise FaustKafkaError("the name is taken")  # by one that joined meanwhile; aiokafka knows no such error
+            return answer
+
+        async def join_unless_taken(subscription: Any) -> bool:
+            if not coordinator.member_id and self._member:
+                try:
+                    # Without a generation, about which the group is asked after the name: this is about the name.
+                    heartbeat = _NamedHeartbeat(self._group, -1, self._member, self._name)
+                    if (await coordinator._send_req(heartbeat)).error_code in _OURS:
+                        self._member = ""  # the answer to a join may get lost: then the group knows us by an unknown id
+                except FaustKafkaError as error:
+                    log.debug("the group does not say who has the name %s: %s", self._name, error)
+            elif not self._taken and await join(subscription):
+                self._member = coordinator.member_id
+                return True
+            await asyncio.sleep(_AGAIN_SECONDS)
+            return False
+
+        coordinator._send_req, coordinator._do_rejoin_group = send_and_note, join_unless_taken
+
+    def check(self) -> None:
+        """Raises `NameTaken` once another process has taken the name."""
+        if self._taken:
             raise NameTaken(self._name, self._group)
 
     def leave(self) -> None:
         """Take the name out of the group, so that others get its partitions at once. Raises `KafkaError`."""
-        if self._name:
+        if self._name and not self._taken:
             with admin_client(self._connection) as admin:
-                admin.remove_group_members(self._group, [MemberToRemove(group_instance_id=self._name)])
+                # By both: whoever took the name meanwhile stays.
+                member = MemberToRemove(member_id=self._member or None, group_instance_id=self._name)
+                admin.remove_group_members(self._group, [member])

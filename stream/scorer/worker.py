@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from kafka.errors import KafkaError
 
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
-from stream.clients.faust_records import deliver_eagerly, member_id
+from stream.clients.faust_records import deliver_eagerly
 from stream.clients.names import NameTaken
 from stream.clients.static_member import StaticName
 from stream.health import Health
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
 _TURN_SECONDS = 0.5  # how often it is looked whether an item's time began or ended
-_NAME_SECONDS = 2.0  # how often it is looked whether another process took the worker's name
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 
@@ -105,7 +103,7 @@ class Scorer:
         `NameTaken`."""
         await self._start()
         watch = asyncio.create_task(self._liveness.watch())
-        kept = turned = checked = time.monotonic()
+        kept = turned = time.monotonic()
         stalled = False
         try:
             while not (stop.is_set() or stalled or self._stream.failed or self._app.should_stop):
@@ -118,23 +116,13 @@ class Scorer:
                 if time.monotonic() - turned > _TURN_SECONDS:
                     turned = time.monotonic()
                     await self._republishing.change_items({})  # items start and end without a message
-                if time.monotonic() - checked > _NAME_SECONDS:
-                    checked = time.monotonic()
-                    await self._check_name()
+                self._name.check()
                 if time.monotonic() - kept > _HOUSEKEEPING_SECONDS:
                     kept = time.monotonic()
                     await self._thread.call(self._thread.keep_house)
         finally:
             watch.cancel()
         return stop.is_set() and not self._stream.failed
-
-    async def _check_name(self) -> None:
-        if not self._take_over.joined:
-            return
-        try:
-            await self._loop.run_in_executor(None, self._name.check, lambda: member_id(self._app.consumer))
-        except KafkaError as error:
-            log.debug("the brokers do not say who is in the group: %s", error)
 
     async def _start(self) -> None:
         self._loader.start()
@@ -143,7 +131,14 @@ class Scorer:
         await self._loop.run_in_executor(None, self._items.start)
         self._app.finalize()
         deliver_eagerly(self._app.consumer)
-        await asyncio.wait_for(self._app.start(), self._config.stall_seconds)
+        self._name.watch(self._app.consumer)
+        starting = asyncio.create_task(self._app.start())
+        deadline = time.monotonic() + self._config.stall_seconds
+        while not (await asyncio.wait([starting], timeout=0.1))[0]:
+            self._name.check()  # one that joined at the same moment may have taken it
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no Kafka for {self._config.stall_seconds:.0f} s")
+        await starting
         self._liveness.begin()
         log.info("scorer reads %s", self._plan.refreshes)
 

@@ -46,6 +46,11 @@ _FORGETS_SECONDS = 0.2  # how often forgets from other partitions are looked for
 _STEP_SECONDS = 0.005  # longest wait for a record while a checkpoint waits for its next step
 
 
+class Overtaken(RuntimeError):
+    """The broker takes no transactions of this updater any more, yet its place in the group is its own: another of its
+    name began and did not stay, or joined first, or a transaction took too long."""
+
+
 class Updater:
     """One worker of the updater group. `crash` is called with each of `CRASH_POINTS` as it is passed."""
 
@@ -91,7 +96,7 @@ class Updater:
     def run(self, stop: threading.Event, health: Health | None = None) -> None:
         """Work until `stop`; then checkpoint, leave the group and let go of everything. Any unexpected error
         propagates: the process ends without committing, its successor replays, and its partitions wait for one of the
-        same name. Raises `NameTaken` when another updater has taken that name."""
+        same name. Raises `NameTaken` when another updater has taken that name, `Overtaken` when one began to."""
         log.info("updater %s reads %s", self._config.worker or "without a name", self._plan.interactions)
         stay = True
         try:
@@ -103,9 +108,10 @@ class Updater:
             self._reporting.report(self._tasks.values(), last=True)
             stay = False
         except KafkaError as error:
-            if was_fenced(error):
-                self._member.refuse_second()
-            raise
+            if not was_fenced(error):
+                raise
+            self._member.refuse_second()
+            raise Overtaken(str(error)) from error
         finally:
             self.close(stay)
 
@@ -254,7 +260,16 @@ def run_updater(
     stop: threading.Event,
     health: Health | None = None,
 ) -> None:
-    """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues."""
-    updater = Updater(config, connection, plan, metrics)
-    tune_gc()
-    updater.run(stop, health)
+    """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues.
+
+    Of two of one name the one that joined the group last has the place, and the one that began transactions last has
+    those. When that is not the same one, whoever has the place begins again, as after a crash: it reads from what is
+    committed, and now has both.
+    """
+    while True:
+        updater = Updater(config, connection, plan, metrics)
+        tune_gc()
+        try:
+            return updater.run(stop, health)
+        except Overtaken as error:
+            log.warning("beginning again from what is committed, because transactions are refused: %s", error)

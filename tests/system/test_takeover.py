@@ -70,27 +70,42 @@ def test_an_updater_that_stops_hands_its_partitions_over_at_once(arena: Arena) -
     arena.check()
 
 
-def test_of_two_updaters_of_one_name_the_earlier_ends_with_one_line_and_no_event_is_lost(arena: Arena) -> None:
-    command = [
-        *(sys.executable, "-m", "stream.cli", "--log-level", "warning", "updater", "--worker", "same"),
-        *("--prefix", arena.plan.prefix, "--partitions", str(arena.plan.partitions), "--metrics-port", "0"),
-        *("--state-dir", str(arena.folder / "earlier"), "--session-seconds", "10", "--history-items", "20"),
-    ]
-    environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": arena.kafka.bootstrap_servers}
-    root = Path(__file__).parents[2]
-    earlier = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+def test_of_updaters_of_one_name_all_but_one_are_refused_and_no_event_is_lost(arena: Arena) -> None:
+    """Two start at the same moment beside one that works: each may come between the other's steps."""
+
+    def start(n: int) -> subprocess.Popen[str]:
+        command = [
+            *(sys.executable, "-m", "stream.cli", "--log-level", "error", "updater", "--worker", "same"),
+            *("--prefix", arena.plan.prefix, "--partitions", str(arena.plan.partitions), "--metrics-port", "0"),
+            *("--state-dir", str(arena.folder / f"same{n}"), "--session-seconds", "10", "--history-items", "20"),
+        ]
+        environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": arena.kafka.bootstrap_servers}
+        root = Path(__file__).parents[2]
+        return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+
+    updaters = [start(0)]
+
+    def ended() -> list[subprocess.Popen[str]]:
+        return [updater for updater in updaters if updater.poll() is not None]
+
     try:
         arena.send(100)
         wait(lambda: changelog_histories(arena.kafka, arena.plan.histories) == arena.expected(), 60, arena)
-        later = arena.worker("same", session_seconds=10)
         with under_load(arena):
-            _, errors = earlier.communicate(timeout=60)
-        assert earlier.returncode == 2, errors
-        assert "another worker named same has joined the group" in errors.splitlines()[-1]
-        assert "Traceback" not in errors
-        arena.until_caught_up()
-        assert later.stop() == 0
+            updaters += [start(1), start(2)]
+            wait(lambda: len(ended()) == 2, 60, arena)
+            time.sleep(2)
+        assert updaters[0] in ended()
+        for updater in ended():
+            errors = updater.communicate(timeout=10)[1].splitlines()
+            assert updater.returncode == 2 and "Traceback" not in " ".join(errors), errors
+            assert errors[-1].startswith("freshet: another worker named same has joined the group"), errors
+        wait(lambda: changelog_histories(arena.kafka, arena.plan.histories) == arena.expected(), 60, arena)
+        (stays,) = [updater for updater in updaters if updater.poll() is None]
+        stays.terminate()
+        assert stays.wait(20) == 0
         arena.check()
     finally:
-        earlier.kill()
-        earlier.wait()
+        for updater in updaters:
+            updater.kill()
+            updater.communicate()

@@ -1,11 +1,12 @@
 """The scoring process on a real Kafka: what it answers, what it survives, how it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import Scrape, scrape
 from stream.local.pipeline import free_port
 from stream.registry.slots import SlotWriter
+from stream.scorer.config import SCORER_GROUP
 from stream.wire.history_version import HistoryVersion
 from stream.wire.items import ItemRecord
 from stream.wire.records import Announcement, NewInteraction, Recommendation, Refresh
@@ -34,6 +36,10 @@ from stream.wire.topics import TopicPlan
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 NOW = 1_700_000_000_000
+TAKEN = (
+    "another worker named w0 has joined the group {group} and took this one's place: give every worker a name of its "
+    "own, which it keeps over restarts"
+)
 CATALOGUE = [f"i{n}" for n in range(30)]
 
 
@@ -78,12 +84,22 @@ class Process:
     def started(self) -> None:
         until(lambda: self.total("progress_timestamp_seconds"), f"progress, see {self.log}")
 
+    def problems(self) -> list[str]:
+        """Lines of its log that are more than information, from their first word on."""
+        lines = self.log.read_text().splitlines()
+        usual = re.compile(r"[0-9:]+ (INFO |.* GroupCoordinatorNotAvailableError$)")  # a cluster's first group
+        return [line.split(maxsplit=2)[-1] for line in lines if usual.match(line) is None]
+
     def end(self) -> tuple[int, float]:
         """Exit code and seconds after SIGTERM."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(20)
         return code, time.monotonic() - began
+
+
+def ended(processes: Iterable[Process]) -> set[Process]:
+    return {process for process in processes if process.process.poll() is not None}
 
 
 def place(user: str, plan: TopicPlan) -> int:
@@ -311,14 +327,27 @@ def test_a_named_worker_that_is_killed_serves_again_when_it_is_back_and_a_clean_
                 until(lambda: served(3), "lists after a clean end")
 
 
-@pytest.mark.long  # the two pass the place back and forth before one ends; which of them, and when, is open
-def test_two_workers_of_one_name_are_refused_clearly(kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path) -> None:
-    with Process(kafka, topics, tmp_path / "0", "--worker", "w0") as first:
+@pytest.mark.long  # three starts of torch; the orders themselves are in tests/stream/clients/test_static_member.py
+def test_of_workers_of_one_name_the_last_to_join_stays_and_all_others_end_with_one_line(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
+) -> None:
+    def process(n: int) -> Process:
+        return Process(kafka, topics, tmp_path / str(n), "--worker", "w0")
+
+    with process(0) as first:
         first.started()
-        with Process(kafka, topics, tmp_path / "1", "--worker", "w0") as second:
-            assert first.process.wait(60) == 2
-            second.started()
-        assert "give every worker a name of its own" in first.log.read_text()
+        with process(1) as second, process(2) as third:  # at the same moment: each may come between the other's steps
+            processes = {first, second, third}
+            until(lambda: len(ended(processes)) == 2, "the end of two", 90)
+            assert first in ended(processes)
+            taken = TAKEN.format(group=f"{topics.prefix}{SCORER_GROUP}")
+            assert [(process.process.returncode, process.problems()) for process in ended(processes)] == [
+                (2, [taken])
+            ] * 2
+            (stays,) = processes - ended(processes)
+            send(kafka, topics, [(f"u{n}", refresh("i1")) for n in range(4)])
+            until(lambda: len(lists.poll()) == 4, "lists")
+            assert stays.problems() == [] and stays.end()[0] == 0
 
 
 def test_it_ends_in_time_also_when_kafka_is_gone(tmp_path: Path) -> None:

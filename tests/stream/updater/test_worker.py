@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CommitFailedError
 from prometheus_client import CollectorRegistry
 
@@ -18,7 +18,7 @@ from stream.clients.connection import KafkaConnection
 from stream.clients.member import Move
 from stream.demo.audit import changelog_histories, differences, reference_merge, stored_histories
 from stream.updater.config import UpdaterConfig
-from stream.updater.worker import Updater
+from stream.updater.worker import Updater, run_updater
 from stream.wire.records import Refresh
 from stream.wire.topics import TopicPlan
 from tests.support.updating import applied, interaction, produce, read_all, rejected, running, until
@@ -262,3 +262,37 @@ def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
     items = changelog_histories(kafka, plan.histories)["u"].items
     assert items[0] == "last" and items[-1] == "before"
     assert items[1:-1] == tuple(f"later{number}" for number in range(len(items) - 2, 0, -1))
+
+
+def test_an_updater_whose_transactions_another_of_its_name_took_and_left_begins_again(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path
+) -> None:
+    """As when two of one name start together: the one that joins last need not be the one that begins to write last."""
+    config = UpdaterConfig(tmp_path, worker="same", checkpoint_seconds=0.2, session_seconds=6)
+    metrics, stop = UpdaterMetrics(CollectorRegistry()), threading.Event()
+    events = [(f"u{n % 3}", Entry(NOW + n, f"i{n}", 1.0)) for n in range(40)]
+
+    def written(count: int) -> bool:
+        expected = reference_merge(events[:count], limit=config.history_items)
+        return differences(changelog_histories(kafka, topics.histories), expected) == []
+
+    def send(these: list[tuple[str, Entry]]) -> None:
+        produce(kafka, topics, [*(interaction(user, e.item, e.time_ms) for user, e in these), (b"u", b"broken")])
+
+    thread = threading.Thread(target=run_updater, args=(config, kafka, topics, metrics, stop))
+    thread.start()
+    try:
+        send(events[:20])
+        until(lambda: written(20), "the first histories")
+        other = KafkaProducer(**kafka.kafka_python(), transactional_id=f"{topics.prefix}{config.group}-{config.worker}")
+        other.init_transactions()
+        other.close()
+        send(events[20:])
+        until(lambda: written(40), "histories after it began again", 40)
+        assert metrics.checkpoints["refused"]._value.get() == 1
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+    assert_histories(kafka, topics, tmp_path, reference_merge(events, limit=config.history_items))
+    assert len(read_all(kafka, topics.dead_letters)) == 2

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -8,9 +9,10 @@ class _Coordinator:
 
 class _AIOKafkaConsumer:
     _coordinator: _Coordinator
+    start: Callable[[], Awaitable[None]]
 
 class _ConsumerThread:
-    _consumer: _AIOKafkaConsumer | None
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> _AIOKafkaConsumer: ...
 
 class Consumer:
     _thread: _ConsumerThread

@@ -1,0 +1,9 @@
+from typing import Any
+
+class Int32: ...
+
+class String:
+    def __init__(self, encoding: str = "utf-8") -> None: ...
+
+class Schema:
+    def __init__(self, *fields: tuple[str, Any]) -> None: ...
