@@ -56,17 +56,17 @@ class Recommender:
         self.version, self.items, self.config, self.precision = version, items, config, precision
         self.device = network.decode.weight.device
         network = network.eval().requires_grad_(False)
-        self._scorer = CatalogueScorer(network, config, neighbours, neighbour_weights, precision, limits)
+        self.scorer = CatalogueScorer(network, config, neighbours, neighbour_weights, precision, limits)
         self._decay: Tensor | None = None  # [L], where the weight of an interaction depends on its place alone
         self._horizon = config.weighting.horizon(2**-16)  # places that either term looks at
         self._recorded: RecordedRanking | None = None
         if self._horizon is not None:
-            item_item = self._scorer.item_item
+            item_item = self.scorer.item_item
             self._horizon = max(self._horizon, item_item.horizon if item_item is not None else 0)
             place = torch.arange(self._horizon, device=self.device)
             self._decay = config.weighting(place, torch.tensor([self._horizon], device=self.device))[0]
-            if RecordedRanking.supports(self._scorer, self.device):
-                self._recorded = RecordedRanking(self._scorer, self._decay)
+            if RecordedRanking.supports(self.scorer, self.device):
+                self._recorded = RecordedRanking(self.scorer, self._decay)
 
     @torch.inference_mode()
     def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
@@ -102,12 +102,12 @@ class Recommender:
 
     def vectors(self, columns: np.ndarray) -> np.ndarray:
         """float32 [n, H]: the output layer's rows of these items; similar items have similar vectors."""
-        return self._scorer.output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
+        return self.scorer.output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
 
     def _user_blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Histories]]:
         """Rows, and their histories, in blocks of similar length that bound both the padded histories and the dense
         scores."""
-        limits, lengths = self._scorer.limits, histories.lengths
+        limits, lengths = self.scorer.limits, histories.lengths
         most = max(limits.scores // max(min(len(self.items), limits.items), 1), 1)
         if 0 < len(lengths) <= min(most, limits.places // max(int(lengths.max()), 1)):
             yield np.arange(len(lengths)), histories
@@ -141,7 +141,7 @@ class Recommender:
     def _scored(self, histories: Histories, masked: tuple[Tensor, Tensor]) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at (row, column) of `masked`."""
         batch = self._padded(histories)
-        return self._scorer.blocks(batch.columns, batch.strengths, self._weights(batch), *masked)
+        return self.scorer.blocks(batch.columns, batch.strengths, self._weights(batch), *masked)
 
     def _padded(self, histories: Histories) -> Padded:
         """The places that either term looks at, at least one place wide."""

@@ -79,6 +79,7 @@ _PENDING_BYTES = Metric("state_pending_compaction_bytes", "Early sign of stalls.
 _REBALANCES = Metric("rebalances_total", "Partition reassignments.")
 _PROGRESS = Metric("progress_timestamp_seconds", "Last time the main loop got around.")
 _MODEL_INFO = Metric("model_info", "Always 1.", ("slot", "version", "parent"))
+_ITEMS_REJECTED = Metric("items_rejected_total", "Unusable records of `items`.", ("reason",))
 _GPU_MEMORY = Metric("gpu_memory_peak_bytes", "Peak allocation.")
 
 
@@ -134,9 +135,7 @@ class ScorerMetrics(ProcessMetrics):
         Metric("item_events_total", "Applied events by whether the live model knows the item.", ("status",)),
     ]
     new_items: Annotated[Counter, Metric("new_items_total", "Items met for the first time.")]
-    items_rejected: Annotated[
-        Counters[RejectionReason], Metric("items_rejected_total", "Unusable records of `items`.", ("reason",))
-    ]
+    items_rejected: Annotated[Counters[RejectionReason], _ITEMS_REJECTED]
     unlisted_items: Annotated[Gauge, Metric("unlisted_items", "Items that may not be listed to everybody now.")]
     renewed_lists: Annotated[
         Counter, Metric("renewed_lists_total", "Lists published again without an item that may not be listed any more.")
@@ -339,6 +338,11 @@ class TrainerMetrics(ProcessMetrics):
         Gauge,
         Metric("train_serve_mismatch_ratio", "Probe users whose lists differ between trainer and scorer."),
     ]
+    items_rejected: Annotated[Counters[RejectionReason], _ITEMS_REJECTED]
+    item_lists_written: Annotated[
+        Counter, Metric("item_lists_written_total", "Lists written to `item-lists`: trending, new and similar items.")
+    ]
+    item_lists_due: Annotated[Gauge, Metric("item_lists_due", "Lists that differ from those written and wait.")]
     model_info: Annotated[Gauge, _MODEL_INFO]
     model_promotions: Annotated[Counter, Metric("model_promotions_total", "Models promoted.")]
     model_rollbacks: Annotated[

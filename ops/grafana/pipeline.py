@@ -104,13 +104,22 @@ PIPELINE = Dashboard(
         Row(
             "Items that may be listed",
             (
-                Panel("Items not listed to everybody", [("max(freshet_unlisted_items)", "items")]),
+                Panel("Items not listed to everybody", [("max(freshet_unlisted_items)", "items")], width=6),
                 Panel(
                     "Lists published again without one",
                     [("sum(rate(freshet_renewed_lists_total[5m]))", "lists")],
                     unit="cps",
+                    width=6,
                 ),
-                Panel("Unusable records of items", rate("freshet_items_rejected_total", "reason"), unit="cps"),
+                Panel(
+                    "Lists of items",
+                    [
+                        ("sum(rate(freshet_item_lists_written_total[5m]))", "written per second"),
+                        ("max(freshet_item_lists_due)", "waiting"),
+                    ],
+                    width=6,
+                ),
+                Panel("Unusable records of items", rate("freshet_items_rejected_total", "reason"), unit="cps", width=6),
             ),
         ),
         Row(

@@ -68,12 +68,16 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
             plan.models: _BOTH,
             plan.monitor_windows: _READ,
             plan.recommendations: _READ,
+            plan.items: _READ,
+            plan.item_lists: _BOTH,
         },
         "api": {
             plan.interactions: _WRITE,
             plan.histories: _READ,
             plan.recommendations: _READ,
             plan.api_instances: _BOTH,
+            plan.items: _READ,
+            plan.item_lists: _READ,
             plan.layout: _READ,
         },
         "sink": {plan.recommendations: _READ, plan.layout: _READ},
@@ -94,4 +98,5 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
     if process == "updater":
         yield Right("transactional-id", f"{plan.prefix}{UPDATER_GROUP}-", ("WRITE", "DESCRIBE"), prefixed=True)
     if process == "trainer":
-        yield Right("transactional-id", f"{plan.models}-trainer", ("WRITE", "DESCRIBE"))
+        for topic in (plan.models, plan.item_lists):
+            yield Right("transactional-id", f"{topic}-trainer", ("WRITE", "DESCRIBE"))

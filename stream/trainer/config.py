@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ops.monitor.closed_loop import ClosedLoopConfig
 from state.store import StoreConfig
+from stream.itemlists.config import ItemListsConfig
 from stream.trainer.fine_tune import FineTuneConfig
+from stream.wire.catalogue import CatalogueConfig
 from stream.wire.topics import SCORER_GROUP, UPDATER_GROUP
 
 __all__ = ["TrainerConfig"]
@@ -53,6 +55,8 @@ class TrainerConfig:
     updater_group: str = UPDATER_GROUP
     scorer_group: str = SCORER_GROUP
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    items: CatalogueConfig = field(default_factory=CatalogueConfig)
+    item_lists: ItemListsConfig = field(default_factory=ItemListsConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import logging
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
 from operator import neg
@@ -30,6 +31,7 @@ from state.history import History
 from state.store import Store, StoreMemory, StoreUnusable
 from stream.clients.admin import offset_range, topic_identity
 from stream.clients.connection import KafkaConnection
+from stream.itemlists.counts import Change
 from stream.trainer.changed_users import Batch, Changed, ChangedUsers, Offsets
 from stream.wire.changelog import changelog_reader, open_store
 
@@ -61,13 +63,18 @@ class PartitionView:
 
     While records below `rebuild_until` arrive, the store is being rebuilt under a model that already learnt everything
     up to `fitted_until_ms`, except from users with their last records in `left`: of others met there, only later
-    interactions count.
+    interactions count. `watch` is called with what changes, before it is stored.
     """
 
     def __init__(
-        self, store: Store, fitted_until_ms: int = 0, rebuild_until: int = 0, left: Offsets | None = None
+        self,
+        store: Store,
+        fitted_until_ms: int = 0,
+        rebuild_until: int = 0,
+        left: Offsets | None = None,
+        watch: Callable[[list[Change]], None] = lambda changes: None,
     ) -> None:
-        self.store = store
+        self.store, self._watch = store, watch
         self.changed = ChangedUsers(store)
         self._fitted_until_ms, self._rebuild_until, self._left = fitted_until_ms, rebuild_until, left
 
@@ -83,8 +90,8 @@ class PartitionView:
         last = {user: (offset, value) for offset, user, value in records}
         histories = {user: _decode(user, value) for user, (_, value) in last.items()}
         marked = self.changed.get(list(last))
-        unmarked = [user for user in last if user not in marked]
-        old = dict(zip(unmarked, self._read(unmarked), strict=True))
+        stored = dict(zip(last, self.store.get_many([_history_key(user) for user in last]), strict=True))
+        self._watch([Change(offset, _history_key(user), stored[user], value) for user, (offset, value) in last.items()])
         # Changes before histories: a batch too large for one write may be cut, and a history whose change is missing
         # would be taken for learnt when the records are read again.
         changes: Batch = {}
@@ -99,7 +106,8 @@ class PartitionView:
             if mark is not None:
                 seen_ms = mark.seen_ms
             else:
-                before = old[user]
+                known = stored[user]
+                before = None if known is None else decode(known)
                 if before == history:
                     continue
                 seen_ms = 0 if before is None else before.newest_ms
@@ -197,7 +205,9 @@ class HistoryView:
         fitted_until_ms: int,
         left: Mapping[int, Offsets],
         clock_ms: Callable[[], int],
+        watch: Callable[[int, list[Change]], None] = lambda number, changes: None,
     ) -> None:
+        self._watch = watch
         self._admin, self.topic, self._folder, self._memory = admin, topic, folder, memory
         self._tombstone_ms, self._clock_ms = tombstone_ms, clock_ms
         self._fitted_until_ms, self._left = fitted_until_ms, left  # of the live model: see `mark_learnt`
@@ -223,14 +233,16 @@ class HistoryView:
         path = self._folder / str(number)
         store = open_store(path, identity, self._memory, low, end, self._tombstone_ms, self._clock_ms())
         start = store.next_offset
+        left, watch = self._left.get(number), partial(self._watch, number)
         try:
-            view = PartitionView(store, self._fitted_until_ms, end if start is None else 0, self._left.get(number))
+            rebuild_until = end if start is None else 0
+            view = PartitionView(store, self._fitted_until_ms, rebuild_until, left, watch)
         except StoreUnusable as error:
             log.warning("%s/%d: rebuilding: %s", self.topic, number, error)
             store.close()
             Store.destroy(path)
             store = Store(path, identity, self._memory)
-            view = PartitionView(store, self._fitted_until_ms, end, self._left.get(number))
+            view = PartitionView(store, self._fitted_until_ms, end, left, watch)
             start = None
         self.partitions[number], self._ends[number] = view, end
         self._reader.seek(tp, low if start is None else max(start, low))

@@ -7,6 +7,7 @@ One thread follows Kafka and decides. Its parts, each in its own file:
     rounds         one round at a time: fit in a second thread, judged, promoted or tried as canary
     lifecycle      which models are in service: slots and decisions, moved in one order
     skew           do the scorers recommend what the trainer would?
+    item lists     trending, new and similar items (`stream.itemlists`)
     lock           keeps a second trainer out
 """
 
@@ -34,6 +35,7 @@ from state.store import StoreMemory
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.health import Health
+from stream.itemlists.keeper import ItemListKeeper
 from stream.process import run_at_idle_priority
 from stream.registry.artifacts import Artifacts
 from stream.registry.slots import NoWayBack, SlotWriter
@@ -106,20 +108,40 @@ class Trainer:
             artifacts = Artifacts(config.artifacts_url, plan.prefix)
             self._live = LiveModel(artifacts, self._device)
             self._live.follow(slots.live)
+            kinds, memory = config.fine_tune.events, StoreMemory(config.store)
+            self._item_lists = self._opens(
+                ItemListKeeper(
+                    config.item_lists,
+                    config.items,
+                    kinds,
+                    connection,
+                    plan,
+                    config.state_dir / "item-counts",
+                    metrics,
+                    clock,
+                )
+            )
             self.view = self._opens(
                 HistoryView(
                     connection,
                     admin,
                     plan.histories,
                     config.state_dir / "view",
-                    StoreMemory(config.store),
+                    memory,
                     tombstone_ms=plan.tombstone_ms,
                     fitted_until_ms=slots.live.data_until if slots.live and self._live.recommender else 0,
                     left=self._live.provenance.left if self._live.provenance is not None else {},
                     clock_ms=lambda: int(clock() * 1000),
+                    watch=self._item_lists.changed,
                 )
             )
-            lists = PublishedLists(connection, plan.recommendations, plan.partitions, config.fine_tune.events)
+            self._item_lists.count(
+                {"topic_id": self.view.identity},
+                memory,
+                self.view.partitions,
+                lambda number: self.view.partitions[number].store,
+            )
+            lists = PublishedLists(connection, plan.recommendations, plan.partitions, kinds)
             self._skew = self._opens(SkewCheck(lists, metrics))
             worker = RoundWorker(config, artifacts, self._device, clock=clock, crash=crash, fit=fit)
             inputs = RoundInputs(config, self.view, clock)
@@ -204,6 +226,7 @@ class Trainer:
         if self.view.caught_up:
             self._decide()
             self._skew.turn(self._live.recommender, lambda number, users: self.view.partitions[number].histories(users))
+            self._item_lists.turn(self._live.recommender)
         self.lifecycle.save()
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS

@@ -123,6 +123,10 @@ class TopicPlan:
         return self.prefix + "items"
 
     @property
+    def item_lists(self) -> str:
+        return self.prefix + "item-lists"
+
+    @property
     def layout(self) -> str:
         return self.prefix + "layout"
 
@@ -161,6 +165,7 @@ class TopicPlan:
             TopicSpec(self.recommendations, self.partitions, "compact", compacted),
             TopicSpec(self.models, 1, "compact", compacted),
             TopicSpec(self.items, 1, "compact", compacted),
+            TopicSpec(self.item_lists, 1, "compact", compacted),
             TopicSpec(self.layout, 1, "compact", compacted),
             TopicSpec(self.api_instances, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.

@@ -1,33 +1,17 @@
 """The interaction that a recommendation is said to stem from is the one it does stem from."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
 
 from model.batch import Histories
-from model.config import ItemItemConfig, preset
 from model.explain import because
-from model.items import ItemIndex
-from model.learner import Learner
 from model.recommend import Recommender
-
-ITEMS = 40  # in pairs that are always met one after the other: 0 and 1, 2 and 3, ...
+from tests.support.pairs import paired_model
 
 
 @pytest.fixture(scope="module")
 def recommender() -> Recommender:
-    rng = np.random.default_rng(0)
-    rows = []
-    for user in range(300):
-        for pair in rng.permutation(ITEMS // 2)[:6]:
-            rows += [(user, 2 * pair), (user, 2 * pair + 1)]
-    config = replace(preset("stream"), dims=(32, 64), item_item=ItemItemConfig(neighbours=5))
-    items = ItemIndex([f"i{n}" for n in range(ITEMS)])
-    learner = Learner.fresh(config, items, seed=0, device=torch.device("cpu"))
-    learner.fit(Histories.from_rows(np.array(rows), 300), epochs=30)
-    return learner.recommender("v")
+    return paired_model()
 
 
 def history(*columns: int) -> Histories:
