@@ -9,7 +9,7 @@ import click
 from stream.cli.kafka_settings import kafka_connection
 from stream.cli.options import TOPICS, Group, PathText, Renamed, command
 from stream.cli.settings import Settings
-from stream.cli.starting import started, topic_plan, writable
+from stream.cli.starting import own_folder, started, topic_plan
 
 __all__ = ["api", "token"]
 
@@ -39,7 +39,7 @@ def api(settings: Settings) -> None:
 
     config = settings.read(ApiConfig)
     stop = started(settings, grace_seconds=config.drain_seconds + 10)
-    writable(settings["api.state_dir"])
+    own_folder(settings["api.state_dir"])
     end_process(run_api(config, kafka_connection(settings), topic_plan(settings), stop))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +24,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Impossible",
     "Pages",
+    "own_folder",
     "served_pages",
     "started",
     "topic_plan",
     "topics_made",
     "writable",
 ]
+
+
+_LET_GO_SECONDS = 10.0  # a worker that was told to end has ended
+
+_own: dict[Path, int] = {}  # folders of this process and the locks that hold them until it ends
 
 
 class Impossible(RuntimeError):
@@ -74,6 +82,29 @@ class Pages(NamedTuple):
 
     registry: CollectorRegistry
     health: Health
+
+
+def own_folder(folder: Effective) -> Path:
+    """`writable`, and from now on no other process may call this with it. One that ends may still hold it for moments,
+    so this waits. Raises `Impossible`."""
+    path = writable(folder)
+    if path.resolve() in _own:
+        return path
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + _LET_GO_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _own[path.resolve()] = lock
+            return path
+        except OSError:
+            if time.monotonic() > deadline:
+                os.close(lock)
+                where = f"{dotted(folder.setting.name)} ({folder.origin})"
+                raise Impossible(
+                    f"{path}: another process works in this folder; give every process a folder of its own by {where}"
+                ) from None
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from stream.cli.kafka_settings import kafka_connection, kafka_environment
 from stream.cli.options import TOPICS, Group, Renamed, command
 from stream.cli.settings import Settings
-from stream.cli.starting import served_pages, started, topic_plan, topics_made, writable
+from stream.cli.starting import own_folder, served_pages, started, topic_plan, topics_made
 
 __all__ = ["scorer", "trainer", "up", "updater"]
 
@@ -45,7 +45,7 @@ def updater(settings: Settings) -> None:
     from stream.updater.worker import run_updater
 
     stop = started(settings)
-    writable(settings["updater.state_dir"])
+    own_folder(settings["updater.state_dir"])
     connection, plan = kafka_connection(settings), topic_plan(settings)
     with served_pages(settings, "updater") as (registry, health):
         run_updater(settings.read(UpdaterConfig), connection, plan, UpdaterMetrics(registry), stop, health)
@@ -83,7 +83,7 @@ def scorer(settings: Settings) -> None:
     from stream.scorer.worker import run_scorer
 
     stop = started(settings)
-    writable(settings["scorer.state_dir"])
+    own_folder(settings["scorer.state_dir"])
     config, connection, plan = settings.read(ScorerConfig), kafka_connection(settings), topic_plan(settings)
     device = pick_device(config.device, settings.environment)
     with served_pages(settings, "scorer") as (registry, health):
@@ -135,7 +135,7 @@ def trainer(settings: Settings) -> None:
     from stream.trainer.worker import run_trainer
 
     stop = started(settings)
-    writable(settings["trainer.state_dir"])
+    own_folder(settings["trainer.state_dir"])
     config, connection, plan = settings.read(TrainerConfig), kafka_connection(settings), topic_plan(settings)
     with served_pages(settings, "trainer") as (registry, health):
         code = run_trainer(config, connection, plan, registry, stop, health)
@@ -167,7 +167,7 @@ def up(settings: Settings) -> None:
 
     stop = started(settings, grace_seconds=None)
     emit = PrefixedLog(Console(stderr=True))
-    config, folder = settings.read(PipelineConfig), writable(settings["up.state_dir"])
+    config, folder = settings.read(PipelineConfig), own_folder(settings["up.state_dir"])
     environment = kafka_environment(settings)
     broker = BrokerConfig(port=free_port(9092), data_dir=folder / "kafka")
     own = None if KafkaConnection.is_given(environment) else LocalBroker(broker)

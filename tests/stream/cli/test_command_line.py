@@ -1,15 +1,20 @@
 """The command line as people use it: what it refuses, in one line with exit code 2, and what it shows."""
 
+import fcntl
 import re
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import pytest
 
+from stream.cli import starting
 from stream.cli.main import app
 from stream.cli.options import SettingsCommand
 from stream.cli.settings import Settings
@@ -112,6 +117,25 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert port in done.stderr and "--metrics-port" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["updater", "scorer", "trainer", "api"])
+def test_a_folder_that_another_process_works_in_is_one_line(name: str, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as held, patch.object(starting, "_LET_GO_SECONDS", 0.1):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = freshet(name, "--bootstrap-servers", NOBODY, "--state-dir", str(tmp_path))
+        assert f"{tmp_path}: another process works in this folder" in done.refusal
+        assert "--state-dir" in done.refusal
+
+
+def test_a_folder_is_free_again_as_soon_as_its_process_is_gone(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.3, held.close).start()  # as when a process that was told to end does
+        started = time.monotonic()
+        setting = Settings(None, {}, ()).with_options({("updater", "state_dir"): (str(tmp_path), "--state-dir")})
+        assert starting.own_folder(setting["updater.state_dir"]) == tmp_path
+        assert time.monotonic() - started < 5
 
 
 def test_a_kafka_that_does_not_answer_is_one_line_and_may_be_tried_again(tmp_path: Path) -> None:
