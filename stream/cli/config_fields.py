@@ -90,9 +90,18 @@ def settings_of(kind: type, above: Name, shared: Mapping[str, str], base: Any = 
 
 def type_hints(kind: type, shared: Mapping[str, str]) -> dict[str, Any]:
     """The fields' types. A shared class may be known to the type checker only, so that nobody imports it in vain."""
+    return _type_hints(kind, tuple(shared))
+
+
+@cache
+def _type_hints(kind: type, shared: tuple[str, ...]) -> dict[str, Any]:
     known = vars(sys.modules[kind.__module__])
-    placeholders: dict[str, Any] = {name: dataclass(type(name, (), {})) for name in shared if name not in known}
-    return get_type_hints(kind, localns=placeholders)
+    return get_type_hints(kind, localns={name: _placeholder(name) for name in shared if name not in known})
+
+
+@cache
+def _placeholder(name: str) -> type:
+    return dataclass(type(name, (), {}))
 
 
 def default_of(field: Field[Any]) -> Any:
