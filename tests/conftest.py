@@ -1,6 +1,10 @@
 """One real Apache Kafka for the session, topics of its own for each test, and the real logs when they are there."""
 
 import os
+
+# Torch's threads wait by spinning: two tests side by side would take each other's cores. Processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
