@@ -63,6 +63,7 @@ for command in (
     api.token,
     sinks.sink,
     leaving.export,
+    leaving.user,
     sources.replay,
     sources.simulate,
     evaluate.evaluate,

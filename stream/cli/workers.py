@@ -128,7 +128,8 @@ def scorer(settings: Settings) -> None:
 def trainer(settings: Settings) -> None:
     """Fine-tunes the model on fresh histories and announces what passes the gate.
 
-    SIGUSR1 asks for a round now; SIGUSR2 reopens promotions that rollbacks closed.
+    SIGUSR1 asks for a round now, SIGHUP for one that learns from nothing; SIGUSR2 reopens promotions that rollbacks
+    closed.
     """
     from stream.process import end_process
     from stream.trainer.config import TrainerConfig

@@ -20,7 +20,7 @@ from model.learner import Learner
 from stream.registry.reference import Reference
 from stream.wire.records import Announcement
 
-__all__ = ["Artifacts", "Provenance", "load_reference", "next_version"]
+__all__ = ["Artifacts", "Provenance", "Root", "load_reference", "next_version", "read_provenance"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,15 @@ def next_version(known: Collection[str], now_ms: int) -> str:
     return f"v{max(numbers, default=0) + 1}-{datetime.fromtimestamp(now_ms / 1000, UTC):%Y%m%dT%H%M%S}"
 
 
+class Root(NamedTuple):
+    """The model from nothing that a model descends from, or is: whoever was erased from `histories` before these
+    offsets was never seen by it, nor by any of its descendants, which all read further."""
+
+    version: str
+    topic_id: str
+    next_offsets: Mapping[int, int]
+
+
 class Provenance(NamedTuple):
     """Which records of `histories` a model learnt: all below these offsets of the topic with this id, by partition,
     except those in `left`, from the first offset to before the second."""
@@ -44,6 +53,7 @@ class Provenance(NamedTuple):
     topic_id: str
     next_offsets: Mapping[int, int]
     left: Mapping[int, tuple[int, int]] = {}
+    root: Root | None = None  # None: not known, of models of the first release; and of one from nothing, which is it
 
 
 _REFERENCE = "reference.msgpack"
@@ -57,6 +67,34 @@ def load_reference(announcement: Announcement) -> Reference | None:
         return None if content is None else Reference.decode(content, manifest.items)
     except (msgspec.DecodeError, ValueError) as error:
         raise ArtifactError(f"{_REFERENCE} at {announcement.address} is unreadable: {error}") from error
+
+
+def read_provenance(announcement: Announcement) -> Provenance:
+    """What a model learnt from, without loading it. Raises `ArtifactError`."""
+    return _provenance(read_manifest(announcement.address, announcement.sha256))
+
+
+def _provenance(manifest: Manifest) -> Provenance:
+    origin = manifest.origin
+    offsets: dict[int, int] = {}
+    root_offsets: dict[int, int] = {}
+    left: dict[int, tuple[int, int]] = {}
+    for name, value in origin.items():
+        kind, _, number = name.partition("/")
+        if kind == "next_offset":
+            offsets[int(number)] = int(value)
+        elif kind == "root_offset":
+            root_offsets[int(number)] = int(value)
+        elif kind == "left":
+            first, _, until = value.partition("-")
+            left[int(number)] = int(first), int(until)
+    topic_id = origin.get("topic_id", "")
+    root = None
+    if "root" in origin:
+        root = Root(origin["root"], origin.get("root_topic_id", ""), root_offsets)
+    elif not manifest.parent and offsets:
+        root = Root(manifest.version, topic_id, offsets)
+    return Provenance(topic_id, offsets, left, root)
 
 
 class Artifacts:
@@ -73,6 +111,10 @@ class Artifacts:
         origin = {"topic_id": provenance.topic_id}
         origin |= {f"next_offset/{number}": str(offset) for number, offset in provenance.next_offsets.items()}
         origin |= {f"left/{number}": f"{first}-{until}" for number, (first, until) in provenance.left.items()}
+        if provenance.root is not None:
+            root = provenance.root
+            origin |= {"root": root.version, "root_topic_id": root.topic_id}
+            origin |= {f"root_offset/{number}": str(offset) for number, offset in root.next_offsets.items()}
         manifest = msgspec.structs.replace(manifest, origin=origin)
         sha256 = save_artifact(address, learner, manifest, {_REFERENCE: reference.encode(learner.items.ids)})
         return Announcement(
@@ -90,16 +132,7 @@ class Artifacts:
     def load(self, announcement: Announcement, device: torch.device) -> tuple[Learner, Provenance]:
         """What `save` stored. Raises `ArtifactError` when it is not the announced one, whole and unaltered."""
         learner, manifest = load_learner(announcement.address, announcement.sha256, device)
-        offsets: dict[int, int] = {}
-        left: dict[int, tuple[int, int]] = {}
-        for name, value in manifest.origin.items():
-            kind, _, number = name.partition("/")
-            if kind == "next_offset":
-                offsets[int(number)] = int(value)
-            elif kind == "left":
-                first, _, until = value.partition("-")
-                left[int(number)] = int(first), int(until)
-        return learner, Provenance(manifest.origin.get("topic_id", ""), offsets, left)
+        return learner, _provenance(manifest)
 
     def retain(self, keep: int, needed: Collection[str]) -> None:
         """Remove all but the newest `keep` versions, those at the addresses `needed`, and what half-written saves left.

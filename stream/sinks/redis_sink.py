@@ -110,6 +110,9 @@ class RedisSink:
         if batch:
             self._client.unlink(*batch)
 
+    def has(self, user: bytes) -> bool:
+        return bool(self._client.exists(self.key(user)))
+
     def ping(self) -> None:
         self._client.ping()
 

@@ -140,7 +140,7 @@ class RoundWorker:
             torch.set_num_threads(self._threads)
         parent = given.parent
         # Always from the artifact: what a refused candidate left in memory is never a parent.
-        learner = None if parent is None else self._artifacts.load(parent, self.device)[0]
+        learner, origin = (None, None) if parent is None else self._artifacts.load(parent, self.device)
         outcome = fine_tune(
             learner,
             given.live,
@@ -166,7 +166,8 @@ class RoundWorker:
         )
         recommender = outcome.learner.recommender(given.version)
         reference = _reference(given, recommender, self._config.events)
-        announcement = self._artifacts.save(outcome.learner, manifest, given.provenance, reference)
+        provenance = given.provenance._replace(root=None if origin is None else origin.root)
+        announcement = self._artifacts.save(outcome.learner, manifest, provenance, reference)
         self._crash("stored")
         return Candidate(outcome, announcement, recommender, time.perf_counter() - start)
 

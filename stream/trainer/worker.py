@@ -190,7 +190,8 @@ class Trainer:
             self.close()
 
     def request(self, trigger: Trigger, refit: bool = False) -> None:
-        """Have a round now, whatever the loop decides; a `refit` from nothing if fine-tuning is exhausted.
+        """Have a round now, whatever the loop decides; a `refit` from nothing if fine-tuning is exhausted, or if no
+        ancestor of the model may have seen what was forgotten.
 
         Safe from any thread and from a signal handler. One trigger waits once.
         """
@@ -298,7 +299,8 @@ def run_trainer(
 ) -> int:
     """Run the trainer until `stop`; returns 0. Raises what made it give up: start it again, it continues.
 
-    SIGUSR1 asks for a round now, SIGUSR2 reopens promotions that rollbacks closed.
+    SIGUSR1 asks for a round now, SIGHUP for one that learns from nothing, SIGUSR2 reopens promotions that rollbacks
+    closed.
     With `config.spare_time_only` the calling thread and those it starts give way to everything else.
     """
     if config.spare_time_only:
@@ -308,6 +310,7 @@ def run_trainer(
     trainer = Trainer(config, connection, plan, TrainerMetrics(registry))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, lambda signum, frame: trainer.request("manual"))
+        signal.signal(signal.SIGHUP, lambda signum, frame: trainer.request("manual", refit=True))
         signal.signal(signal.SIGUSR2, lambda signum, frame: trainer.acknowledge())
     groups = {
         plan.prefix + config.updater_group: {plan.interactions: plan.partitions},

@@ -12,25 +12,35 @@ from model.items import ItemIndex
 from model.learner import Learner
 from ops.monitor.bins import ItemBins
 from ops.monitor.signals import ScoreBins
-from stream.registry.artifacts import Artifacts, Provenance
+from stream.registry.artifacts import Artifacts, Provenance, Root, read_provenance
 from stream.registry.reference import Reference
 from stream.wire.records import Announcement
 
 PROVENANCE = Provenance("topic", {0: 12, 1: 7}, {1: (3, 5)})
 
 
-def stored(folder: Path) -> tuple[Artifacts, Announcement]:
+def stored(folder: Path, provenance: Provenance = PROVENANCE, parent: str = "") -> tuple[Artifacts, Announcement]:
     artifacts = Artifacts(str(folder))
     items = ItemIndex(("a", "b"))
     learner = Learner.fresh(preset("stream"), items, seed=0, device=torch.device("cpu"))
-    manifest = Manifest(version="v1-20260101T000000", created=1, data_until=2)
+    manifest = Manifest(version="v1-20260101T000000", parent=parent, created=1, data_until=2)
     reference = Reference("v1", ItemBins.fit({"a": 1, "b": 1}), {"a": 1, "b": 1}, ScoreBins())
-    return artifacts, artifacts.save(learner, manifest, PROVENANCE, reference)
+    return artifacts, artifacts.save(learner, manifest, provenance, reference)
 
 
 def test_which_records_were_learnt_is_read_as_it_was_written(tmp_path: Path) -> None:
     artifacts, announcement = stored(tmp_path)
-    assert artifacts.load(announcement, torch.device("cpu"))[1] == PROVENANCE
+    found = artifacts.load(announcement, torch.device("cpu"))[1]
+    assert found._replace(root=None) == PROVENANCE and read_provenance(announcement) == found
+
+
+def test_a_model_knows_the_one_from_nothing_that_it_descends_from(tmp_path: Path) -> None:
+    root = Root("v1-20260101T000000", "topic", PROVENANCE.next_offsets)
+    assert read_provenance(stored(tmp_path / "root")[1]).root == root
+    _, grandchild = stored(tmp_path / "child", PROVENANCE._replace(root=root), parent="v7-20260101T000000")
+    assert read_provenance(grandchild).root == root
+    _, of_first_release = stored(tmp_path / "old", parent="v7-20260101T000000")
+    assert read_provenance(of_first_release).root is None
 
 
 def test_content_names_and_address_are_synced_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from state.codec import encode
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import StoreConfig
 from stream.clients.connection import KafkaConnection
+from stream.registry.artifacts import read_provenance
 from stream.registry.slots import NoWayBack, announce_rollback, read_slots
 from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import pack
@@ -135,6 +136,7 @@ def test_a_first_model_and_its_child_go_live(kafka: KafkaConnection, plan: Topic
     second = read_slots(kafka, plan.models)
     assert second["previous"] == msgspec.structs.replace(first["live"], slot="previous")
     assert second["live"].parent == first["live"].version
+    assert read_provenance(second["live"]).root == read_provenance(first["live"]).root
     assert second["live"].items == catalogue(11)
     assert second["live"].data_until == max(h.newest_ms for h in world(11).values())
     assert second["live"].metrics["candidate.ndcg_at_20"] > second["live"].metrics["popularity.ndcg_at_20"]
@@ -314,6 +316,8 @@ def test_a_refit_starts_from_nothing_and_is_judged_against_live(
             trainer.request("whim")
     live = read_slots(kafka, plan.models)["live"]
     assert live.parent == ""
+    root = read_provenance(live).root
+    assert root is not None and root.version == live.version
     assert "live.ndcg_at_20" in live.metrics
 
 

@@ -1,0 +1,68 @@
+"""Everything that is held about one user, as one JSON document."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kafka.consumer.fetcher import ConsumerRecord
+
+from state import codec
+from stream.clients.connection import KafkaConnection
+from stream.leaving.found import find_records, history_shown, user_key, value_shown
+from stream.leaving.snapshot import Progress
+from stream.wire.topics import TopicPlan
+
+__all__ = ["export_user"]
+
+
+def export_user(connection: KafkaConnection, plan: TopicPlan, user: str, progress: Progress) -> dict[str, Any]:
+    """What the topics hold of `user`: everything else that Freshet keeps is made of these records. Refreshes, which
+    carry the history once more, are left out. Raises `LeavingError`."""
+    key = user_key(user)
+    topics = plan.histories, plan.recommendations, plan.interactions, plan.routed, plan.dead_letters
+    records, reached = find_records(connection, topics, key, progress)
+    by_topic: dict[str, list[ConsumerRecord]] = {topic: [] for topic in topics}
+    for record in records:
+        by_topic[record.topic].append(record)
+    offsets: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+    for tp, offset in sorted(reached.items()):
+        offsets[tp.topic][tp.partition] = offset
+    lists = _last(by_topic[plan.recommendations])
+    return {
+        "user": user,
+        "exported": int(time.time() * 1000),
+        "offsets": offsets,  # of each topic, by partition: the first that was not read
+        "histories": [_history(record) for record in _last(by_topic[plan.histories])],
+        "lists": [_with_place(one, list=value_shown(one.value)) for one in lists],
+        "events": [
+            _with_place(record, topic=record.topic, arrived=record.timestamp, event=value_shown(record.value))
+            for topic in (plan.interactions, plan.routed)
+            for record in by_topic[topic]
+        ],
+        "dead_letters": [
+            _with_place(
+                record,
+                headers={name: (value or b"").decode(errors="replace") for name, value in record.headers},
+                record=value_shown(record.value),
+            )
+            for record in by_topic[plan.dead_letters]
+        ],
+    }
+
+
+def _with_place(consumed: ConsumerRecord, **fields: Any) -> dict[str, Any]:
+    return {"partition": consumed.partition, "offset": consumed.offset, **fields}
+
+
+def _last(records: list[ConsumerRecord]) -> list[ConsumerRecord]:
+    """Of each partition the last record, unless it is a deletion."""
+    last = {record.partition: record for record in records}
+    return [record for _, record in sorted(last.items()) if record.value is not None]
+
+
+def _history(record: ConsumerRecord) -> dict[str, Any]:
+    try:
+        return _with_place(record, **history_shown(record.value or b""))
+    except codec.CodecError as error:
+        return _with_place(record, unreadable=str(error), bytes=value_shown(record.value))
