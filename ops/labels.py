@@ -64,7 +64,9 @@ Check = Literal["rate", "dead_letters", "duplicates", "user_share", "clock", "it
 
 # -- the API -----------------------------------------------------------------------------------------------------------
 
-ApiRoute = Literal["recommendations", "history", "forget", "events", "health", "metrics", "other"]
+ApiRoute = Literal[
+    "recommendations", "similar", "trending", "new", "history", "forget", "events", "health", "metrics", "other"
+]
 ApiStore = Literal["lists", "histories"]
 ApiStatus = Literal["2xx", "3xx", "4xx", "503", "5xx"]  # 503 alone: the right answer is not known at the moment
 

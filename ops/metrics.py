@@ -380,6 +380,7 @@ class ApiMetrics(ProcessMetrics):
     api_unusable_lists: Annotated[
         Counter, Metric("api_unusable_lists_total", "Stored lists that are none, or of somebody else.")
     ]
+    items_rejected: Annotated[Counters[RejectionReason], _ITEMS_REJECTED]
     state_bytes: Annotated[Gauges[ApiStore], _STATE_BYTES]
     rebalances: Annotated[Counter, _REBALANCES]
     progress_timestamp: Annotated[Gauge, _PROGRESS]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 import msgspec
 
 from state import codec
+from stream.wire.item_lists import ItemList
 from stream.wire.records import Recommendation, ScoredItem
 
-__all__ = ["UnusableList", "history_answer", "list_answer", "popular_answer", "read_list"]
+__all__ = ["UnusableList", "history_answer", "item_list_answer", "list_answer", "popular_answer", "read_list"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,15 @@ class _ListAnswer(msgspec.Struct, frozen=True):
     variant: str
     as_of: int
     reason: str
+    published: int
+    age_ms: int
+
+
+class _ItemListAnswer(msgspec.Struct, frozen=True):
+    list: str
+    items: Sequence[ScoredItem]
+    model: str
+    as_of: int
     published: int
     age_ms: int
 
@@ -61,10 +71,10 @@ def read_list(user: str, stored: bytes) -> Recommendation:
     return found
 
 
-def list_answer(found: Recommendation, limit: int | None, exclude: Collection[str], now_ms: int) -> bytes:
-    items: Sequence[ScoredItem] = found.items
-    if exclude:
-        items = [scored for scored in items if scored.item not in exclude]
+def list_answer(
+    found: Recommendation, limit: int | None, exclude: Collection[str], unlisted: Container[str], now_ms: int
+) -> bytes:
+    items = [scored for scored in found.items if scored.item not in exclude and scored.item not in unlisted]
     return msgspec.json.encode(
         _ListAnswer(
             found.user,
@@ -80,10 +90,15 @@ def list_answer(found: Recommendation, limit: int | None, exclude: Collection[st
     )
 
 
-def popular_answer(user: str, popular: Sequence[tuple[str, float]], now_ms: int) -> bytes:
+def popular_answer(user: str, items: Sequence[ScoredItem], now_ms: int) -> bytes:
     """For a user of whom no list is known."""
-    items = [ScoredItem(item, weight) for item, weight in popular]
     return msgspec.json.encode(_ListAnswer(user, False, items, "", "popularity", 0, "unknown user", now_ms, 0))
+
+
+def item_list_answer(found: ItemList, items: Sequence[ScoredItem], now_ms: int) -> bytes:
+    """A list without a user, of which these `items` are shown."""
+    age_ms = max(now_ms - found.published, 0)
+    return msgspec.json.encode(_ItemListAnswer(found.list, items, found.model, found.as_of, found.published, age_ms))
 
 
 def history_answer(user: str, stored: bytes, limit: int | None) -> bytes:

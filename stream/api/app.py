@@ -30,16 +30,20 @@ from stream.api.shapes import (
     Forgotten,
     HistoryOut,
     HistoryQuery,
+    ItemListOut,
+    ItemListQuery,
     ListOut,
     ListQuery,
     ReceiptsOut,
+    TrendingQuery,
     problems,
 )
 from stream.api.tokens import Scope
+from stream.wire.item_lists import NEW, TRENDING, similar_to, trending_in
 
 __all__ = ["make_app"]
 
-_USER_CHARACTERS = 512
+_ID_CHARACTERS = 512
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _JSON = "application/json"
 
@@ -47,23 +51,38 @@ _JSON = "application/json"
 async def path_user(
     user: Annotated[
         str,
-        Path(description="The user's id.", json_schema_extra={"minLength": 1, "maxLength": _USER_CHARACTERS}),
+        Path(description="The user's id.", json_schema_extra={"minLength": 1, "maxLength": _ID_CHARACTERS}),
     ],
 ) -> str:
-    """The user a path names; its segment arrives as it was sent. Like all dependencies it is a coroutine: FastAPI would
-    run a plain function in a thread, which costs more than all the rest of a request."""
-    if _BROKEN_ESCAPE.search(user):
-        raise Refusal(400, "user: a % that is no escape")
+    """The user a path names. Like all dependencies it is a coroutine: FastAPI would run a plain function in a thread,
+    which costs more than all the rest of a request."""
+    return _named("user", user)
+
+
+async def path_item(
+    item: Annotated[
+        str,
+        Path(description="The item's id.", json_schema_extra={"minLength": 1, "maxLength": _ID_CHARACTERS}),
+    ],
+) -> str:
+    return _named("item", item)
+
+
+def _named(what: str, segment: str) -> str:
+    """The id that a segment of a path stands for, which arrives as it was sent."""
+    if _BROKEN_ESCAPE.search(segment):
+        raise Refusal(400, f"{what}: a % that is no escape")
     try:
-        name = unquote(user, errors="strict")
+        name = unquote(segment, errors="strict")
     except UnicodeDecodeError:
-        raise Refusal(400, "user: not UTF-8") from None
-    if not 1 <= len(name) <= _USER_CHARACTERS:
-        raise Refusal(400, f"user: must have 1 to {_USER_CHARACTERS} characters")
+        raise Refusal(400, f"{what}: not UTF-8") from None
+    if not 1 <= len(name) <= _ID_CHARACTERS:
+        raise Refusal(400, f"{what}: must have 1 to {_ID_CHARACTERS} characters")
     return name
 
 
 User = Annotated[str, Depends(path_user)]
+Item = Annotated[str, Depends(path_item)]
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
@@ -133,8 +152,42 @@ def make_app(
         dependencies=may_read,
     )
     async def recommendations(request: Request, user: User, query: Annotated[ListQuery, Query()]) -> Response:
-        """Of a user of whom no list is known: what is popular, and `known` says so."""
+        """Of a user of whom no list is known: what is trending, and `known` says so."""
         return await reads.recommendations(request, user, query.limit, frozenset(query.exclude), query.as_of)
+
+    @app.get(
+        "/v1/items/{item}/similar",
+        name="similar",
+        summary="Items like an item",
+        response_model=ItemListOut,
+        responses=problems(400, 401, 403, 404, 429, 431, 503),
+        dependencies=may_read,
+    )
+    async def similar(item: Item, query: Annotated[ItemListQuery, Query()]) -> Response:
+        return reads.named(similar_to(item), query.limit, frozenset(query.exclude))
+
+    @app.get(
+        "/v1/trending",
+        name="trending",
+        summary="What is met most at the moment",
+        response_model=ItemListOut,
+        responses=problems(400, 401, 403, 404, 429, 431, 503),
+        dependencies=may_read,
+    )
+    async def trending(query: Annotated[TrendingQuery, Query()]) -> Response:
+        name = trending_in(query.category) if query.category else TRENDING
+        return reads.named(name, query.limit, frozenset(query.exclude))
+
+    @app.get(
+        "/v1/new",
+        name="new",
+        summary="What was met, or starts, the latest",
+        response_model=ItemListOut,
+        responses=problems(400, 401, 403, 404, 429, 431, 503),
+        dependencies=may_read,
+    )
+    async def new(query: Annotated[ItemListQuery, Query()]) -> Response:
+        return reads.named(NEW, query.limit, frozenset(query.exclude))
 
     @app.get(
         "/v1/users/{user}/history",

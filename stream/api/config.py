@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from state.store import StoreConfig
+from stream.wire.catalogue import CatalogueConfig
+from stream.wire.meaning import EventKinds
 from stream.wire.records import Limits
 from stream.wire.topics import API_GROUP
 
@@ -58,6 +60,8 @@ class ApiConfig:
     popularity_half_life_ms: int = 7 * 86_400_000
     """Event time in which popularity halves, for users of whom no list is known."""
     limits: Limits = field(default_factory=Limits)
+    events: EventKinds = field(default_factory=EventKinds)
+    items: CatalogueConfig = field(default_factory=CatalogueConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:

@@ -56,6 +56,11 @@ class PopularItems:
                     break
         return found
 
+    @property
+    def newest_ms(self) -> int:
+        """Event time of the newest interaction that was counted."""
+        return self._popularity.newest_ms
+
     def partition_came(self, tp: TopicPartition, store: Store) -> None:
         self._walks[tp] = _Walk(store)
 

@@ -1,6 +1,8 @@
-"""The process: two threads beside an event loop, and its end in order.
+"""The process: four threads beside an event loop, and its end in order.
 
     follower     keeps the copies true to their topics
+    item-lists   keeps the copy of the lists without a user
+    items        follows what may be listed
     group        learns which partitions are this instance's, and announces them
     event loop   answers
 
@@ -14,8 +16,9 @@ import asyncio
 import logging
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.metadata import version
 
@@ -34,7 +37,9 @@ from stream.api.follower import Follower
 from stream.api.forward import Forwarder
 from stream.api.guard import Guard
 from stream.api.health import Health
+from stream.api.item_lists import ItemListCopy
 from stream.api.membership import Membership
+from stream.api.pages import Pages
 from stream.api.partitions import Copies
 from stream.api.popular import PopularItems
 from stream.api.protocol import BoundedHttp
@@ -42,6 +47,8 @@ from stream.api.service import Reads
 from stream.api.waiting import Waiters
 from stream.clients.connection import KafkaConnection
 from stream.process import tune_gc
+from stream.wire.item_follower import ItemFollower
+from stream.wire.items import ItemRecord
 from stream.wire.layout import agreed_layout
 from stream.wire.topics import TopicPlan, ensure_topics
 
@@ -96,8 +103,11 @@ class Api:
         events = EventWriter(connection, plan, config.limits)
         self._resources.callback(events.close)
         forwarder = Forwarder(config.wait_seconds + _FORWARD_SECONDS)
-        reads = Reads(config, plan, metrics, copies, popular, waiters, directory, forwarder)
-        health = Health(lambda: membership.ready, stop, self._failed)
+        item_lists = ItemListCopy(config.state_dir / "item-lists", connection, plan, config.store)
+        pages = Pages(config, item_lists, popular)
+        items = await self._items(pages)
+        reads = Reads(config, plan, metrics, copies, pages, waiters, directory, forwarder)
+        health = Health(lambda: membership.ready and item_lists.level, stop, self._failed)
         app = make_app(config, access, reads, events, metrics, self._registry, health, version("freshet"))
         server = _Server(
             uvicorn.Config(
@@ -115,6 +125,7 @@ class Api:
             )
         )
         following = self._thread("follower", lambda: follower.run(self._end))
+        pages_copy = self._thread("item-lists", lambda: item_lists.run(self._end))
         group = self._thread("group", lambda: membership.run(stop, self._failed))
         log.info("api at http://%s:%d, for other instances at %s", config.host, self.port, address)
         tune_gc()
@@ -125,7 +136,20 @@ class Api:
         await serving
         await forwarder.close()
         self._end.set()
-        await asyncio.gather(*(asyncio.to_thread(thread.join, 5) for thread in (group, following)))
+        await asyncio.gather(*(asyncio.to_thread(thread.join, 5) for thread in (group, following, pages_copy)))
+        await asyncio.to_thread(items.close)
+
+    async def _items(self, pages: Pages) -> ItemFollower:
+        """Follow the topic `items`, all of which is taken in first. `pages` belong to the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def changed(changes: Mapping[str, ItemRecord | None]) -> None:
+            loop.call_soon_threadsafe(pages.change_items, changes, int(time.time() * 1000))
+
+        rejected = self._metrics.items_rejected
+        items = ItemFollower(self._connection, self._plan.items, lambda reason: rejected[reason].inc(), changed)
+        await asyncio.to_thread(items.start)
+        return items
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:

@@ -13,12 +13,19 @@ from starlette.responses import Response
 
 from ops.metrics import ApiMetrics
 from state.codec import CodecError
-from stream.api.answers import UnusableList, history_answer, list_answer, popular_answer, read_list
+from stream.api.answers import (
+    UnusableList,
+    history_answer,
+    item_list_answer,
+    list_answer,
+    popular_answer,
+    read_list,
+)
 from stream.api.config import ApiConfig
 from stream.api.directory import Directory
 from stream.api.forward import FORWARDED, Forwarder
+from stream.api.pages import Pages
 from stream.api.partitions import Copies, NotHere, NotLevel
-from stream.api.popular import PopularItems
 from stream.api.problems import Refusal, Unavailable
 from stream.api.waiting import Waiters
 from stream.wire.partitioning import home_of
@@ -28,8 +35,6 @@ from stream.wire.topics import TopicPlan
 __all__ = ["Reads"]
 
 log = logging.getLogger(__name__)
-
-_POPULAR_ITEMS = 20  # for an unknown user, when no limit is given
 
 
 class Reads:
@@ -41,14 +46,14 @@ class Reads:
         plan: TopicPlan,
         metrics: ApiMetrics,
         copies: Copies,
-        popular: PopularItems,
+        pages: Pages,
         waiters: Waiters,
         directory: Directory,
         forwarder: Forwarder,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._plan, self._metrics, self._clock = config, plan, metrics, clock
-        self._copies, self._popular, self._waiters = copies, popular, waiters
+        self._copies, self._pages, self._waiters = copies, pages, waiters
         self._directory, self._forwarder = directory, forwarder
 
     async def recommendations(
@@ -60,14 +65,22 @@ class Reads:
         tp = TopicPartition(self._plan.recommendations, home_of(user.encode(), self._plan.partitions))
         try:
             found = await self._known(tp, user, as_of)
+            history = self._copies.read(TopicPartition(self._plan.histories, tp.partition), user.encode())
         except (NotHere, NotLevel) as error:
             return await self._elsewhere(request, tp.partition, error)
         now_ms = int(self._clock() * 1000)
+        unlisted = self._pages.unlisted(user, history, now_ms)
         if found is None:
-            body = popular_answer(user, self._popular.top(exclude, limit or _POPULAR_ITEMS), now_ms)
+            body = popular_answer(user, self._pages.instead(limit, exclude, unlisted), now_ms)
         else:
-            body = list_answer(found, limit, exclude, now_ms)
+            body = list_answer(found, limit, exclude, unlisted, now_ms)
         return Response(body, media_type="application/json")
+
+    def named(self, name: str, limit: int | None, exclude: Collection[str]) -> Response:
+        """A list without a user; every instance has all of them."""
+        now_ms = int(self._clock() * 1000)
+        found, items = self._pages.named(name, limit, exclude, now_ms)
+        return Response(item_list_answer(found, items, now_ms), media_type="application/json")
 
     async def _known(self, tp: TopicPartition, user: str, as_of: int | None) -> Recommendation | None:
         """The user's list, None when there is none. With `as_of`, waits for one that knows this event time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -12,10 +13,13 @@ __all__ = [
     "Forgotten",
     "HistoryOut",
     "HistoryQuery",
+    "ItemListOut",
+    "ItemListQuery",
     "ListOut",
     "ListQuery",
     "Problem",
     "ReceiptsOut",
+    "TrendingQuery",
     "problems",
 ]
 
@@ -37,7 +41,7 @@ class ItemOut(BaseModel):
 
 class ListOut(BaseModel):
     user: str
-    known: bool = Field(description="False: no list of this user is known, and the items are what is popular.")
+    known: bool = Field(description="False: no list of this user is known, and the items are what is trending.")
     items: list[ItemOut] = Field(description="Best first.")
     model: str = Field(description="Version that ranked them; empty for popularity.")
     variant: str
@@ -60,6 +64,26 @@ class ListQuery(BaseModel):
     )
     surface: Literal["", "default"] = Field("", description="Which of a user's lists. There is one so far.")
     explain: int = Field(0, ge=0, le=0, description="Reasons of each item. There are none so far.")
+
+
+class ItemListOut(BaseModel):
+    list: str = Field(description="Its name in the topic `item-lists`.")
+    items: Sequence[ItemOut] = Field(description="Best first.")
+    model: str = Field(description="Version that ranked them; empty where none did.")
+    as_of: int = Field(description="Event time of the newest interaction it knows, milliseconds; 0 for none.")
+    published: int = Field(description="Milliseconds since 1970 UTC.")
+    age_ms: int = Field(description="Time since it was published.")
+
+
+class ItemListQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int | None = Field(None, ge=1, le=1000, description="Most items to return; all of the list when left out.")
+    exclude: list[Id] = Field([], max_length=1000, description="Items to leave out; repeat for several.")
+
+
+class TrendingQuery(ItemListQuery):
+    category: str = Field("", max_length=200, description="Only items of this category.")
 
 
 class InteractionOut(BaseModel):

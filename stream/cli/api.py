@@ -26,7 +26,7 @@ __all__ = ["api", "token"]
         Renamed("api.body_bytes", "--body-mib", 1024 * 1024),
     ),
     Group("Waiting", "api.wait_seconds", "api.stale_seconds", "api.drain_seconds"),
-    sections=("process", "topics", "limits", "api"),
+    sections=("process", "topics", "limits", "events", "items", "api"),
 )
 def api(settings: Settings) -> None:
     """Lists, histories and events over HTTP; several instances share the users.

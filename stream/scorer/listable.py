@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,26 +10,14 @@ from model.batch import Histories
 from model.ranker import Hidden, Ranked
 from model.recommend import Recommender
 from stream.scorer.requests import Request
-from stream.wire.catalogue import Catalogue
-from stream.wire.hidden import HiddenItems, hidden_items
+from stream.wire.catalogue import Catalogue, Unlisted
+from stream.wire.hidden import hidden_items
 from stream.wire.meaning import EventKinds
 from stream.wire.packing import pack
 
-__all__ = ["Unlisted", "rank_listable", "unlisted"]
+__all__ = ["rank_listable", "unlisted"]
 
 _SPARE = 20  # items that are asked for beyond a list, to stand in for unlisted ones
-
-
-class Unlisted:
-    """All that may not be listed for one user; `in` asks for an item."""
-
-    def __init__(self, hidden: HiddenItems | Container[str], catalogue: Catalogue, user: bytes, now_ms: int) -> None:
-        self._hidden, self._catalogue, self._now_ms = hidden, catalogue, now_ms
-        self._from_user = catalogue.hidden_from(user)
-
-    def __contains__(self, item: object) -> bool:
-        name = str(item)
-        return item in self._hidden or name in self._from_user or not self._catalogue.listable(name, self._now_ms)
 
 
 def unlisted(request: Request, kinds: EventKinds, event_ms: int, catalogue: Catalogue, now_ms: int) -> Unlisted:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from stream.scorer.listable import Unlisted
 from stream.scorer.prequential import ShownList
 from stream.scorer.shown_lists import LastList, PartitionLists
-from stream.wire.catalogue import Catalogue
+from stream.wire.catalogue import Catalogue, Unlisted
 from stream.wire.records import Recommendation, ScoredItem
 
 __all__ = ["RenewedList", "RenewedPage", "published_again", "renew_page"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from model.items import ItemIndex
 from stream.wire.items import ItemRecord
 
-__all__ = ["Catalogue", "CatalogueConfig"]
+__all__ = ["Catalogue", "CatalogueConfig", "Unlisted"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +115,15 @@ class Catalogue:
             self._allowed.clear()
         self._allowed[id(index)] = index, allowed
         return allowed
+
+
+class Unlisted:
+    """All that may not be listed for one user; `in` asks for an item."""
+
+    def __init__(self, hidden: Container[str], catalogue: Catalogue, user: bytes, now_ms: int) -> None:
+        self._hidden, self._catalogue, self._now_ms = hidden, catalogue, now_ms
+        self._from_user = catalogue.hidden_from(user)
+
+    def __contains__(self, item: object) -> bool:
+        name = str(item)
+        return item in self._hidden or name in self._from_user or not self._catalogue.listable(name, self._now_ms)

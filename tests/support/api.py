@@ -23,7 +23,10 @@ from state.history import EMPTY, Entry, merge_entries
 from stream.api.config import ApiConfig
 from stream.api.server import Api
 from stream.clients.connection import KafkaConnection
+from stream.wire.item_lists import ItemList
+from stream.wire.items import ItemRecord
 from stream.wire.partitioning import home_of
+from stream.wire.records import ScoredItem
 from stream.wire.topics import TopicPlan
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +190,15 @@ class Writer:
     def history_of(self, user: str, items: Mapping[str, int]) -> None:
         history = merge_entries(EMPTY, [Entry(time_ms, item, 1.0) for item, time_ms in items.items()], 200)
         self._send(self._plan.histories, user, codec.encode(history))
+
+    def item_list(self, name: str, items: list[str]) -> None:
+        scored = tuple(ScoredItem(item, 1.0 / place) for place, item in enumerate(items, 1))
+        value = ItemList(name, scored, "v1", 41, int(time.time() * 1000)).encode()
+        self._producer.send(self._plan.item_lists, value, key=name.encode(), partition=0).get(timeout=10)
+
+    def item(self, item: str, **said: Any) -> None:
+        value = ItemRecord(item, **said).encode()
+        self._producer.send(self._plan.items, value, key=item.encode(), partition=0).get(timeout=10)
 
     def close(self) -> None:
         self._producer.close(timeout=5)

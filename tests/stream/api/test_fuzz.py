@@ -18,7 +18,7 @@ from tests.support.api import Instance, Writer, api
 
 pytestmark = pytest.mark.kafka
 
-OPERATIONS = 7
+OPERATIONS = 10
 EXAMPLES = 40
 MANY_EXAMPLES = 10_000 // (2 * OPERATIONS) + 1
 
