@@ -15,7 +15,7 @@ from stream.cli.sections import SECTIONS
 from stream.cli.settings import Effective, Settings
 from stream.clients.connection import KafkaConnection
 
-__all__ = ["config", "reference"]
+__all__ = ["config", "effective_settings", "reference"]
 
 _ORIGINS = 48  # column
 _INTRODUCTION = """\
@@ -56,6 +56,15 @@ def config(settings: Settings, sections: tuple[str, ...], changed: bool, as_refe
             found = _from_files(settings, found)
         for line in _tables([effective for effective in found if not changed or not effective.is_default]):
             click.echo(line)
+
+
+def effective_settings(settings: Settings) -> str:
+    """A settings file of all that is not the default, without secrets."""
+    lines: list[str] = []
+    for name in settings.sections:
+        changed = [effective for effective in settings.section(name).values() if not effective.is_default]
+        lines += _tables(changed)
+    return "\n".join(lines)
 
 
 def _tables(found: Iterable[Effective]) -> Iterator[str]:

@@ -9,7 +9,21 @@ from pathlib import Path
 
 import click
 
-from stream.cli import api, backtest, cluster, config, demo, evaluate, kafka, leaving, models, sinks, sources, workers
+from stream.cli import (
+    api,
+    backtest,
+    backups,
+    cluster,
+    config,
+    demo,
+    evaluate,
+    kafka,
+    leaving,
+    models,
+    sinks,
+    sources,
+    workers,
+)
 from stream.cli.options import PathText
 from stream.cli.settings import Settings, SettingsError
 from stream.cli.settings_file import SettingsFileError
@@ -64,6 +78,8 @@ for command in (
     sinks.sink,
     leaving.export,
     leaving.user,
+    backups.backup,
+    backups.restore,
     sources.replay,
     sources.simulate,
     evaluate.evaluate,
