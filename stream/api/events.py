@@ -17,6 +17,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from stream.clients.connection import KafkaConnection
+from stream.wire.mapping import FORGET, PLAIN, own_headers
 from stream.wire.partitioning import home_of
 from stream.wire.records import Limits, Rejected, decode_interaction
 from stream.wire.topics import TopicPlan
@@ -149,7 +150,13 @@ class EventWriter:
         for place, (key, value) in enumerate(records):
             partition = home_of(key, self._plan.partitions)
             try:
-                future = self._producer.send(self._plan.interactions, value, key=key, partition=partition)
+                future = self._producer.send(
+                    self._plan.interactions,
+                    value,
+                    key=key,
+                    partition=partition,
+                    headers=own_headers(FORGET if value is None else PLAIN),
+                )
             except KafkaError as error:  # it waited already: the others would wait as long, one after another
                 for rest in range(place, len(records)):
                     delivery.arrived(rest, error)

@@ -67,6 +67,7 @@ SECTIONS = {
         ),
         Section("topics", "stream.wire.topics:TopicPlan", "The topics; alike in all processes."),
         Section("limits", "stream.wire.records:Limits", "What an event may be; alike in all processes."),
+        Section("input", "stream.wire.mapping:InputMapping", "The form of the events that others write."),
         Section(
             "events",
             "stream.wire.meaning:EventKinds",
@@ -125,6 +126,7 @@ SHARED = {
     "ModelConfig": "model",
     "LogOptions": "log",
     "Limits": "limits",
+    "InputMapping": "input",
     "EventKinds": "events",
     "CatalogueConfig": "items",
 }

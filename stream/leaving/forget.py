@@ -28,6 +28,7 @@ from stream.leaving.lineage import Models, models_without
 from stream.leaving.snapshot import Progress
 from stream.sinks.redis_sink import RedisSink
 from stream.wire.history_version import HistoryVersion
+from stream.wire.mapping import FORGET, own_headers
 from stream.wire.partitioning import home_of
 from stream.wire.topics import API_GROUP, SINK_GROUP, TopicPlan
 
@@ -167,7 +168,8 @@ def _send(connection: KafkaConnection, plan: TopicPlan, key: bytes) -> Wish:
         metrics_enabled=False,
     )
     try:
-        sent = producer.send(plan.interactions, None, key=key, partition=home_of(key, plan.partitions))
+        partition, headers = home_of(key, plan.partitions), own_headers(FORGET)
+        sent = producer.send(plan.interactions, None, key=key, partition=partition, headers=headers)
         where = sent.get(timeout=_SEND_SECONDS)
     finally:
         producer.close(timeout=2)

@@ -11,6 +11,7 @@ from state.store import StoreConfig
 from stream.clients.names import check_member_name
 from stream.updater.rescoring import RescoringConfig
 from stream.updater.routing import Repartition
+from stream.wire.mapping import InputMapping
 from stream.wire.records import Limits
 from stream.wire.topics import UPDATER_GROUP
 
@@ -46,6 +47,7 @@ class UpdaterConfig:
     repartition: Repartition = "off"
     """strict sends an event that lies in another partition than its user's (murmur2 of the key) there; off does not."""
     limits: Limits = field(default_factory=Limits)
+    input: InputMapping = field(default_factory=InputMapping)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
@@ -58,6 +60,11 @@ class UpdaterConfig:
             check_member_name(self.worker)
         if self.repartition not in get_args(Repartition):
             raise ValueError(f"repartition must be one of {get_args(Repartition)}, got {self.repartition!r}")
+        if self.input.key == "any" and self.repartition != "strict":
+            raise ValueError(
+                "[input] key = any spreads a user's events over the partitions: set repartition to strict, too, which "
+                "sends them to where the user belongs"
+            )
         for name in ("turn_seconds", "keep_released_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

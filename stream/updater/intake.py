@@ -43,7 +43,7 @@ class Intake:
         misplaced = sampled_misplaced(records, self._plan.partitions)
         if misplaced:
             metrics.foreign_partition.inc(misplaced)
-        arrivals, rejected = decode_batch(records, self._config.limits)
+        arrivals, rejected = decode_batch(records, self._config.limits, self._config.input.translator)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
             unsaved.dead.append((record, error))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from state.history import Entry, History, merge_entries
+from stream.wire.mapping import Translator
 from stream.wire.records import Forget, InputRecord, Interaction, Limits, NewInteraction, Rejected, decode_interaction
 
 __all__ = ["Arrival", "Change", "Changed", "Outcomes", "apply", "decode_batch"]
@@ -48,9 +49,12 @@ class Changed(NamedTuple):
 
 
 def decode_batch(
-    records: Iterable[InputRecord], limits: Limits
+    records: Iterable[InputRecord], limits: Limits, translator: Translator | None = None
 ) -> tuple[dict[bytes, list[Arrival]], list[tuple[InputRecord, Rejected]]]:
-    """Valid records by user in order of offset, and the rejected ones with their reason."""
+    """Valid records by user in order of offset, and the rejected ones with their reason. Records in another form than
+    our own need a translator."""
+    if translator is not None:
+        return _translate_batch(records, limits, translator)
     arrivals: dict[bytes, list[Arrival]] = {}
     rejected: list[tuple[InputRecord, Rejected]] = []
     for record in records:
@@ -61,6 +65,21 @@ def decode_batch(
             continue
         assert record.key is not None  # a null key is rejected
         arrivals.setdefault(record.key, []).append(Arrival(decoded, record.timestamp, record))
+    return arrivals, rejected
+
+
+def _translate_batch(
+    records: Iterable[InputRecord], limits: Limits, translator: Translator
+) -> tuple[dict[bytes, list[Arrival]], list[tuple[InputRecord, Rejected]]]:
+    arrivals: dict[bytes, list[Arrival]] = {}
+    rejected: list[tuple[InputRecord, Rejected]] = []
+    for record in records:
+        try:
+            user, decoded = translator.decode(record, limits)
+        except Rejected as error:
+            rejected.append((record, error))
+            continue
+        arrivals.setdefault(user, []).append(Arrival(decoded, record.timestamp, record))
     return arrivals, rejected
 
 
