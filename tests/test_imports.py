@@ -36,7 +36,7 @@ def test_nothing_evaluates_or_unpickles() -> None:
 WORKERS = {"updater", "scorer", "trainer"}
 
 
-@pytest.mark.parametrize("room", ["api", "sinks"])
+@pytest.mark.parametrize("room", ["api", "sinks", "letters"])
 def test_what_stands_beside_the_workers_knows_none_of_them(room: str) -> None:
     for path in (ROOT / "stream" / room).rglob("*.py"):
         imported = {

@@ -15,6 +15,7 @@ from stream.cli import (
     backups,
     cluster,
     config,
+    dead_letters,
     demo,
     evaluate,
     kafka,
@@ -88,6 +89,7 @@ for command in (
     config.config,
     kafka.broker,
     cluster.doctor,
+    dead_letters.dead_letters,
     cluster.repartition,
 ):
     app.add_command(command)
@@ -141,6 +143,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.clients.names import NameTaken
     from stream.cluster.repartition import RepartitionError
     from stream.leaving.folder import LeavingError
+    from stream.letters.reading import LetterError
     from stream.registry.slots import NoWayBack
     from stream.sinks.config import SinkConfigError
     from stream.sources.log.options import LogError
@@ -149,7 +152,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.wire.topics import TopicError
 
     refusals = (
-        *(ApiConfigError, BrokerError, LeavingError, LogError, NameTaken, NoWayBack, RepartitionError),
+        *(ApiConfigError, BrokerError, LeavingError, LetterError, LogError, NameTaken, NoWayBack, RepartitionError),
         *(SecondTrainer, SinkConfigError, SourceError, TopicError),
     )
     if isinstance(error, refusals):

@@ -1,0 +1,1 @@
+"""Dead letters after the fact: read and counted, mended, and sent again, each once."""
