@@ -59,6 +59,10 @@ class Columns(msgspec.Struct, array_like=True, frozen=True):
         """Event time of the newest interaction; 0 when there is none."""
         return int.from_bytes(self.times_ms[:8], "little", signed=True)
 
+    def unpacked_times_ms(self) -> tuple[int, ...]:
+        """Event times of the last interactions, newest first."""
+        return _numbers(len(self.items))[0].unpack(self.times_ms)
+
 
 class _Columns1(msgspec.Struct, array_like=True, frozen=True):
     forgotten_ms: int

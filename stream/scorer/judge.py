@@ -43,17 +43,12 @@ class Judge:
         judged_by = models.canary if slot == CANARY_SLOT else models.live
         vocabulary = None if slot == "none" or judged_by is None else judged_by.items
         masked = self._masked(request) if request.new else set()
+        oldest_ms, kinds, length = arrived_ms - self._config.shown_ms, self._config.events, self._config.list_items
         for place, event in enumerate(request.new):
-            judgement = judge_event(
-                event,
-                shown,
-                arrived_ms,
-                vocabulary,
-                arrived_ms - self._config.shown_ms,
-                # An item that is met twice in one batch had one chance to stand in the list.
-                hidden=event.item in masked or any(event.item == other.item for other in request.new[:place]),
-                positive=self._config.events.positive(event.kind, event.weight),
-            )
+            positive = kinds.positive(event.kind, event.weight)
+            # An item that is met twice in one batch had one chance to stand in the list.
+            hidden = event.item in masked or (place > 0 and any(event.item == e.item for e in request.new[:place]))
+            judgement = judge_event(event, shown, arrived_ms, vocabulary, oldest_ms, hidden=hidden, positive=positive)
             self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:
                 continue
@@ -61,10 +56,9 @@ class Judge:
             self._observe(variant, slot, rank)
             if variant == "popularity":
                 continue
-            length = self._config.list_items
-            popular_rank = self._rank_of(event, self._popularity.rank(event.item, masked, length), length)
+            popular_rank = _rank_if(positive, self._popularity.rank(event.item, masked, length), length)
             popular_rank = self._paired("popularity", slot, popular_rank, length)
-            self._compare(request.user, event, shown, slot, rank, popular_rank, models)
+            self._compare(request.user, event, positive, shown, slot, rank, popular_rank, models)
 
     def _masked(self, request: Request) -> Container[str]:
         """What the list shown could not hold: items that were hidden before these events."""
@@ -77,6 +71,7 @@ class Judge:
         self,
         user: bytes,
         event: NewInteraction,
+        positive: bool,
         shown: ShownList,
         slot: Slot,
         rank: int,
@@ -89,20 +84,16 @@ class Judge:
             previous = None
             if shadow_slot == "previous":
                 length = len(shown.shadow)
-                previous = self._rank_of(event, rank_of(event.item, shown.shadow), length)
+                previous = _rank_if(positive, rank_of(event.item, shown.shadow), length)
                 previous = self._paired("previous_shadow", "previous", previous, length)
             self._signals.control(user, event.time_ms, rank, popular_rank, previous)
         elif shown.variant == CANARY_VARIANT and slot == CANARY_SLOT:
             stood_in = None
             if shadow_slot == "live":
                 length = len(shown.shadow)
-                stood_in = self._rank_of(event, rank_of(event.item, shown.shadow), length)
+                stood_in = _rank_if(positive, rank_of(event.item, shown.shadow), length)
                 stood_in = _miss_past_every_bucket(stood_in, stood_in <= length)
             self._signals.canary(user, event.time_ms, shown.version, rank, stood_in)
-
-    def _rank_of(self, event: NewInteraction, rank: int, length: int) -> int:
-        """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
-        return rank if self._config.events.positive(event.kind, event.weight) else length + 1
 
     def _paired(self, variant: Variant, slot: Slot, rank: int, length: int) -> int:
         """Count what a list of `length` items that was not shown says to the same event."""
@@ -116,6 +107,11 @@ class Judge:
         self._tally.observe(self._metrics.prequential_rank[variant, slot], rank)
         if rank <= _NDCG_RANKS:
             self._tally.inc(self._metrics.prequential_ndcg[variant, slot], 1 / math.log2(1 + rank))
+
+
+def _rank_if(positive: bool, rank: int, length: int) -> int:
+    """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
+    return rank if positive else length + 1
 
 
 def _miss_past_every_bucket(rank: int, hit: bool) -> int:

@@ -172,7 +172,7 @@ class ListMaker:
             log.error("%s; none of these scores are published", error)
             self._metrics.nonfinite_scores[slot].inc()
             if slot == "live":
-                self._signals.window_signals.nonfinite(max(request.history.newest_ms for request in asked), len(asked))
+                self._signals.window_signals.nonfinite(max(request.newest_ms for request in asked), len(asked))
             return None
         except Exception as error:  # whatever it is, another model or popularity can answer
             log.exception("model %s failed on %d users", model.version, len(asked))
@@ -202,13 +202,13 @@ class ListMaker:
 
     def _event_ms(self, requests: Iterable[Request]) -> int:
         """Now in event time, so that a log that is replayed hides as long as it did when it was new."""
-        return max(self._popularity.newest_ms, *(request.history.newest_ms for request in requests))
+        return max(self._popularity.newest_ms, *(request.newest_ms for request in requests))
 
     def _note_scores(self, slot: ServingSlot, request: Request, items: Sequence[ScoredItem]) -> None:
         best = items[0].score
         self._tally.observe(self._metrics.top_score[slot], best)
         if slot == "live" and request.reason == "event":
-            self._signals.window_signals.ranked(request.history.newest_ms, best, items[-1].score)
+            self._signals.window_signals.ranked(request.newest_ms, best, items[-1].score)
 
     def _popular(self, request: Request, reason: FallbackReason) -> _List:
         self._metrics.fallback_lists[reason].inc()
@@ -226,7 +226,7 @@ class ListMaker:
                 items=items,
                 model="" if model is None else model.version,
                 variant=variant,
-                as_of=request.history.newest_ms,
+                as_of=request.newest_ms,
                 reason=request.reason,
                 published=published_ms,
             )

@@ -56,6 +56,8 @@ def _with_hidden_from(
     requests: Sequence[Request],
     catalogue: Catalogue,
 ) -> Hidden | None:
+    if not catalogue.hides:
+        return hidden
     rows: list[int] = []
     names: list[str] = []
     for row, request in enumerate(requests):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+
+import msgspec
 
 from state import codec
 from stream.wire.history_version import HistoryVersion
@@ -13,8 +13,10 @@ from stream.wire.records import NewInteraction, Refresh, RefreshReason, Rejected
 __all__ = ["Request", "coalesce"]
 
 
-@dataclass(frozen=True)
-class Request:
+_NOT_YET = HistoryVersion(0, 0, 0)
+
+
+class Request(msgspec.Struct, frozen=True):
     """One user's newest refresh, with what earlier ones of the same batch brought."""
 
     partition: int
@@ -25,6 +27,10 @@ class Request:
     new: tuple[NewInteraction, ...] = ()
     arrivals_ms: tuple[int, ...] = ()  # broker's clock of every event refresh that this one answers, oldest first
     forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
+    version: HistoryVersion = _NOT_YET  # how far the history has come; always that of `history`
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "version", HistoryVersion.of(self.history))
 
     @classmethod
     def decode(cls, partition: int, offset: int, user: bytes | None, value: bytes | None) -> Request:
@@ -41,16 +47,16 @@ class Request:
         forgotten = refresh.reason == "forget"
         return cls(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms, forgotten)
 
-    @cached_property
-    def version(self) -> HistoryVersion:
-        """How far the history has come."""
-        return HistoryVersion.of(self.history)
+    @property
+    def newest_ms(self) -> int:
+        """Event time of the newest interaction; 0 when there is none."""
+        return self.version.newest_ms
 
     def followed_by(self, later: Request) -> Request:
         """`later`, which holds the whole history, with what is new since the last list and what waits for an answer."""
         if later.reason == "forget" or self.reason == "forget":
-            return replace(later, forgotten=True)
-        return replace(
+            return msgspec.structs.replace(later, forgotten=True)
+        return msgspec.structs.replace(
             later,
             reason="event" if self.reason == "event" else later.reason,
             new=self.new + later.new,

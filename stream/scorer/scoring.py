@@ -157,10 +157,10 @@ class Scoring:
         for arrived_ms in request.arrivals_ms:
             seconds = max(now - arrived_ms / 1000, 0)
             self._tally.observe(self._metrics.event_to_recommendation, seconds)
-            self.signals.window_signals.delivered(request.history.newest_ms, seconds)
+            self.signals.window_signals.delivered(request.newest_ms, seconds)
 
     def _note_list(self, answer: Answer, names: Sequence[str]) -> None:
-        user, newest_ms = answer.request.user, answer.request.history.newest_ms
+        user, newest_ms = answer.request.user, answer.request.newest_ms
         self.signals.published(user, newest_ms, answer.variant, names, answer.model)
         if answer.shadow is not None and answer.variant == "control":
             self.signals.published(user, newest_ms, "previous_shadow", answer.shadow.items, answer.shadow.model)

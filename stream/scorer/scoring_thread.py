@@ -64,7 +64,7 @@ class ScoringThread:
                 continue
             requests.append(request)
             if partition in newest_ms:  # else it has just moved away
-                newest_ms[partition] = max(newest_ms[partition], request.history.newest_ms)
+                newest_ms[partition] = max(newest_ms[partition], request.newest_ms)
         wanted = coalesce(requests)
         return ScoredBatch(self._scoring.score(wanted) if wanted else Scored([], [], {}), rejected)
 

@@ -88,6 +88,11 @@ class Catalogue:
         """Is there an item that may not be listed to everybody?"""
         return self.config.require or bool(self._restricted)
 
+    @property
+    def hides(self) -> bool:
+        """Was an item ever hidden from a single user?"""
+        return bool(self._hidden_from)
+
     def unlisted(self, now_ms: int) -> set[str]:
         """Known items that are not listed to everybody."""
         named = {item for items in self._hidden_from.values() for item in items}

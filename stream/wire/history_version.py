@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-
 from state.codec import Columns
 
 __all__ = ["HistoryVersion"]
 
 _HEADER = "history"
+_HALF = 2**63  # of the 64 bits that a sum is kept in
 
 
 class HistoryVersion(NamedTuple):
@@ -29,8 +28,11 @@ class HistoryVersion(NamedTuple):
 
     @classmethod
     def of(cls, history: Columns) -> HistoryVersion:
-        total_ms = int(np.frombuffer(history.times_ms, dtype="<i8").sum())
-        return cls(history.forgotten_ms, history.newest_ms, total_ms)
+        times_ms = history.unpacked_times_ms()
+        total_ms = sum(times_ms)
+        if not -_HALF <= total_ms < _HALF:  # only of times that no updater accepts; it must fit the store all the same
+            total_ms = (total_ms + _HALF) % (2 * _HALF) - _HALF
+        return cls(history.forgotten_ms, times_ms[0] if times_ms else 0, total_ms)
 
     def header(self) -> tuple[str, bytes]:
         return _HEADER, b"%d %d %d" % self

@@ -20,7 +20,7 @@ import numpy as np
 from state.codec import Columns
 from state.traces import kind_hash, trace_columns
 
-__all__ = ["ALL_ALIKE", "ALWAYS", "NEVER", "EventKind", "EventKinds", "Meaning", "hiding_ms"]
+__all__ = ["ALL_ALIKE", "ALWAYS", "NEVER", "EventKind", "EventKinds", "Meaning", "earlier_columns", "hiding_ms"]
 
 _DAY_MS = 86_400_000
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS}
@@ -89,6 +89,8 @@ class EventKinds:
 
     def positive(self, kind: str, weight: float) -> bool:
         """Does an event of this kind and weight speak for its item?"""
+        if self.plain:
+            return weight > 0
         found = self[kind]
         return weight * found.strength > 0 and not found.negative
 
@@ -108,7 +110,7 @@ class EventKinds:
         times = (strengths > 0).astype(np.int32)
         gap_ms = np.full(count, np.nan)
         if columns.earlier:
-            earlier = np.frombuffer(columns.earlier, dtype=_EARLIER)
+            earlier = earlier_columns(columns.earlier)
             np.logical_or.at(hidden, earlier["place"], earlier["time_ms"] + table.hides_ms[earlier["kind"]] > now_ms)
             counted = _since_negative(earlier, strengths, table)
             place = earlier["place"][counted]
@@ -128,6 +130,11 @@ class EventKinds:
             hides_ms[kinds == kind_hash(kind)] = hiding_ms(found.hides)
         until_ms = (days.astype(np.int64) + 1) * _DAY_MS + hides_ms  # a trace knows the day only
         return items[(hides_ms != NEVER) & (until_ms > now_ms)]
+
+
+def earlier_columns(earlier: bytes) -> np.ndarray:
+    """Fields place, kind, strength and time_ms of `state.codec.Columns.earlier`, [n]."""
+    return np.frombuffer(earlier, dtype=_EARLIER)
 
 
 class _Table:

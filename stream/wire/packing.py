@@ -12,8 +12,8 @@ from model.items import ItemIndex
 from model.ranker import Hidden
 from state.codec import Columns, encode, read
 from state.history import History
-from state.traces import item_hash
-from stream.wire.meaning import EventKinds
+from state.traces import item_hash, trace_columns
+from stream.wire.meaning import EventKinds, earlier_columns
 
 __all__ = ["pack", "pack_decoded"]
 
@@ -25,8 +25,33 @@ def pack(
 
     Items that the catalogue does not know are left out, and so are those whose last event speaks against them.
     """
-    if kinds.plain and not any(history.traces or _has_negative(history) for history in histories):
-        return Histories.pack_bytes(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories)), None
+    if not kinds.plain:
+        return _pack_by_meaning(catalogue, histories, kinds, now_ms)
+    packed = Histories.pack_bytes(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories))
+    if not _strengths_stand(packed, histories):
+        return _pack_by_meaning(catalogue, histories, kinds, now_ms)
+    traced = [row for row, history in enumerate(histories) if history.traces]
+    if not traced:
+        return packed, None
+    met = Hidden.met(packed)
+    left = [_columns(catalogue, trace_columns(histories[row].traces)[1]) for row in traced]
+    rows = np.repeat(traced, [len(columns) for columns in left])
+    return packed, Hidden(np.concatenate([met.rows, rows]), np.concatenate([met.columns, *left]))
+
+
+def _strengths_stand(packed: Histories, histories: Sequence[Columns]) -> bool:
+    """Does each stored strength mean what it says, when no kind means anything special? Not so of an item whose last
+    event speaks against it, nor perhaps of one that was met with a larger strength before."""
+    least = packed.strengths.min(initial=np.inf)
+    if not least > 0:
+        return False
+    earlier = b"".join([history.earlier for history in histories if history.earlier])
+    return not earlier or bool(earlier_columns(earlier)["strength"].max() <= least)
+
+
+def _pack_by_meaning(
+    catalogue: ItemIndex, histories: Sequence[Columns], kinds: EventKinds, now_ms: int
+) -> tuple[Histories, Hidden]:
     users = []
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -50,13 +75,9 @@ def pack_decoded(
     catalogue: ItemIndex, histories: Sequence[History], kinds: EventKinds, now_ms: int
 ) -> tuple[Histories, Hidden | None]:
     """The same of histories that are decoded already."""
-    if kinds.plain and not any(h.traces or not all(strength > 0 for strength in h.strengths) for h in histories):
+    if kinds.plain and not any(h.traces or h.earlier or not all(s > 0 for s in h.strengths) for h in histories):
         return Histories.pack(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories)), None
     return pack(catalogue, [read(encode(history)) for history in histories], kinds, now_ms)
-
-
-def _has_negative(history: Columns) -> bool:
-    return not (np.frombuffer(history.strengths, dtype="<f4") > 0).all()
 
 
 def _columns(catalogue: ItemIndex, hashes: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The newest list that is known of every user, whoever published it."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def partition(lists: ShownLists) -> PartitionLists:
 
 def known(partition: PartitionLists, user: bytes = b"u") -> LastList | None:
     return partition.get([user])[0]
+
+
+def test_times_that_no_updater_accepts_make_a_version_that_can_be_stored(partition: PartitionLists) -> None:
+    beyond = struct.pack("<2q", 2**63 - 1, 2**63 - 2)
+    version = HistoryVersion.of(codec.Columns(0, ("a", "b"), beyond, struct.pack("<2f", 1.0, 1.0)))
+    partition.put({b"u": LastList(version, 0, b"list")}, [(0, 1)], 0)
+    assert known(partition) == LastList(version, 0, b"list")
 
 
 class TestOwnLists:
