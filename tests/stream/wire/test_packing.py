@@ -10,8 +10,8 @@ from model.items import ItemIndex
 from model.ranker import Hidden
 from state.codec import Columns, encode, read
 from state.history import EMPTY, Entry, merge_entries
-from stream.wire.meaning import ALL_ALIKE, EventKind, EventKinds
 from stream.wire.hidden import hidden_items
+from stream.wire.meaning import ALL_ALIKE, EventKind, EventKinds
 from stream.wire.packing import pack, pack_decoded
 
 NOW = 1_700_000_000_000
