@@ -13,6 +13,7 @@ from state.history import EMPTY, History
 from stream.updater.config import UpdaterConfig
 from stream.updater.merging import Arrival, Changed, Outcomes, apply, decode_batch
 from stream.updater.partition import PartitionTask
+from stream.updater.refusal_log import RefusalLog
 from stream.updater.routing import sampled_misplaced
 from stream.wire.partitioning import home_of
 from stream.wire.records import Forget
@@ -34,6 +35,7 @@ class Intake:
     ) -> None:
         self._config, self._plan, self._strict = config, plan, strict
         self._metrics, self._signals = metrics, signals
+        self.refusals = RefusalLog()
         self.newest_ms = 0  # event time, over all partitions
 
     def merge(self, task: PartitionTask, topic: str, records: Sequence[ConsumerRecord]) -> list[Changed]:
@@ -44,6 +46,7 @@ class Intake:
         if misplaced:
             metrics.foreign_partition.inc(misplaced)
         arrivals, rejected = decode_batch(records, self._config.limits, self._config.input.translator)
+        self.refusals.note(len(records), rejected)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()
             unsaved.dead.append((record, error))

@@ -241,6 +241,7 @@ class Updater:
             ended = self._checkpoint.step()
         if ended:
             self._reporting.report(self._tasks.values())
+            self._intake.refusals.report()
             self._stores.sweep()
 
 
