@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from state.store import StoreError
+
 __all__ = ["LeavingError", "filled_folder"]
 
 _PARTIAL = ".partial"
@@ -51,10 +53,12 @@ def filled_folder(folder: Path, contents: str) -> Iterator[Path]:
             path.rename(folder / path.name)
             _sync(folder)
         partial.rmdir()
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if made and not any(folder.iterdir()):
             folder.rmdir()
+        if isinstance(error, OSError | StoreError):  # a full disk, above all
+            raise LeavingError(f"{folder} cannot be filled: {error}") from error
         raise
 
 

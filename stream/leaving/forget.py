@@ -104,7 +104,7 @@ def forget_user(
     histories, lists = _places(plan.histories, before, reached), _places(plan.recommendations, before, reached)
     with admin_client(connection) as admin:
         topic_id = topic_identity(admin, plan.histories)["topic_id"]
-        wish = _send(connection, plan, key)
+        wish = _send(connection, plan.interactions, key, home_of(key, len(histories)))
         deadline = time.monotonic() + wait_seconds
         _follow(connection, plan, key, wish, (histories, lists), reached, deadline)
         copies = [_api(admin, plan), *_redis(admin, plan, sink, key, lists, deadline)]
@@ -158,7 +158,7 @@ def _items(record: ConsumerRecord) -> int:
         return 0
 
 
-def _send(connection: KafkaConnection, plan: TopicPlan, key: bytes) -> Wish:
+def _send(connection: KafkaConnection, topic: str, key: bytes, partition: int) -> Wish:
     producer = KafkaProducer(
         **connection.kafka_python(),
         acks="all",
@@ -168,8 +168,7 @@ def _send(connection: KafkaConnection, plan: TopicPlan, key: bytes) -> Wish:
         metrics_enabled=False,
     )
     try:
-        partition, headers = home_of(key, plan.partitions), own_headers(FORGET)
-        sent = producer.send(plan.interactions, None, key=key, partition=partition, headers=headers)
+        sent = producer.send(topic, None, key=key, partition=partition, headers=own_headers(FORGET))
         where = sent.get(timeout=_SEND_SECONDS)
     finally:
         producer.close(timeout=2)

@@ -5,10 +5,10 @@ import urllib.error
 import urllib.request
 
 
-def probe(port: int, path: str) -> str:
+def probe(port: int, path: str, host: str = "127.0.0.1") -> str:
     """Why the answer is no; empty for yes, and the error when nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as page:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as page:
             assert json.load(page) == {"status": "ok"}
             return ""
     except urllib.error.HTTPError as error:

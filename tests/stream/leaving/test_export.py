@@ -1,6 +1,8 @@
 """An export has every history and list as they were at the offsets it names, and the queries of the page run."""
 
+import errno
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -155,6 +157,12 @@ def test_a_folder_is_filled_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         (partial / "contents").write_text("half")
         raise KeyError
     assert not (tmp_path / "broken").exists()
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LeavingError, match=r"cannot be filled: .*No space left"), filled_folder(tmp_path / "x", "c"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_another_run_left_is_named(tmp_path: Path) -> None:
