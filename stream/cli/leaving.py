@@ -59,11 +59,15 @@ def user_export(settings: Settings, name: str) -> None:
 @click.option("--wait-seconds", type=Finite(min=0), default=60.0, help="Longest wait for the erasures.")
 @click.option("--receipt", type=PathText(), help="File to write the receipt to, beside printing it.")
 @click.option("--redis", "url", help="Where a sink writes to: look whether the list is gone there, too.")
-def user_forget(settings: Settings, name: str, wait_seconds: float, receipt: Path | None, url: str | None) -> None:
+@click.option("--api", help="URL of `freshet api`: look there, too; a token is read from FRESHET_TOKEN.")
+def user_forget(
+    settings: Settings, name: str, wait_seconds: float, receipt: Path | None, url: str | None, api: str | None
+) -> None:
     """Erase a user: history, lists, and the copies of both. Prints a receipt (JSON).
 
     Exit code 1: not every erasure was seen in time. The wish stays written, and is fulfilled when the workers run.
     """
+    from stream.leaving.copies import ApiReader
     from stream.leaving.forget import forget_user
     from stream.sinks.config import SinkConfig
     from stream.sinks.redis_sink import RedisSink
@@ -75,8 +79,9 @@ def user_forget(settings: Settings, name: str, wait_seconds: float, receipt: Pat
         config = settings.read(SinkConfig)
         config = config if url is None else replace(config, url=url)
         sink = RedisSink(config, plan.prefix, settings.environment.get("FRESHET_REDIS_PASSWORD"))
+    reader = None if api is None else ApiReader(api, settings.environment.get("FRESHET_TOKEN"))
     with shown_progress() as progress:
-        done = forget_user(kafka_connection(settings), plan, name, wait_seconds, progress, sink)
+        done = forget_user(kafka_connection(settings), plan, name, wait_seconds, progress, sink, reader)
     text = _print(done)
     if receipt is not None:
         try:

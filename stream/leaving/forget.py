@@ -11,18 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
 
 import msgspec
-import redis
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 
 from state import codec
-from stream.clients.admin import admin_client, ask_coordinator, topic_identity
+from stream.clients.admin import admin_client, topic_identity
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
+from stream.leaving.copies import ApiReader, Copy, look_at_api, look_at_redis
 from stream.leaving.found import find_records, user_key
 from stream.leaving.lineage import Models, models_without
 from stream.leaving.snapshot import Progress
@@ -30,9 +29,9 @@ from stream.sinks.redis_sink import RedisSink
 from stream.wire.history_version import HistoryVersion
 from stream.wire.mapping import FORGET, own_headers
 from stream.wire.partitioning import home_of
-from stream.wire.topics import API_GROUP, SINK_GROUP, TopicPlan
+from stream.wire.topics import TopicPlan
 
-__all__ = ["Copy", "Place", "Receipt", "Wish", "forget_user", "renewed"]
+__all__ = ["Place", "Receipt", "Wish", "forget_user", "renewed"]
 
 _SEND_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
@@ -63,15 +62,6 @@ class Place(msgspec.Struct):
     offset: int | None = None  # of the record that erases; None: it did not come in time
 
 
-class Copy(msgspec.Struct):
-    """Something that copies the topics for reading."""
-
-    what: Literal["api", "redis"]
-    processes: int
-    erased: bool | None  # None: it was not looked at
-    note: str
-
-
 class Receipt(msgspec.Struct):
     user: str
     was_known: bool  # `histories` had a record of the user, be it of an earlier wish
@@ -95,8 +85,9 @@ def forget_user(
     wait_seconds: float,
     progress: Progress,
     sink: RedisSink | None = None,
+    api: ApiReader | None = None,
 ) -> Receipt:
-    """Forget `user` and wait until it is seen, `wait_seconds` at most. `sink`: the Redis in which to look.
+    """Forget `user` and wait until it is seen, `wait_seconds` at most; in `sink` and `api`, too, where they are given.
 
     Raises `LeavingError`, and `KafkaError` when the wish cannot be written."""
     key = user_key(user)
@@ -107,7 +98,11 @@ def forget_user(
         wish = _send(connection, plan.interactions, key, home_of(key, len(histories)))
         deadline = time.monotonic() + wait_seconds
         _follow(connection, plan, key, wish, (histories, lists), reached, deadline)
-        copies = [_api(admin, plan), *_redis(admin, plan, sink, key, lists, deadline)]
+        deletions = {place.partition: place.offset for place in lists}
+        copies = [
+            look_at_api(admin, plan, api, user, wish.time, deadline),
+            *look_at_redis(admin, plan, sink, key, deletions, deadline),
+        ]
         remains = _remains(admin, plan, wish)
     known = any(record.topic == plan.histories for record in before)
     return Receipt(
@@ -212,47 +207,6 @@ def _erases_list(record: ConsumerRecord, time_ms: int) -> bool:
     """A deletion, or a list of what came after."""
     version = HistoryVersion.from_headers(record.headers)
     return record.value is None if version is None else version.forgotten_ms >= time_ms
-
-
-def _members(admin: KafkaAdminClient, group: str) -> int:
-    return len(ask_coordinator(lambda: admin.describe_groups([group]))[group]["members"])
-
-
-def _api(admin: KafkaAdminClient, plan: TopicPlan) -> Copy:
-    note = "an instance erases it when it has read the offsets above, and answers 503 rather than with what is older"
-    return Copy("api", _members(admin, plan.prefix + API_GROUP), None, note)
-
-
-def _redis(
-    admin: KafkaAdminClient,
-    plan: TopicPlan,
-    sink: RedisSink | None,
-    key: bytes,
-    lists: Sequence[Place],
-    deadline: float,
-) -> list[Copy]:
-    processes = _members(admin, plan.prefix + SINK_GROUP)
-    if sink is None:
-        note = "a sink deletes the key when it has read the offsets above; --redis URL looks whether it has"
-        return [Copy("redis", processes, None, note)] if processes else []
-    why = "nothing was looked at"
-    while True:
-        try:
-            why = _not_erased(sink, key, lists)
-        except redis.RedisError as error:
-            why = f"Redis does not answer: {type(error).__name__}"
-        if not why or time.monotonic() >= deadline:
-            break
-        time.sleep(_LOOK_SECONDS)
-    return [Copy("redis", processes, not why, why or "the key is gone, and the deletions have been read")]
-
-
-def _not_erased(sink: RedisSink, key: bytes, lists: Sequence[Place]) -> str:
-    for place in lists:
-        position = sink.position(place.partition)
-        if place.offset is None or position is None or position.next_offset <= place.offset:
-            return f"the deletion of partition {place.partition} has not been read: does `freshet sink` run?"
-    return "the key is there" if sink.has(key) else ""
 
 
 def _remains(admin: KafkaAdminClient, plan: TopicPlan, wish: Wish) -> list[str]:

@@ -16,6 +16,7 @@ from kafka import KafkaProducer
 from state.history import Entry
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import last_values
+from stream.leaving.copies import ApiReader
 from stream.leaving.folder import LeavingError
 from stream.leaving.forget import forget_user
 from stream.leaving.found import user_key
@@ -101,7 +102,8 @@ def processes(kafka: KafkaConnection, plan: TopicPlan, folder: Path, *commands: 
     with ExitStack() as stack:
         for kind, *options in commands:
             command = [sys.executable, "-m", "stream.cli", kind, *options, "--prefix", plan.prefix]
-            command += ["--partitions", str(plan.partitions), "--metrics-port", str(free_port())]
+            command += ["--partitions", str(plan.partitions)]
+            command += [] if kind == "api" else ["--metrics-port", str(free_port())]
             output = stack.enter_context((folder / f"{kind}.log").open("ab"))
             child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
             stack.callback(child.wait, 30)
@@ -139,14 +141,23 @@ def test_a_receipt_names_every_erasure_once_it_is_there(
             producer.send(topics.interactions, event, key=b"ann", partition=partition)
     producer.close()
     state = str(tmp_path / "state")
-    workers = ("updater", "--state-dir", f"{state}/u"), ("scorer", "--state-dir", f"{state}/s"), ("sink", redis_url)
+    url = f"http://127.0.0.1:{(api := free_port())}"
+    serving = ("api", "--state-dir", f"{state}/a", "--port", str(api))
+    workers = (
+        serving,
+        ("updater", "--state-dir", f"{state}/u"),
+        ("scorer", "--state-dir", f"{state}/s"),
+        ("sink", redis_url),
+    )
     with processes(kafka, topics, tmp_path, *workers):
         until(lambda: b"ann" in last_values(kafka, topics.recommendations), "a list")
         client = redis.Redis.from_url(redis_url)
         key = f"freshet:{topics.prefix}:rec:ann"
         until(lambda: client.exists(key), "a list in Redis")
+        reader = ApiReader(url)
+        until(lambda: reader.not_erased("ann", now_ms).startswith("the API has the"), "a copy in the API")
         command = ["user", "forget", "ann", "--prefix", topics.prefix, "--partitions", str(topics.partitions)]
-        command += ["--redis", redis_url, "--receipt", str(tmp_path / "receipt.json")]
+        command += ["--redis", redis_url, "--api", url, "--receipt", str(tmp_path / "receipt.json")]
         environment = {**os.environ, "FRESHET_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
         done = subprocess.run(
             [sys.executable, "-m", "stream.cli", *command], cwd=ROOT, env=environment, capture_output=True, text=True
@@ -162,7 +173,7 @@ def test_a_receipt_names_every_erasure_once_it_is_there(
         assert b"tea" not in erased[place["partition"], place["offset"]].value
     deleted = {(r.partition, r.offset) for r in read_all(kafka, topics.recommendations) if r.value is None}
     assert {(place["partition"], place["offset"]) for place in receipt["lists"]} <= deleted
-    assert [(copy["what"], copy["erased"]) for copy in receipt["copies"]] == [("api", None), ("redis", True)]
+    assert [(copy["what"], copy["erased"]) for copy in receipt["copies"]] == [("api", True), ("redis", True)]
     command = ["user", "receipt", str(tmp_path / "receipt.json"), "--prefix", topics.prefix]
     again = subprocess.run(
         [sys.executable, "-m", "stream.cli", *command], cwd=ROOT, env=environment, capture_output=True, text=True
