@@ -40,7 +40,7 @@ def user() -> None:
     """Everything that is held about one user; and forgetting them, with a receipt."""
 
 
-@command("export", KAFKA, sections=("process", "topics"))
+@command("export", KAFKA, sections=("process", "topics", "input"))
 @click.argument("name", metavar="USER")
 def user_export(settings: Settings, name: str) -> None:
     """Print everything that the topics hold about a user as JSON: histories, lists, events, dead letters.
@@ -48,9 +48,11 @@ def user_export(settings: Settings, name: str) -> None:
     Every record of the topics is read, so it takes its time.
     """
     from stream.leaving.user import export_user
+    from stream.wire.mapping import InputMapping
 
+    mapping = settings.read(InputMapping)
     with shown_progress() as progress:
-        found = export_user(kafka_connection(settings), topic_plan(settings), name, progress)
+        found = export_user(kafka_connection(settings), topic_plan(settings), name, progress, mapping)
     _print(found)
 
 

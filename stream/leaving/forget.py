@@ -91,7 +91,9 @@ def forget_user(
 
     Raises `LeavingError`, and `KafkaError` when the wish cannot be written."""
     key = user_key(user)
-    before, reached = find_records(connection, (plan.histories, plan.recommendations), key, progress)
+    before, reached = find_records(
+        connection, (plan.histories, plan.recommendations), lambda record: record.key == key, progress
+    )
     histories, lists = _places(plan.histories, before, reached), _places(plan.recommendations, before, reached)
     with admin_client(connection) as admin:
         topic_id = topic_identity(admin, plan.histories)["topic_id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -34,9 +34,9 @@ def user_key(user: str) -> bytes:
 
 
 def find_records(
-    connection: KafkaConnection, topics: Iterable[str], key: bytes, progress: Progress
+    connection: KafkaConnection, topics: Iterable[str], wanted: Callable[[ConsumerRecord], bool], progress: Progress
 ) -> tuple[list[ConsumerRecord], Mapping[TopicPartition, int]]:
-    """Every committed record of these topics with this key, and the offsets up to which all of them were read."""
+    """Every `wanted` committed record of these topics, and the offsets up to which all of them were read."""
     found: list[ConsumerRecord] = []
     reached: dict[TopicPartition, int] = {}
     with TopicReader(connection, poll_records=_POLL_RECORDS, fetch_bytes=_FETCH_BYTES) as reader:
@@ -48,7 +48,7 @@ def find_records(
             begins, ends = reader.beginnings(partitions), reader.ends(partitions)
             todo = sum(ends[tp] - begin for tp, begin in begins.items())
             for left, batch in read_between(reader, begins, ends):
-                found += [record for record in batch if record.key == key]
+                found += filter(wanted, batch)
                 progress(topic, todo - left, todo)
             reached |= ends
     return found, reached

@@ -11,17 +11,30 @@ from state import codec
 from stream.clients.connection import KafkaConnection
 from stream.leaving.found import find_records, history_shown, user_key, value_shown
 from stream.leaving.snapshot import Progress
+from stream.wire.mapping import InputMapping, Translator
+from stream.wire.records import Limits, Rejected
 from stream.wire.topics import TopicPlan
 
 __all__ = ["export_user"]
 
 
-def export_user(connection: KafkaConnection, plan: TopicPlan, user: str, progress: Progress) -> dict[str, Any]:
+def export_user(
+    connection: KafkaConnection, plan: TopicPlan, user: str, progress: Progress, mapping: InputMapping | None = None
+) -> dict[str, Any]:
     """What the topics hold of `user`: everything else that Freshet keeps is made of these records. Refreshes, which
-    carry the history once more, are left out. Raises `LeavingError`."""
+    carry the history once more, are left out. Where a mapping says that keys are no users, events say whose they are.
+    Raises `LeavingError`."""
     key = user_key(user)
     topics = plan.histories, plan.recommendations, plan.interactions, plan.routed, plan.dead_letters
-    records, reached = find_records(connection, topics, key, progress)
+    translator = None if mapping is None or mapping.key == "user" else mapping.translator
+    mapped = (plan.interactions, plan.routed)
+
+    def wanted(record: ConsumerRecord) -> bool:
+        return record.key == key or (
+            translator is not None and record.topic in mapped and _whose(record, translator) == key
+        )
+
+    records, reached = find_records(connection, topics, wanted, progress)
     by_topic: dict[str, list[ConsumerRecord]] = {topic: [] for topic in topics}
     for record in records:
         by_topic[record.topic].append(record)
@@ -49,6 +62,13 @@ def export_user(connection: KafkaConnection, plan: TopicPlan, user: str, progres
             for record in by_topic[plan.dead_letters]
         ],
     }
+
+
+def _whose(record: ConsumerRecord, translator: Translator) -> bytes:
+    try:
+        return translator.decode(record, Limits())[0]
+    except Rejected:
+        return b""
 
 
 def _with_place(consumed: ConsumerRecord, **fields: Any) -> dict[str, Any]:

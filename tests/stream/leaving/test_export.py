@@ -138,6 +138,26 @@ def test_what_is_written_meanwhile_is_not_in_it_unless_somebody_new_was(
 
 
 @pytest.mark.kafka
+def test_an_export_ends_although_new_users_come_all_the_time(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path
+) -> None:
+    writer = Writer(kafka, topics)
+    fill(writer)
+    came: list[str] = []
+
+    def crowd(topic: str, done: int, total: int) -> None:
+        if topic == topics.histories and done == total:
+            came.append(f"new{len(came)}")
+            writer.history(0, came[-1], Entry(NOW, "tea", 1.0))
+
+    done = export(kafka, topics, tmp_path / "crowd", crowd)
+    users = {row[0] for row in histories(tmp_path / "crowd")}
+    assert len(came) > 2 and users == {"ann", "bob", *came[:-1]}
+    assert done.histories.partitions[0].next_offset == 2 + len(came) - 1
+    writer.close()
+
+
+@pytest.mark.kafka
 def test_a_topic_that_is_not_there_is_named_and_nothing_is_left(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:

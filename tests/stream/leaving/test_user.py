@@ -24,6 +24,7 @@ from stream.leaving.lineage import judge_root
 from stream.leaving.user import export_user
 from stream.local.pipeline import free_port
 from stream.registry.artifacts import Root
+from stream.wire.mapping import InputMapping
 from stream.wire.topics import TopicPlan
 from tests.stream.leaving.test_export import Writer, quiet
 from tests.support.updating import read_all
@@ -80,6 +81,19 @@ def test_an_export_has_what_lies_under_the_users_key(kafka: KafkaConnection, top
     assert [(one["partition"], one["list"]["items"][0]["item"]) for one in found["lists"]] == [(0, "pot")]
     assert [event["event"] for event in found["events"]] == [{"user": "ann", "item": "tea"}, {"base64": "/w=="}]
     assert found["dead_letters"] == [] and found["offsets"][topics.histories] == {0: 3, 1: 0}
+
+
+@pytest.mark.kafka
+def test_where_keys_are_no_users_events_say_whose_they_are(kafka: KafkaConnection, topics: TopicPlan) -> None:
+    writer = Writer(kafka, topics)
+    for user in ("ann", "bob"):
+        row = {"op": "c", "source": {"ts_ms": NOW}, "after": {"user_id": user, "item_id": "tea"}}
+        writer.raw(topics.interactions, 0, '{"id": 7}', json.dumps(row).encode())
+    writer.close()
+    mapping = InputMapping(form="debezium", key="any")
+    (event,) = export_user(kafka, topics, "ann", quiet, mapping)["events"]
+    assert event["event"]["after"]["user_id"] == "ann"
+    assert export_user(kafka, topics, "ann", quiet)["events"] == []
 
 
 @pytest.mark.kafka
