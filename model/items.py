@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 
 import numpy as np
 
 __all__ = ["ItemIndex"]
+
+
+class _Columns(dict[str, int]):
+    """Columns by id; -1 for an unknown one, without a call in Python for those that are known."""
+
+    def __missing__(self, item: str) -> int:
+        return -1
 
 
 class ItemIndex:
@@ -20,7 +26,7 @@ class ItemIndex:
 
     def __init__(self, ids: Sequence[str] = ()) -> None:
         self.ids = tuple(ids)
-        self._columns = {item: column for column, item in enumerate(self.ids)}
+        self._columns = _Columns(zip(self.ids, range(len(self.ids)), strict=True))
         if len(self._columns) != len(self.ids):
             raise ValueError(f"{len(self.ids) - len(self._columns)} item ids occur more than once")
 
@@ -32,7 +38,7 @@ class ItemIndex:
 
     def columns(self, items: Iterable[str]) -> np.ndarray:
         """int64 columns of `items`, -1 where the catalogue does not know one."""
-        return np.fromiter(map(self._columns.get, items, repeat(-1)), dtype=np.int64)
+        return np.fromiter(map(self._columns.__getitem__, items), dtype=np.int64)
 
     def grown(self, items: Iterable[str]) -> ItemIndex:
         """With the unknown ones of `items` appended; columns of old items do not move."""

@@ -104,7 +104,7 @@ def merge_entries(history: History, entries: Iterable[Entry], limit: int, forgot
         history = _add(history, entry, limit)
     if forgotten_ms > history.forgotten_ms:
         history = _forget(history, forgotten_ms)
-    return _cut(history, limit)
+    return history if len(history.items) < limit else _cut(history, limit)
 
 
 def _add(history: History, entry: Entry, limit: int) -> History:
@@ -118,6 +118,11 @@ def _add(history: History, entry: Entry, limit: int) -> History:
     if place >= limit:
         traces = add_traces(history.traces, [(time_ms, item, kind)], forgotten_ms)
         return history if traces == history.traces else history._replace(traces=traces)
+    if len(items) == limit:  # the last item leaves now, so that `_cut` gets no columns that are one item too long
+        gone = [(event.time_ms, items[-1], event.kind) for event in history.events(limit - 1)]
+        traces = add_traces(traces, gone, forgotten_ms)
+        items, times_ms, strengths, kinds, earlier = items[:-1], times_ms[:-1], strengths[:-1], kinds[:-1], earlier[:-1]
+        kinds, earlier = kinds if any(kinds) else (), earlier if any(earlier) else ()
     if kind or kinds:
         kinds = kinds or ("",) * len(items)
         kinds = (*kinds[:place], kind, *kinds[place:])
@@ -130,7 +135,7 @@ def _add(history: History, entry: Entry, limit: int) -> History:
         (*earlier[:place], (), *earlier[place:]) if earlier else (),
         traces,
     )
-    return _cut(history, limit)
+    return _cut(history, limit) if earlier or len(items) >= limit else history
 
 
 def _place(items: tuple[str, ...], times_ms: tuple[int, ...], time_ms: int, item: str) -> int:
@@ -195,29 +200,26 @@ def _select(events: set[Event]) -> tuple[Event, ...]:
 
 def _cut(history: History, limit: int) -> History:
     """Bounded to `limit` items, of which nothing is older than the horizon."""
-    if len(history.items) < limit or (len(history.items) == limit and not history.earlier):
-        return history
     items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
-    gone = [
-        (event.time_ms, items[place], event.kind)
-        for place in range(limit, len(items))
-        for event in history.events(place)
-    ]
-    items, times_ms, strengths = items[:limit], times_ms[:limit], strengths[:limit]
-    kinds, earlier = kinds[:limit], earlier[:limit]
+    count = len(items)
+    if count < limit or (count == limit and not earlier):
+        return history
+    gone: list[tuple[int, str, str]] = []
+    if count > limit:
+        gone = [(event.time_ms, items[n], event.kind) for n in range(limit, count) for event in history.events(n)]
+        items, times_ms, strengths = items[:limit], times_ms[:limit], strengths[:limit]
+        kinds, earlier = kinds[:limit], earlier[:limit]
     if earlier:
         horizon = times_ms[-1], items[-1]
-        for place, events in enumerate(earlier):
-            if events and (events[-1].time_ms, items[place]) < horizon:
-                kept = tuple(event for event in events if (event.time_ms, items[place]) >= horizon)
-                gone += [(event.time_ms, items[place], event.kind) for event in events[len(kept) :]]
-                earlier = (*earlier[:place], kept, *earlier[place + 1 :])
-        if not any(earlier):
-            earlier = ()
-    if not any(kinds):
-        kinds = ()
+        beyond = [n for n, events in enumerate(earlier) if events and (events[-1].time_ms, items[n]) < horizon]
+        for place in beyond:
+            events = earlier[place]
+            kept = tuple(event for event in events if (event.time_ms, items[place]) >= horizon)
+            gone += [(event.time_ms, items[place], event.kind) for event in events[len(kept) :]]
+            earlier = (*earlier[:place], kept, *earlier[place + 1 :])
     if not gone:
         return history
+    kinds, earlier = kinds if any(kinds) else (), earlier if any(earlier) else ()
     return History(items, times_ms, strengths, forgotten_ms, kinds, earlier, add_traces(traces, gone, forgotten_ms))
 
 

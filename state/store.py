@@ -111,6 +111,8 @@ class Store:
             raise StoreUnusable(f"{path} does not open: {error}. Delete it to rebuild from the changelog") from error
         try:
             self._claim(dict(identity) | {"format": FORMAT})
+            stored = self._read_meta("next_offset")
+            self._next_offset = None if stored is None else int(stored)
         except BaseException:
             self.close()
             raise
@@ -136,8 +138,7 @@ class Store:
     @property
     def next_offset(self) -> int | None:
         """The first changelog offset that the content does not cover; None for a new store."""
-        stored = self._read_meta("next_offset")
-        return None if stored is None else int(stored)
+        return self._next_offset
 
     @property
     def written_ms(self) -> int | None:
@@ -175,6 +176,8 @@ class Store:
         if now_ms is not None:
             batch.put(_META + b"written_ms", b"%d" % now_ms)
         self._write(batch)
+        if next_offset is not None:
+            self._next_offset = next_offset
 
     def _write(self, batch: rocksdict.WriteBatch) -> None:
         try:

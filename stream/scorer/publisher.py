@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Departure", "Publisher", "offsets_of"]
 
 
-class _Outgoing(NamedTuple):
-    user: bytes
-    value: bytes | None  # None: the tombstone of a user who was forgotten
-    version: HistoryVersion
+_Outgoing = tuple[bytes, bytes | None, HistoryVersion]  # user, value (None: the tombstone of a forgotten user), version
 
 
 class Departure(NamedTuple):
@@ -63,12 +60,12 @@ class Publisher:
         by_partition: dict[int, list[_Outgoing]] = defaultdict(list)
         for answer in answers:
             request = answer.request
-            by_partition[request.partition].append(_Outgoing(request.user, answer.value, request.version))
+            by_partition[request.partition].append((request.user, answer.value, request.version))
         return [departure for number, lists in by_partition.items() for departure in await self._send(number, lists)]
 
     async def send_renewed(self, partition: int, lists: Sequence[RenewedList]) -> list[Departure]:
         """Hand lists of one partition over that were published before."""
-        return await self._send(partition, [_Outgoing(one.user, one.value, one.last.version) for one in lists])
+        return await self._send(partition, [(one.user, one.value, one.last.version) for one in lists])
 
     async def _send(self, partition: int, lists: Sequence[_Outgoing]) -> list[Departure]:
         """One record batch, or more where the lists do not fit into one."""

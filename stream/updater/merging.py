@@ -102,27 +102,33 @@ def apply(
                 outcomes.duplicate += after is before
             continue
         after = merge_entries(before, (Entry(record.timestamp, record.item, record.weight, record.event),), limit)
-        if after is not before:
-            change.history, change.arrived_ms = after, arrived_ms
-        if _is_last(after, record) and after is not before:
-            change.new.append(
-                NewInteraction(record.item, record.timestamp, record.item in before.items, record.weight, record.event)
-            )
+        known = record.item in before.items
+        if after is before:
+            if known:
+                outcomes.duplicate += 1
+            else:
+                outcomes.late += 1
+            continue
+        change.history, change.arrived_ms = after, arrived_ms
+        if _is_last(after, record):
+            change.new.append(NewInteraction(record.item, record.timestamp, known, record.weight, record.event))
             change.kinds.append(record.event)
             outcomes.applied += 1
-        elif record.item not in before.items:
-            outcomes.late += 1  # it may have left a trace
-        elif after is before:
-            outcomes.duplicate += 1
-        else:
+        elif known:
             outcomes.applied += 1
+        else:
+            outcomes.late += 1  # it left a trace
     return None if change.history is history else change
 
 
 def _is_last(history: History, record: Interaction) -> bool:
     """Is this the last interaction with its item?"""
-    if record.item not in history.items:
+    items = history.items
+    if items and items[0] == record.item:
+        place = 0
+    elif record.item in items:
+        place = items.index(record.item)
+    else:
         return False
-    place = history.items.index(record.item)
     kind = history.kinds[place] if history.kinds else ""
     return (history.times_ms[place], kind) == (record.timestamp, record.event)
