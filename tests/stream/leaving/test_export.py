@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -177,6 +180,36 @@ def test_a_folder_is_filled_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         (partial / "contents").write_text("half")
         raise KeyError
     assert not (tmp_path / "broken").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stream.leaving.folder import filled_folder
+
+folder, point = Path(sys.argv[1]), sys.argv[2]
+rename = Path.rename
+
+def die_after(path, target):
+    rename(path, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename = die_after
+with filled_folder(folder, "contents") as partial:
+    for name in ("contents", "data"):
+        (partial / name).write_text(name)
+    if point == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("point", "left"), [("writing", [".partial"]), ("renaming", [".partial", "data"])])
+def test_whoever_finds_the_contents_finds_all_of_it_whatever_died(tmp_path: Path, point: str, left: list[str]) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x"), point])
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == left
+    with pytest.raises(LeavingError, match="left unfinished"), filled_folder(tmp_path / "x", "contents"):
+        pass
 
 
 def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
