@@ -39,7 +39,6 @@ def build_arms(
     doing: Callable[[str], None],
 ) -> dict[str, Arm]:
     """By name. Models go to `folder`/<arm>; what an arm can read again from the log goes to `folder`/state."""
-
     windows = config.windows or fitting_windows(service.log)
 
     def system(name: str, model: ModelConfig) -> System:

@@ -42,7 +42,7 @@ def dead_letters() -> None:
     freshet dead-letters resend --time-unit s --reason timestamp
     freshet dead-letters save letters.jsonl --reason decode     those that want a person: edit the file, then
     freshet dead-letters resend letters.jsonl
-    """
+    """  # noqa: D301
 
 
 class _Moment(click.ParamType):

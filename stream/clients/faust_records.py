@@ -84,7 +84,7 @@ def _resumed(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, 
     while True:
         try:
             sent = yield awaited
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is thrown into the coroutine
             step, argument = started.throw, error
         else:
             step, argument = started.send, sent

@@ -218,7 +218,7 @@ class Demo:
                         outbox.send(*broken)
                     self._report.sent += 1
                 outbox.drain()
-        except Exception as error:  # shown once the processes are down
+        except Exception as error:  # shown once the processes are down  # noqa: BLE001
             self._source_error = error
 
     def _paced(self, stop: threading.Event) -> Iterator[tuple[Interaction | None, Any]]:

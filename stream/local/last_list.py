@@ -81,7 +81,7 @@ class ListLookup:
             return plain
         try:
             return self._told_by_the_model(found, history)
-        except Exception as error:  # the list is shown all the same
+        except Exception as error:  # the list is shown all the same  # noqa: BLE001
             log.warning("model %s does not say why: %s", found.model, error)
             return plain
 

@@ -128,7 +128,7 @@ class ListMaker:
             return answers
         try:
             known, ranked = self._ask(previous, [answers[place].request for place in places])
-        except Exception as error:  # nothing depends on it
+        except Exception as error:  # nothing depends on it  # noqa: BLE001
             log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
             return answers
         for place, shadow in zip(places, _shadows(previous, known, ranked.columns.tolist()), strict=True):

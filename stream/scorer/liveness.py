@@ -49,7 +49,7 @@ class Liveness:
             before = self._progressed
             try:
                 idle = await asyncio.wait_for(self._nothing_waits(), _ANSWER_SECONDS)
-            except Exception as error:  # a broker that does not answer is no progress, and no end either
+            except Exception as error:  # a broker that does not answer is no progress, and no end either  # noqa: BLE001
                 log.debug("the brokers do not say what waits: %s", error)
                 continue
             if idle and before == self._progressed:

@@ -110,7 +110,7 @@ class ModelLoader:
             if model.version != announcement.version:
                 raise ModelError(f"its artifact says it is {model.version}")
             self._warm_up(model)
-        except Exception as error:  # storage and its drivers raise anything
+        except Exception as error:  # storage and its drivers raise anything  # noqa: BLE001
             wait = f"trying again in {self._retry_seconds:.0f} s"
             log.error("%s model %s is not taken over, %s: %s", slot, announcement.version, wait, error)
             self._metrics.scoring_failures["model"].inc()
@@ -121,7 +121,7 @@ class ModelLoader:
         if self._reference[0] != announcement.sha256:
             try:
                 self._reference = announcement.sha256, load_reference(announcement)
-            except Exception as error:  # it is watched less, and serves as well
+            except Exception as error:  # it is watched less, and serves as well  # noqa: BLE001
                 log.error("model %s is not watched for drift: %s", announcement.version, error)
                 return None
         return self._reference[1]

@@ -88,7 +88,7 @@ class RefreshStream:
                         self._finishing = asyncio.create_task(self._finish(messages, sent))
             except StopAsyncIteration:  # Faust closes its channels when it stops
                 return
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged there; the process ends and its successor reads again
                 self._give_up()
 
     async def _send_lists(self, messages: Sequence[Message]) -> _Sent:
@@ -129,7 +129,7 @@ class RefreshStream:
                 message.ack(self._app.consumer)
             self._seen_by_faust(messages)
             self._progressed()
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged there; the process ends and its successor reads again
             self._give_up()
 
     async def _finished(self) -> None:

@@ -119,7 +119,7 @@ class TrainerLock:
             return (
                 ", ".join(f"{one['client_id']} at {one['client_host'].lstrip('/')}" for one in others) or "it just left"
             )
-        except Exception as error:  # the refusal stands without its name
+        except Exception as error:  # the refusal stands without its name  # noqa: BLE001
             return f"group {self._group} ({error})"
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ class RoundWorker:
     def _work(self, given: RoundInput, future: Future[Candidate]) -> None:
         try:
             future.set_result(self._round(given))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks the future
             future.set_exception(error)
 
     def _round(self, given: RoundInput) -> Candidate:

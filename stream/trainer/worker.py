@@ -238,7 +238,7 @@ class Trainer:
         while self._opened:
             try:
                 self._opened.pop().close()
-            except Exception as error:  # a broker that is gone must not keep the stores open
+            except Exception as error:  # a broker that is gone must not keep the stores open  # noqa: BLE001
                 log.warning("while closing: %s", error)
 
     # -- decisions -----------------------------------------------------------------------------------------------------

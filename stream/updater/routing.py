@@ -1,4 +1,4 @@
-"""Which partition a user belongs to, and the way there for events that a producer put elsewhere.
+r"""Which partition a user belongs to, and the way there for events that a producer put elsewhere.
 
 Clients hash keys differently: Java, kafka-python and aiokafka agree on murmur2, librdkafka and Sarama have hashes of
 their own. As long as each user's events come through one of them nothing is wrong: state follows the partition of the
@@ -6,7 +6,7 @@ input. Where two meet, a user would have half a history in each of two partition
 from the wrong partition on, by murmur2, through the topic `interactions-routed`:
 
     interactions/2  --(merged here)--------------------> histories/2
-                    \\-(the user belongs to 5)--> interactions-routed/5  --> histories/5
+                    \-(the user belongs to 5)--> interactions-routed/5  --> histories/5
 
 Forgetting a user goes everywhere: whoever reads the wish merges it where it came, and sends it on to all other
 partitions, for the user may have left something in each of them.

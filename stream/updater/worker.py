@@ -159,7 +159,7 @@ class Updater:
         ):
             try:
                 close()
-            except Exception as error:  # a broker that is gone must not keep the stores open
+            except Exception as error:  # a broker that is gone must not keep the stores open  # noqa: BLE001
                 log.warning("while closing: %s", error)
         for task in self._tasks.values():
             task.release()

@@ -167,7 +167,7 @@ def measure(connection, name: str, prefix: str, count: int, users: int) -> tuple
                 try:
                     if records_taken(admin, group, plan.interactions) >= total:
                         return
-                except Exception:  # the group is not there yet
+                except Exception:  # the group is not there yet  # noqa: BLE001
                     pass
                 time.sleep(0.05)
 

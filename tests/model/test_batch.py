@@ -1,3 +1,5 @@
+"""Histories are packed, selected and split, with the newest interaction first."""
+
 import struct
 
 import numpy as np

@@ -79,7 +79,7 @@ def test_a_served_page_has_the_process_itself_and_closes() -> None:
         text = page.read().decode()
     assert "process_resident_memory_bytes" in text and "freshet_events_applied_total" in text
     server.close()
-    with pytest.raises(OSError):
+    with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=1)
 
 

@@ -1,3 +1,5 @@
+"""A history survives its bytes, and bytes that are no history are refused."""
+
 import contextlib
 import struct
 

@@ -1,3 +1,5 @@
+"""What a process asks of its threads and of the garbage collector."""
+
 import os
 import subprocess
 import sys

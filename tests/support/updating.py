@@ -28,7 +28,7 @@ def running(config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan) -> I
     def work() -> None:
         try:
             updater.run(stop)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             failure.append(error)
 
     thread = threading.Thread(target=work, name="updater-under-test")

@@ -57,7 +57,7 @@ class Dialect:
 
 
 def as_utf8(chunks: Iterator[bytes], encoding: str) -> Generator[bytes]:
-    """The text in UTF-8, without a byte order mark. Bytes that do not fit become escapes such as \\xff, but those of a
+    r"""The text in UTF-8, without a byte order mark. Bytes that do not fit become escapes such as \xff, but those of a
     UTF-8 text stay, and its rows are refused later."""
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
         first = True

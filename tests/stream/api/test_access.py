@@ -1,3 +1,5 @@
+"""Who may ask the API for what, and how often."""
+
 from pathlib import Path
 
 import pytest

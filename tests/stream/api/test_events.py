@@ -1,3 +1,5 @@
+"""Events that come over HTTP are taken or refused as the updater would."""
+
 import asyncio
 import json
 import time

@@ -1,3 +1,5 @@
+"""A copy of a partition is shown only while it is known to be complete."""
+
 import math
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Popularity is counted once from stored histories, whatever changes meanwhile."""
+
 from pathlib import Path
 
 import pytest

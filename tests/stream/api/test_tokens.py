@@ -1,3 +1,5 @@
+"""The file of tokens: what it holds, what it refuses, and how it is followed."""
+
 import hashlib
 import os
 import re
