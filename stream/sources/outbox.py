@@ -20,12 +20,14 @@ from kafka.errors import KafkaError
 
 from stream.clients.admin import admin_client, partition_count
 from stream.clients.connection import KafkaConnection
+from stream.wire.mapping import PLAIN, own_headers
 from stream.wire.partitioning import home_of
 from stream.wire.records import Interaction
 
 __all__ = ["Delivery", "InteractionSink", "Outbox", "Pacer", "Send", "SourceConfig", "SourceError", "as_record"]
 
 _MIB = 1024 * 1024
+_PLAIN = own_headers(PLAIN)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -173,7 +175,7 @@ class InteractionSink:
     def __call__(self, key: bytes | None, value: bytes | None) -> Delivery:
         # Remembered: the client's own partitioner is a quarter of a send.
         partition = None if key is None else home_of(key, self._partitions)
-        return self._producer.send(self.topic, value, key=key, partition=partition)
+        return self._producer.send(self.topic, value, key=key, partition=partition, headers=_PLAIN)
 
     def close(self) -> None:
         """Send what is left, for five seconds at most."""

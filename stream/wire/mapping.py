@@ -5,7 +5,7 @@ like every other (`decode_interaction`). Nothing is guessed: a path that leads n
 
 Two kinds of records in `interactions` are Freshet's own, whatever the form of the others; the header `freshet` says so:
 
-    plain     an event in our own form, from the HTTP API
+    plain     an event in our own form, from the HTTP API, a replay or a simulation
     forget    a null value that asks to forget the user in the key
 
 A null value without it is such a wish only where keys are users. Elsewhere it may be a deletion of a row.

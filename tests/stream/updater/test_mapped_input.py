@@ -9,12 +9,13 @@ from kafka import KafkaProducer
 from state.history import Entry
 from stream.clients.connection import KafkaConnection
 from stream.demo.audit import changelog_histories, differences, reference_merge
+from stream.sources.outbox import InteractionSink
 from stream.updater.config import UpdaterConfig
 from stream.wire.dead_letters import original_headers
 from stream.wire.mapping import FORGET, InputMapping, own_headers
 from stream.wire.partitioning import home_of
 from stream.wire.topics import TopicPlan
-from tests.support.updating import applied, read_all, rejected, running, until
+from tests.support.updating import applied, interaction, read_all, rejected, running, until
 
 NOW = 1_764_000_000_000
 MAPPING = InputMapping(form="cloudevents", kinds=("com.shop.order=buy",), key="any")
@@ -46,6 +47,11 @@ def test_events_of_others_become_histories_in_their_users_partitions(
         assert original_headers(first.headers)[: len(headers)] == headers
         assert b"data.item: there is no 'item', only user" in dict(first.headers).values()
         assert (second.key, dict(second.headers)["reason"]) == (b"u2", b"schema")
+
+        replayed = InteractionSink(kafka, plan.interactions)  # in our own form, as from `freshet replay`
+        replayed(*interaction("dan", "cup", NOW)).get(timeout=10)
+        replayed.close()
+        until(lambda: "dan" in changelog_histories(kafka, plan.histories), "an event in our own form")
 
         producer.send(plan.interactions, None, key=b"u2", headers=own_headers(FORGET), partition=0).get(timeout=10)
         until(lambda: not changelog_histories(kafka, plan.histories)["u2"].items, "forgetting")
