@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 from stream.clients.connection import KafkaConnection
 
@@ -50,13 +50,14 @@ def offset_range(admin: KafkaAdminClient, tp: TopicPartition) -> tuple[int, int]
 def ask_coordinator(ask: Callable[[], _T]) -> _T:
     """The answer to a question about a group.
 
-    A cluster that never had a group makes its topic of offsets on the first question about one, and refuses until then.
+    A cluster that never had a group makes its topic of offsets on the first question about one, and refuses until then;
+    a broker that has just become the group's coordinator reads that topic first.
     """
     deadline = time.monotonic() + _COORDINATOR_SECONDS
     while True:
         try:
             return ask()
-        except CoordinatorNotAvailableError:
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)

@@ -13,7 +13,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from state import codec
 from state.history import EMPTY, Entry, History, merge_entries
 from state.store import Store
-from stream.clients.admin import topic_identity
+from stream.clients.admin import ask_coordinator, topic_identity
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.updater.merging import decode_batch
@@ -56,7 +56,7 @@ def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path
     identity = topic_identity(admin, topic)
     found: dict[str, History] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.iterdir()) if folder.exists() else ():  # an updater that owned nothing has no folder
             store = Store(path, identity | {"partition": path.name})
             found.update((user.decode(), codec.decode(value)) for user, value in store.items())
             store.close()
@@ -93,7 +93,7 @@ def records_written(admin: KafkaAdminClient, topic: str) -> int:
 
 def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:
     """How many records of a topic a group has behind it, by its committed offsets: a count that no restart resets."""
-    offsets = admin.list_group_offsets(group)[group]
+    offsets = ask_coordinator(lambda: admin.list_group_offsets(group))[group]
     return sum(max(found.offset, 0) for tp, found in offsets.items() if tp.topic == topic)
 
 
