@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.items import ItemIndex
 
-__all__ = ["Histories", "Padded"]
+__all__ = ["Histories", "Padded", "joined", "without"]
 
 UserColumns = tuple[Sequence[str], Sequence[int], Sequence[float]]  # items, times_ms, strengths, newest first
 UserBytes = tuple[Sequence[str], bytes, bytes]  # the same, with numbers as little-endian int64 and float32
@@ -139,3 +139,18 @@ class Histories:
 
         columns, times_ms, strengths = map(rectangle, (self.columns, self.times_ms, self.strengths))
         return Padded(columns, times_ms, strengths, torch.from_numpy(lengths).to(device))
+
+
+def joined(parts: Sequence[Histories]) -> Histories:
+    """The users of all parts, one part after the other."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    columns, times_ms, strengths = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("columns", "times_ms", "strengths")
+    )
+    return Histories(offsets, columns, times_ms, strengths)
+
+
+def without(histories: Histories, place: int) -> Histories:
+    """Each row without its interaction at this place, 0 the newest; shorter rows stay as they are."""
+    return histories._where(histories._places != place)

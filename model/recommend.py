@@ -122,7 +122,7 @@ class Recommender:
 
     def _best(self, histories: Histories, k: int, masked: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if self._recorded is not None:
-            batch = self._padded(histories)
+            batch = self.padded(histories)
             return self._recorded.best(k, batch.columns, batch.strengths, *masked)
         columns = values = None
         for first, block in self._scored(histories, masked):
@@ -140,10 +140,10 @@ class Recommender:
 
     def _scored(self, histories: Histories, masked: tuple[Tensor, Tensor]) -> Iterator[tuple[int, Tensor]]:
         """(first item, scores [B, items of the block]) over the catalogue, -inf at (row, column) of `masked`."""
-        batch = self._padded(histories)
-        return self.scorer.blocks(batch.columns, batch.strengths, self._weights(batch), *masked)
+        batch = self.padded(histories)
+        return self.scorer.blocks(batch.columns, batch.strengths, self.weights(batch), *masked)
 
-    def _padded(self, histories: Histories) -> Padded:
+    def padded(self, histories: Histories) -> Padded:
         """The places that either term looks at, at least one place wide."""
         batch = histories.padded(self.device, self._horizon)
         if batch.columns.shape[1]:
@@ -161,8 +161,8 @@ class Recommender:
             found, columns = found[inside], columns[inside]
         return torch.from_numpy(found).to(self.device), torch.from_numpy(columns).to(self.device)
 
-    def _weights(self, batch: Padded) -> Tensor:
-        """float32 [B, L]"""
+    def weights(self, batch: Padded) -> Tensor:
+        """float32 [B, L]: what the network reads at each place."""
         places = batch.columns.shape[1]
         if self._decay is not None:
             return self._decay[:places] * batch.strengths  # which are 0 where padded

@@ -68,8 +68,8 @@ class CatalogueScorer:
         self.items, self.limits = network.items, limits
         self.output = OutputLayer(network.decode.weight, network.decode.bias, precision, limits)
         self.item_item: ItemItemTerm | None = None
-        self._share = config.item_item.share
-        if neighbours is not None and neighbour_weights is not None and self._share > 0:
+        self.share = config.item_item.share
+        if neighbours is not None and neighbour_weights is not None and self.share > 0:
             half_life = config.item_item.half_life
             self.item_item = ItemItemTerm(neighbours.to(device), neighbour_weights.to(device), half_life, limits)
 
@@ -95,7 +95,7 @@ class CatalogueScorer:
             # s x_0 is left out: it is zero except at seen items, which are masked.
             block = self.output.scores(state.v, state.u, first, last)
             if sums is not None:
-                sums.mix_into(block, first, self._share, *(moments or mean_and_std(block)))
+                sums.mix_into(block, first, self.share, *(moments or mean_and_std(block)))
             if last - first == self.items:
                 block[seen_users, seen] = -torch.inf
             else:
@@ -137,6 +137,11 @@ class OutputLayer:
             finally:
                 torch.set_float32_matmul_precision(before)
         return torch.mm(v, weight.T).add_(bias, alpha=u)
+
+    def at(self, v: Tensor, u: float, columns: Tensor) -> Tensor:
+        """[B, K]: the scores of items `columns` [B, K] alone."""
+        rows = self.rows(columns.flatten()).unflatten(0, columns.shape)  # [B, K, H]
+        return torch.einsum("bh,bkh->bk", v, rows) + u * self._bias[columns]
 
     def rows(self, columns: Tensor) -> Tensor:
         """float32 [n, H]"""
@@ -209,6 +214,19 @@ class _NeighbourSums:
                 neighbours, values = neighbours.clamp_(0, last - first - 1), values.mul_(inside)
             sums.scatter_add_(1, neighbours, values)
         return sums
+
+    def standardised(self, columns: Tensor) -> Tensor:
+        """[B, K]: the z-scores of items `columns` [B, K] alone."""
+        if self._whole is not None:
+            found = self._whole.gather(1, columns)
+        else:
+            found = torch.zeros(columns.shape, device=columns.device)
+            for first in range(0, self._term.items, self._term.limits.items):
+                last = min(first + self._term.limits.items, self._term.items)
+                inside = (columns >= first) & (columns < last)
+                block = self.sums(first, last).gather(1, (columns - first).clamp(0, last - first - 1))
+                found = torch.where(inside, block, found)
+        return (found - self._mean) / self._deviation
 
     def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
         """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's into it."""

@@ -72,9 +72,18 @@ def read_list(user: str, stored: bytes) -> Recommendation:
 
 
 def list_answer(
-    found: Recommendation, limit: int | None, exclude: Collection[str], unlisted: Container[str], now_ms: int
+    found: Recommendation,
+    limit: int | None,
+    exclude: Collection[str],
+    unlisted: Container[str],
+    explain: int,
+    now_ms: int,
 ) -> bytes:
-    items = [scored for scored in found.items if scored.item not in exclude and scored.item not in unlisted]
+    items = [
+        ScoredItem(scored.item, scored.score, scored.because[:explain])
+        for scored in found.items
+        if scored.item not in exclude and scored.item not in unlisted
+    ]
     return msgspec.json.encode(
         _ListAnswer(
             found.user,

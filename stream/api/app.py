@@ -153,7 +153,8 @@ def make_app(
     )
     async def recommendations(request: Request, user: User, query: Annotated[ListQuery, Query()]) -> Response:
         """Of a user of whom no list is known: what is trending, and `known` says so."""
-        return await reads.recommendations(request, user, query.limit, frozenset(query.exclude), query.as_of)
+        exclude = frozenset(query.exclude)
+        return await reads.recommendations(request, user, query.limit, exclude, query.as_of, query.explain)
 
     @app.get(
         "/v1/items/{item}/similar",

@@ -57,7 +57,13 @@ class Reads:
         self._directory, self._forwarder = directory, forwarder
 
     async def recommendations(
-        self, request: Request, user: str, limit: int | None, exclude: Collection[str], as_of: int | None
+        self,
+        request: Request,
+        user: str,
+        limit: int | None,
+        exclude: Collection[str],
+        as_of: int | None,
+        explain: int,
     ) -> Response:
         now_ms = int(self._clock() * 1000)
         if as_of is not None and as_of > now_ms + self._config.limits.ahead_ms:
@@ -73,7 +79,7 @@ class Reads:
         if found is None:
             body = popular_answer(user, self._pages.instead(limit, exclude, unlisted), now_ms)
         else:
-            body = list_answer(found, limit, exclude, unlisted, now_ms)
+            body = list_answer(found, limit, exclude, unlisted, explain, now_ms)
         return Response(body, media_type="application/json")
 
     def named(self, name: str, limit: int | None, exclude: Collection[str]) -> Response:

@@ -34,9 +34,15 @@ class Problem(BaseModel):
     detail: str
 
 
+class ReasonOut(BaseModel):
+    item: str = Field(description="An item that the user has met.")
+    amount: float = Field(description="By how much the score would be lower without it.")
+
+
 class ItemOut(BaseModel):
     item: str
     score: float = Field(description="Compares inside one list only.")
+    because: Sequence[ReasonOut] = Field((), description="With `explain`, where the list was made with reasons.")
 
 
 class ListOut(BaseModel):
@@ -63,7 +69,9 @@ class ListQuery(BaseModel):
         description="Wait for a list that knows this event time, `as_of` of a receipt; 503 when there is none in time.",
     )
     surface: Literal["", "default"] = Field("", description="Which of a user's lists. There is one so far.")
-    explain: int = Field(0, ge=0, le=0, description="Reasons of each item. There are none so far.")
+    explain: int = Field(
+        0, ge=0, le=20, description="Most reasons of each item, where the scorer gives some (`scorer.lists.explain`)."
+    )
 
 
 class ItemListOut(BaseModel):

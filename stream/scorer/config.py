@@ -46,6 +46,9 @@ class ListSignalsConfig:
 class ListConfig:
     list_items: int = 20
     """Length of a recommended list."""
+    explain: int = 0
+    """Most reasons given with each item of a list: the items met that raised its score most. 0 gives none and costs
+    nothing."""
     popularity_half_life_ms: int = 7 * _DAY_MS
     """Half-life of popularity, in event time."""
     shown_ms: int = 30 * _DAY_MS
@@ -55,6 +58,8 @@ class ListConfig:
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
 
     def __post_init__(self) -> None:
+        if self.explain < 0:
+            raise ValueError(f"explain must not be negative, got {self.explain}")
         for name in ("list_items", "popularity_half_life_ms", "shown_ms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -19,6 +19,7 @@ from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.listable import rank_listable, unlisted
 from stream.scorer.models import Models
+from stream.scorer.reasons import with_reasons
 from stream.scorer.requests import Request
 from stream.wire.catalogue import Catalogue
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
@@ -192,7 +193,17 @@ class ListMaker:
                 lists.append(_List(variant, model, items))
                 if items:
                     self._note_scores(slot, request, items)
-            return _RankedBatch(lists, _shadows(model, known[count:], columns[count:]))
+            shadows = _shadows(model, known[count:], columns[count:])
+        if self._config.explain and lists:
+            lists = self._explained(model, requests, lists)
+        return _RankedBatch(lists, shadows)
+
+    def _explained(self, model: Recommender, requests: Sequence[Request], lists: Sequence[_List]) -> list[_List]:
+        """With reasons where `model` ranked the list."""
+        ranked = [one.items if one.model is model else () for one in lists]
+        config, event_ms = self._config, self._event_ms(requests)
+        explained = with_reasons(model, requests, ranked, config.events, event_ms, config.explain)
+        return [one._replace(items=items) if items else one for one, items in zip(lists, explained, strict=True)]
 
     def _ask(self, model: Recommender, requests: Sequence[Request]) -> tuple[list[int], Ranked]:
         """(How many items of each user's history the model knows, the lists)."""

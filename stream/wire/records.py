@@ -25,6 +25,7 @@ __all__ = [
     "Interaction",
     "Limits",
     "NewInteraction",
+    "Reason",
     "Recommendation",
     "Refresh",
     "Rejected",
@@ -213,9 +214,17 @@ _refresh_encoder = msgspec.msgpack.Encoder()
 _refresh_decoder = msgspec.msgpack.Decoder(Refresh)
 
 
-class ScoredItem(msgspec.Struct, frozen=True, gc=False):
+class Reason(msgspec.Struct, frozen=True, gc=False):
+    """An interaction that raised an item's score."""
+
+    item: str  # that the user has met
+    amount: float  # by which the score would be lower without it
+
+
+class ScoredItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     item: str
     score: float
+    because: tuple[Reason, ...] = ()  # the largest first; only with the setting `explain`
 
 
 class Recommendation(msgspec.Struct, frozen=True):

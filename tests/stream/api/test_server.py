@@ -170,7 +170,7 @@ def test_forgetting_writes_the_wish(here: Instance, kafka: KafkaConnection, plan
         ("/v1/users/ann/recommendations?limit=0", 400),
         ("/v1/users/ann/recommendations?limit=x", 400),
         ("/v1/users/ann/recommendations?surface=cart", 400),
-        ("/v1/users/ann/recommendations?explain=2", 400),
+        ("/v1/users/ann/recommendations?explain=21", 400),
         ("/v1/users/ann/recommendations?as_of=-1", 400),
         ("/v1/users/ann/recommendations?unknown=1", 400),
         ("/v1/users/%ff/recommendations", 400),

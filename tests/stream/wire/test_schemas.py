@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream.wire.item_lists import ItemList
 from stream.wire.items import ItemRecord
-from stream.wire.records import Announcement, Interaction, Recommendation, ScoredItem, decode_interaction
+from stream.wire.records import Announcement, Interaction, Reason, Recommendation, ScoredItem, decode_interaction
 from stream.wire.records import Limits as InputLimits
 from stream.wire.schemas import PUBLIC, schema
 
@@ -60,7 +60,8 @@ class Announcement010(msgspec.Struct, frozen=True):
 OLD = {"interactions": Interaction010, "recommendations": Recommendation010, "models": Announcement010}
 
 numbers, floats = st.integers(0, 2**53), st.floats(allow_nan=False, allow_infinity=False, width=32)
-scored = st.builds(ScoredItem, item=st.text(min_size=1), score=floats)
+because = st.lists(st.builds(Reason, item=st.text(), amount=floats), max_size=2).map(tuple)
+scored = st.builds(ScoredItem, item=st.text(min_size=1), score=floats, because=because)
 written = {
     "interactions": st.builds(
         Interaction,
@@ -150,6 +151,8 @@ def test_a_reader_of_the_last_release_reads_todays_records(topic: str) -> None:
     def check(record: msgspec.Struct) -> None:
         old = msgspec.json.decode(msgspec.json.encode(record), type=OLD[topic])
         fields = msgspec.to_builtins(record)
+        for item in fields["items"] if topic == "recommendations" else ():
+            item.pop("because", None)
         assert msgspec.to_builtins(old) == {name: fields[name] for name in old.__struct_fields__}
 
     check()
