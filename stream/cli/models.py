@@ -8,6 +8,7 @@ from stream.cli.kafka_settings import kafka_connection
 from stream.cli.options import KAFKA, command
 from stream.cli.settings import Settings
 from stream.cli.starting import topic_plan
+from stream.clients.connection import KafkaConnection
 
 __all__ = ["model"]
 
@@ -27,8 +28,10 @@ def model_list(settings: Settings) -> None:
     from stream.local.terminal import output
     from stream.registry.slots import read_slots
 
+    connection = kafka_connection(settings)
+    topic = _existing(connection, topic_plan(settings).models)
     table = Table("slot", "version", "parent", "items", "data until (UTC)", "metrics", "address")
-    for slot, a in read_slots(kafka_connection(settings), topic_plan(settings).models).items():
+    for slot, a in read_slots(connection, topic).items():
         until = f"{datetime.fromtimestamp(a.data_until / 1000, UTC):%Y-%m-%d %H:%M:%S}"
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in a.metrics.items())
         table.add_row(slot, a.version, a.parent, str(a.items), until, metrics, a.address)
@@ -40,8 +43,20 @@ def model_rollback(settings: Settings) -> None:
     """Put the previous model back into service; the one that leaves is never a parent again."""
     from stream.registry.slots import announce_rollback
 
-    back, gone = announce_rollback(kafka_connection(settings), topic_plan(settings).models)
+    connection = kafka_connection(settings)
+    back, gone = announce_rollback(connection, _existing(connection, topic_plan(settings).models))
     click.echo(f"live is {back.version} again; {gone.version} is retired")
+
+
+def _existing(connection: KafkaConnection, topic: str) -> str:
+    """Said at once: a reader would wait for its offsets. Raises `TopicError`."""
+    from stream.clients.admin import admin_client, partition_count
+    from stream.wire.topics import TopicError
+
+    with admin_client(connection) as admin:
+        if not partition_count(admin, topic):
+            raise TopicError(f"topic {topic} does not exist; is the --prefix right?")
+    return topic
 
 
 model.add_command(model_list)
