@@ -32,6 +32,9 @@ from model.items import ItemIndex
 from model.learner import Learner
 from model.network import Network, build_network
 from model.recommend import Recommender
+from model.rerank.counts import CountsConfig
+from model.rerank.features import feature_names
+from model.rerank.stored import RERANKER_FILE, read_reranker
 
 __all__ = [
     "Manifest",
@@ -195,7 +198,9 @@ def load_recommender(address: str, sha256: str | None, device: torch.device) -> 
     network = _network(config, len(manifest.items), _part(tensors, "average."), device)
     index = ItemIndex(manifest.items)
     neighbours, weights = tensors.get("neighbours"), tensors.get("neighbour_weights")
-    return Recommender(manifest.version, index, config, network, neighbours, weights)
+    content = read_extra_file(address, RERANKER_FILE, manifest)
+    reranker = None if content is None else read_reranker(content, feature_names(CountsConfig()))
+    return Recommender(manifest.version, index, config, network, neighbours, weights, reranker=reranker)
 
 
 def load_learner(address: str, sha256: str | None, device: torch.device) -> tuple[Learner, Manifest]:

@@ -19,6 +19,7 @@ from model.items import ItemIndex
 from model.network import Network
 from model.ranker import Hidden, Ranked
 from model.recorded import RecordedRanking
+from model.rerank.reranker import Reranker
 from model.scoring import DEFAULT_LIMITS, CatalogueScorer, Limits, Precision, largest
 
 __all__ = ["Recommender"]
@@ -47,6 +48,7 @@ class Recommender:
         *,
         precision: Precision = "float32",
         limits: Limits = DEFAULT_LIMITS,
+        reranker: Reranker | None = None,
     ) -> None:
         if network.items != len(items):
             raise ModelError(f"the model scores {network.items} items, its index names {len(items)}")
@@ -54,6 +56,7 @@ class Recommender:
             raise ValueError(f"precision must be float32, tf32 or bfloat16, got {precision!r}")
         _refuse_non_finite(version, network, neighbour_weights if neighbours is not None else None)
         self.version, self.items, self.config, self.precision = version, items, config, precision
+        self.reranker = reranker  # orders the candidates of the second stage; None: the order of `rank` is served
         self.device = network.decode.weight.device
         network = network.eval().requires_grad_(False)
         self.scorer = CatalogueScorer(network, config, neighbours, neighbour_weights, precision, limits)
@@ -99,6 +102,24 @@ class Recommender:
             for first, block in self._scored(users, self._masked(Hidden.met(users), None)):
                 total[rows, first : first + block.shape[1]] = block
         return total
+
+    @torch.inference_mode()
+    def terms(self, histories: Histories, wanted: np.ndarray) -> np.ndarray:
+        """float32 [B, M, 2]: z-scores, over the catalogue, of the network and of the item-item term for a few items
+        int64 [B, M] of each user; NaN where the item is -1. Raises `NonFiniteScores`."""
+        histories = histories.known()
+        found = np.full((*wanted.shape, 2), np.nan, dtype=np.float32)
+        known = wanted >= 0
+        if not known.any():
+            return found
+        for rows, users in self._user_blocks(histories):
+            batch = self.padded(users)
+            asked = torch.from_numpy(np.maximum(wanted[rows], 0)).to(self.device)
+            found[rows] = self.scorer.terms(batch.columns, batch.strengths, self.weights(batch), asked).cpu().numpy()
+        found[~known] = np.nan
+        if not np.isfinite(found[known]).all():
+            raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
+        return found
 
     def vectors(self, columns: np.ndarray) -> np.ndarray:
         """float32 [n, H]: the output layer's rows of these items; similar items have similar vectors."""

@@ -103,6 +103,19 @@ class CatalogueScorer:
                 block[seen_users[inside], seen[inside] - first] = -torch.inf
             yield first, block
 
+    def terms(self, columns: Tensor, strengths: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
+        """[B, M, 2]: z-scores of the network and of the item-item term (0 without one) for items `wanted` [B, M].
+
+        Places are those of `blocks`. Nothing is masked.
+        """
+        state = self.chain.run(columns, weights)
+        mean, deviation = self.output.mean_and_std(state.v, state.u)
+        network = self.output.at(state.v, state.u, wanted)
+        network.sub_(mean).div_(deviation)
+        if self.item_item is None:
+            return torch.stack([network, torch.zeros_like(network)], -1)
+        return torch.stack([network, self.item_item.prepare(columns, strengths).standardised(wanted)], -1)
+
 
 class OutputLayer:
     """Scores Wo v + u bo, and their mean and deviation over the catalogue from moments that are computed once."""

@@ -28,11 +28,16 @@ _NONE = (1 << _ROW) - 1  # no column, and behind all of them
 class CandidateConfig:
     """How many candidates each source gives at most."""
 
-    wanted: int = 64  # by demand
+    wanted: int = 64
+    """Items that everybody wants most now."""
     followers: int = 64
-    own: int = 48  # items met before that may be listed again
+    """Items that followed the user's newest ones."""
+    own: int = 48
+    """Items that the user met before and may meet again."""
     model: int = 64
-    kept: int = 160  # of all, in the order model, own, demand, followers
+    """The model's own best."""
+    kept: int = 160
+    """Of all of these, in the order model, own, wanted, followers."""
 
     def __post_init__(self) -> None:
         for name in ("wanted", "followers", "own", "model", "kept"):

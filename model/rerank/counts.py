@@ -69,9 +69,9 @@ class StreamCounts:
         pairs = [days * DAY_MS or np.inf for days in self.config.pair_days]
         self._halves = len(halves)
         self.clock = DecayClock([*halves, *pairs])
-        self.demand = np.zeros((0, len(halves)))  # float64 [C, H], in the scale of the clock
-        self.first_ms = np.zeros(0, dtype=np.int64)  # [C] of the first event, 0 before it
-        self.last_ms = np.zeros(0, dtype=np.int64)  # [C]
+        self.demand = np.zeros((1, len(halves)))  # float64 [C at least, H], in the scale of the clock
+        self.first_ms = np.zeros(1, dtype=np.int64)  # [C] of the first event, 0 before it
+        self.last_ms = np.zeros(1, dtype=np.int64)  # [C]
         self.follows = Follows(self.config.sums, self.config.followers, self.config.most_rows)
         self.newest_ms = 0
         self.events = 0

@@ -9,10 +9,10 @@ import numpy as np
 
 from model.rerank.asked import VISIT_MS, Asked
 from model.rerank.candidates import Followers
-from model.rerank.counts import StreamCounts
+from model.rerank.counts import CountsConfig, StreamCounts
 from model.rerank.decay import DAY_MS
 
-__all__ = ["USER_FEATURES", "feature_names", "item_features", "user_features"]
+__all__ = ["USER_FEATURES", "feature_names", "item_features", "start_weights", "user_features"]
 
 _HOUR_MS = 3_600_000.0
 _LEAST_DEMAND = 0.02  # events: below this an item counts as not wanted
@@ -25,12 +25,19 @@ USER_FEATURES = (
 )  # fmt: skip
 
 
-def feature_names(counts: StreamCounts) -> list[str]:
-    """Names of the F features of a candidate, in order."""
-    config = counts.config
+def feature_names(config: CountsConfig) -> tuple[str, ...]:
+    """Names of the F features of a candidate, in order; those of demand come first."""
     demand = [f"demand of {days:g} days" if days else "demand" for days in config.demand_days]
     pairs = [f"{name} pairs of {days:g} days" for name in ("close", "distant") for days in config.pair_days]
-    return [*demand, "age", "last event", *pairs, *_OWN, *_MODEL]
+    return (*demand, "age", "last event", *pairs, *_OWN, *_MODEL)
+
+
+def start_weights(config: CountsConfig, demand: int) -> np.ndarray:
+    """float32 [F] of a reranker that has learnt nothing: it orders by the logarithm of demand with the half-life at
+    this place, so it is popularity."""
+    weights = np.zeros(len(feature_names(config)), dtype=np.float32)
+    weights[demand] = 1.0
+    return weights
 
 
 def item_features(

@@ -1,7 +1,8 @@
 """The small network that orders candidates, learnt from what users did next.
 
-A candidate's score is x W c + g(x, c): features x weighted by what is known about the user, and a small correction that
-sees both. Before it has learnt anything it ranks by demand, by what followed, and by the model's scores.
+A candidate's score is x s + x W c + g(x, c): a fixed start s on its features x, weights that depend on what is known
+about the user, and a small correction that sees both. W and g begin at nothing, so that a few examples cannot make it
+much worse than its start.
 
 Legend: B users, M candidates, F features of a candidate, G features of a user, Q questions that were answered.
 """
@@ -23,12 +24,19 @@ __all__ = ["Examples", "Reranker", "RerankerConfig", "fit_reranker"]
 @dataclass(frozen=True)
 class RerankerConfig:
     hidden: int = 24
-    epochs: int = 10
-    updates: int = 400  # at least, however few examples there are
+    """Width of its hidden layers."""
+    epochs: int = 4
+    """Passes over the examples."""
+    updates: int = 150
+    """Least optimizer steps, however few examples there are."""
     learning_rate: float = 0.005
+    """Learning rate of AdamW, which falls to a fiftieth of it."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     batch: int = 256
-    least_examples: int = 200  # answered questions without which nothing is learnt
+    """Examples per step."""
+    least_examples: int = 200
+    """Answered examples without which nothing is learnt."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "epochs", "updates", "learning_rate", "batch", "least_examples"):
@@ -44,13 +52,14 @@ class Examples:
     users: np.ndarray  # float32 [Q, G]
     valid: np.ndarray  # bool [Q, M]
     answers: np.ndarray  # int64 [Q], place of the item that came, -1 where it was no candidate
+    modelled: np.ndarray  # int64 [Q], how many of the first candidates are the model's list, best first
 
     def __len__(self) -> int:
         return len(self.answers)
 
     def select(self, rows: np.ndarray) -> Examples:
         """These questions, in this order."""
-        return Examples(self.items[rows], self.users[rows], self.valid[rows], self.answers[rows])
+        return Examples(self.items[rows], self.users[rows], self.valid[rows], self.answers[rows], self.modelled[rows])
 
     @classmethod
     def joined(cls, parts: list[Examples]) -> Examples:
@@ -65,6 +74,7 @@ class Examples:
             np.concatenate([part.users for part in parts]),
             np.concatenate([padded(part.valid) for part in parts]),
             np.concatenate([part.answers for part in parts]),
+            np.concatenate([part.modelled for part in parts]),
         )
 
 
@@ -75,9 +85,9 @@ class Reranker(nn.Module):
         """`start` float32 [F] are the weights of the features before anything was learnt."""
         super().__init__()
         features = len(start)
+        self.start: Tensor
+        self.register_buffer("start", start.float().clone())
         self.weights = nn.Parameter(torch.zeros(features, users))
-        with torch.no_grad():
-            self.weights[:, 0] = start  # the first feature of a user is always 1
         self.first_items = nn.Linear(features, hidden)
         self.first_users = nn.Linear(users, hidden, bias=False)
         self.second = nn.Linear(hidden, hidden)
@@ -86,7 +96,7 @@ class Reranker(nn.Module):
 
     def forward(self, items: Tensor, users: Tensor) -> Tensor:
         """From features [B, M, F] and [B, G]."""
-        linear = torch.bmm(items, (users @ self.weights.T)[:, :, None])[..., 0]
+        linear = torch.bmm(items, (self.start + users @ self.weights.T)[:, :, None])[..., 0]
         hidden = (self.first_items(items) + self.first_users(users)[:, None, :]).tanh_()
         return linear + self.last(self.second(hidden).tanh_())[..., 0]
 
@@ -95,6 +105,11 @@ class Reranker(nn.Module):
         """float32 [B, M], -inf where there is no candidate."""
         found = self(torch.from_numpy(items), torch.from_numpy(users)).numpy()
         return np.where(valid, found, -np.inf)
+
+    @property
+    def finite(self) -> bool:
+        """Is every weight a number?"""
+        return all(bool(torch.isfinite(values).all()) for values in self.state_dict().values())
 
 
 def fit_reranker(

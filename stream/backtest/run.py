@@ -159,6 +159,9 @@ class Backtest:
 
     def _save(self) -> None:
         state = self._saved.state
+        for arm in self._arms.values():
+            if isinstance(arm, System):
+                arm.keep()
         state.train_seconds = {name: arm.train_seconds for name, arm in self._arms.items()}
         state.fits = next((arm.fits for arm in self._arms.values() if isinstance(arm, Retrained)), 0)
         self._saved.save()

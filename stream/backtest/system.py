@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from model.artifact import load_recommender
 from model.errors import ModelError
 from model.recommend import Recommender
-from ops.labels import Trigger
+from ops.labels import RoundOutcome, Trigger
 from ops.metrics import TrainerMetrics
 from ops.monitor.closed_loop import ClosedLoop
 from ops.monitor.decisions import SkipRound, StartRound
@@ -36,7 +36,8 @@ from stream.scorer.models import Models
 from stream.trainer.config import TrainerConfig
 from stream.trainer.fine_tune import fit
 from stream.trainer.history_view import PartitionView
-from stream.trainer.round import RoundInput, RoundWorker
+from stream.trainer.round import RoundInput, RoundWorker, describe
+from stream.wire.examples_topic import decode_examples, encode_examples
 from stream.wire.records import Announcement
 
 __all__ = ["RoundReport", "System", "SystemState"]
@@ -74,6 +75,7 @@ class SystemState(msgspec.Struct):
     round_due_ms: int = 0
     left_unlearnt: int = 0
     train_seconds: float = 0.0
+    examples: list[bytes] = []  # what the reranker learns from, as on the topic `examples`; written by `keep`
 
 
 class System:
@@ -100,7 +102,9 @@ class System:
             return self._now_ms / 1000  # event time: what a trainer of that day would have read from the wall
 
         windows = config.closed_loop.windows
-        self._serving = Serving(service, lists, windows, _in_service(self.state, device), clock)
+        most = config.reranker.most_examples
+        self._serving = Serving(service, lists, windows, _in_service(self.state, device), clock, most)
+        self._serving.restore(decode_examples(self.state.examples))
         self._artifacts = Artifacts(config.artifacts_url)
         self._worker = RoundWorker(config, self._artifacts, device, clock=clock, crash=lambda point: None, fit=fit)
         self._loop = ClosedLoop(config.closed_loop, TrainerMetrics(CollectorRegistry()), clock, self.state.loop)
@@ -183,8 +187,10 @@ class System:
             refit,
             self._stop,
             start,
+            self._serving.examples(),
         )
-        outcome, why, users, spent, until_ms = "failed", "", len(changed) + len(replay), 0.0, 0
+        outcome: RoundOutcome = "failed"
+        why, users, spent, until_ms = "", len(changed) + len(replay), 0.0, 0
         try:
             candidate = self._worker.start(given).result()
         except ModelError as error:
@@ -197,6 +203,7 @@ class System:
                 failed["cooldown"] = shut
             outcome = "rejected" if failed or candidate.announcement is None else "promoted"
             why = "; ".join(f"{gate}: {text}" for gate, text in failed.items())
+            log.info("%s: %s", self.name, describe(given, candidate, outcome, why))
         self._loop.round_ended(time.monotonic() - start)  # before a promotion: its probation counts the rounds after it
         if outcome == "promoted":
             assert candidate.announcement is not None and candidate.recommender is not None
@@ -209,6 +216,11 @@ class System:
         )
         state.rounds.append(report)
         return report
+
+    def keep(self) -> None:
+        """Bring `state` up to date, to be saved."""
+        joined = self._serving.examples()
+        self.state.examples = [] if joined is None else list(encode_examples(joined))
 
     def _promote(self, given: RoundInput, live: Announcement, recommender: Recommender, until_ms: int) -> None:
         state = self.state

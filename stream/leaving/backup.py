@@ -4,6 +4,7 @@
     slots.json                 what each slot holds
     decisions.json             the closed loop's, of the trainer's folder
     popularity/0 ...           one per folder of a scorer
+    counts/0 ...               what its reranker counted, if it has counted anything
     settings.toml              the effective settings, without secrets
     backup.json                sha256 and size of every file; it is written last
 
@@ -114,6 +115,10 @@ def _popularity(scorer_folders: Sequence[Path], partial: Path) -> int:
             continue
         (partial / "popularity").mkdir(exist_ok=True)
         shutil.copyfile(source, partial / "popularity" / str(kept))  # it is replaced, never changed
+        counts = folder / "counts"
+        if counts.exists():
+            (partial / "counts").mkdir(exist_ok=True)
+            shutil.copyfile(counts, partial / "counts" / str(kept))
         kept += 1
     return kept
 

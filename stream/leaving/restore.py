@@ -87,6 +87,9 @@ def _targets(folder: Path, contents: Contents, decisions: Path, scorer_folders: 
             f"the backup has popularity of {contents.popularity} scorers: name a folder for each by --scorer-dir"
         )
     targets = {folder / "popularity" / str(n): scorer_folders[n] / "popularity" for n in range(contents.popularity)}
+    for number in range(contents.popularity):
+        if f"counts/{number}" in contents.files:
+            targets[folder / "counts" / str(number)] = scorer_folders[number] / "counts"
     if "decisions.json" in contents.files:
         targets[folder / "decisions.json"] = decisions
     return targets

@@ -17,6 +17,10 @@ import torch
 from model.artifact import Manifest, delete_artifact, load_learner, read_extra_file, read_manifest, save_artifact
 from model.errors import ArtifactError
 from model.learner import Learner
+from model.rerank.counts import CountsConfig
+from model.rerank.features import feature_names
+from model.rerank.reranker import Reranker
+from model.rerank.stored import RERANKER_FILE, write_reranker
 from stream.registry.reference import Reference
 from stream.wire.records import Announcement
 
@@ -105,7 +109,14 @@ class Artifacts:
         self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
         self._prefix = prefix
 
-    def save(self, learner: Learner, manifest: Manifest, provenance: Provenance, reference: Reference) -> Announcement:
+    def save(
+        self,
+        learner: Learner,
+        manifest: Manifest,
+        provenance: Provenance,
+        reference: Reference,
+        reranker: Reranker | None = None,
+    ) -> Announcement:
         """Store one version and describe it for the live slot. Raises `ArtifactError`."""
         address = f"{self.url}/{self._prefix}{manifest.version}"
         origin = {"topic_id": provenance.topic_id}
@@ -116,7 +127,10 @@ class Artifacts:
             origin |= {"root": root.version, "root_topic_id": root.topic_id}
             origin |= {f"root_offset/{number}": str(offset) for number, offset in root.next_offsets.items()}
         manifest = msgspec.structs.replace(manifest, origin=origin)
-        sha256 = save_artifact(address, learner, manifest, {_REFERENCE: reference.encode(learner.items.ids)})
+        files = {_REFERENCE: reference.encode(learner.items.ids)}
+        if reranker is not None:
+            files[RERANKER_FILE] = write_reranker(reranker, feature_names(CountsConfig()))
+        sha256 = save_artifact(address, learner, manifest, files)
         return Announcement(
             slot="live",
             version=manifest.version,

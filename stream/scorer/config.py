@@ -10,6 +10,7 @@ from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
 from stream.clients.names import check_member_name
+from stream.scorer.second_stage import SecondStageConfig
 from stream.wire.catalogue import CatalogueConfig
 from stream.wire.meaning import EventKinds
 from stream.wire.topics import SCORER_GROUP
@@ -56,6 +57,7 @@ class ListConfig:
     events: EventKinds = field(default_factory=EventKinds)
     items: CatalogueConfig = field(default_factory=CatalogueConfig)
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
+    second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
 
     def __post_init__(self) -> None:
         if self.explain < 0:

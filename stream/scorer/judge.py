@@ -41,7 +41,9 @@ class Judge:
         variant: ListVariant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
         judged_by = models.canary if slot == CANARY_SLOT else models.live
-        vocabulary = None if slot == "none" or judged_by is None else judged_by.items
+        # A reranker lists items that no model knows.
+        ranks_any = slot == "none" or judged_by is None or judged_by.reranker is not None
+        vocabulary = None if ranks_any or judged_by is None else judged_by.items
         masked = self._masked(request) if request.new else set()
         oldest_ms, kinds, length = arrived_ms - self._config.shown_ms, self._config.events, self._config.list_items
         for place, event in enumerate(request.new):

@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from model.errors import NonFiniteScores
-from model.ranker import Ranked
 from model.recommend import Recommender
 from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
-from stream.scorer.listable import rank_listable, unlisted
+from stream.scorer.listable import unlisted
 from stream.scorer.models import Models
 from stream.scorer.reasons import with_reasons
 from stream.scorer.requests import Request
+from stream.scorer.two_stages import TwoStages
 from stream.wire.catalogue import Catalogue
 from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
 
@@ -84,9 +85,11 @@ class ListMaker:
         metrics: ScorerMetrics,
         tally: Tally,
         signals: ListSignals,
+        stages: TwoStages,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._popularity, self._catalogue, self._clock = config, popularity, catalogue, clock
+        self._stages = stages
         self._metrics, self._tally, self._signals = metrics, tally, signals
 
     def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[CanaryUser]]:
@@ -128,11 +131,11 @@ class ListMaker:
         if not places:
             return answers
         try:
-            known, ranked = self._ask(previous, [answers[place].request for place in places])
+            ranking = self._stages.rank(previous, [answers[place].request for place in places])
         except Exception as error:  # nothing depends on it  # noqa: BLE001
             log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
             return answers
-        for place, shadow in zip(places, _shadows(previous, known, ranked.columns.tolist()), strict=True):
+        for place, shadow in zip(places, _shadows(previous, ranking.items), strict=True):
             answers[place] = answers[place]._replace(shadow=shadow)
         return answers
 
@@ -168,7 +171,7 @@ class ListMaker:
         asked = [*requests, *compared]
         try:
             with self._metrics.scoring["forward"].time():
-                known, ranked = self._ask(model, asked)
+                ranking = self._stages.rank(model, asked, noted=len(requests) if slot == "live" else 0)
         except NonFiniteScores as error:
             log.error("%s; none of these scores are published", error)
             self._metrics.nonfinite_scores[slot].inc()
@@ -180,50 +183,38 @@ class ListMaker:
             self._metrics.scoring_failures["oom" if "out of memory" in str(error) else "model"].inc()
             return None
         with self._metrics.scoring["topk"].time():
-            columns, scores = ranked.columns.tolist(), ranked.scores.tolist()
-            ids, count = model.items.ids, len(requests)
             lists: list[_List] = []
             # The rows of `compared` come after those of `requests`.
-            for request, length, row, row_scores in zip(requests, known, columns, scores, strict=False):
-                if length == 0:
+            for row, (request, names, scores) in enumerate(zip(requests, ranking.items, ranking.scores, strict=False)):
+                if not names:
                     lists.append(self._popular(request, "cold_user"))
                     continue
-                # A row ends in column -1 when fewer items are left.
-                items = tuple([ScoredItem(ids[c], score) for c, score in zip(row, row_scores, strict=True) if c >= 0])
+                items = tuple([ScoredItem(*pair) for pair in zip(names, scores, strict=True)])
                 lists.append(_List(variant, model, items))
-                if items:
-                    self._note_scores(slot, request, items)
-            shadows = _shadows(model, known[count:], columns[count:])
-        if self._config.explain and lists:
+                self._note_scores(slot, request, ranking.first_stage.scores[row])
+            shadows = _shadows(model, ranking.items[len(requests) :])
+        if self._config.explain and lists and model.reranker is None:
             lists = self._explained(model, requests, lists)
         return _RankedBatch(lists, shadows)
 
     def _explained(self, model: Recommender, requests: Sequence[Request], lists: Sequence[_List]) -> list[_List]:
         """With reasons where `model` ranked the list."""
         ranked = [one.items if one.model is model else () for one in lists]
-        config, event_ms = self._config, self._event_ms(requests)
+        config, event_ms = self._config, self._stages.event_ms(requests)
         explained = with_reasons(model, requests, ranked, config.events, event_ms, config.explain)
         return [one._replace(items=items) if items else one for one, items in zip(lists, explained, strict=True)]
 
-    def _ask(self, model: Recommender, requests: Sequence[Request]) -> tuple[list[int], Ranked]:
-        """(How many items of each user's history the model knows, the lists)."""
-        config, now_ms = self._config, int(self._clock() * 1000)
-        event_ms = self._event_ms(requests)
-        return rank_listable(model, requests, config.events, event_ms, self._catalogue, now_ms, config.list_items)
-
-    def _event_ms(self, requests: Iterable[Request]) -> int:
-        """Now in event time, so that a log that is replayed hides as long as it did when it was new."""
-        return max(self._popularity.newest_ms, *(request.newest_ms for request in requests))
-
-    def _note_scores(self, slot: ServingSlot, request: Request, items: Sequence[ScoredItem]) -> None:
-        best = items[0].score
+    def _note_scores(self, slot: ServingSlot, request: Request, scores: np.ndarray) -> None:
+        """`scores` [K] are those of the first stage: what a model's reference tells of, whatever the order served."""
+        best = float(scores[0])
         self._tally.observe(self._metrics.top_score[slot], best)
         if slot == "live" and request.reason == "event":
-            self._signals.window_signals.ranked(request.newest_ms, best, items[-1].score)
+            last = scores[: self._config.list_items]
+            self._signals.window_signals.ranked(request.newest_ms, best, float(last[last > -np.inf][-1]))
 
     def _popular(self, request: Request, reason: FallbackReason) -> _List:
         self._metrics.fallback_lists[reason].inc()
-        now_ms, event_ms = int(self._clock() * 1000), self._event_ms([request])
+        now_ms, event_ms = int(self._clock() * 1000), self._stages.event_ms([request])
         excluded = unlisted(request, self._config.events, event_ms, self._catalogue, now_ms)
         popular = self._popularity.top(excluded, self._config.list_items)
         return _List("popularity", None, tuple(ScoredItem(item, score) for item, score in popular))
@@ -248,10 +239,6 @@ class ListMaker:
 _recommendation = msgspec.json.Encoder()
 
 
-def _shadows(model: Recommender, known: Sequence[int], ranked: Sequence[Sequence[int]]) -> list[Shadow | None]:
-    """What `model` would have shown: `ranked` holds columns by user, `known` how many items of the user it knows."""
-    ids = model.items.ids
-    return [
-        Shadow(model, tuple([ids[column] for column in columns if column >= 0])) if length else None
-        for length, columns in zip(known, ranked, strict=True)
-    ]
+def _shadows(model: Recommender, ranked: Sequence[Sequence[str]]) -> list[Shadow | None]:
+    """What `model` would have shown; nothing to users of whom it knows nothing."""
+    return [Shadow(model, tuple(items)) if items else None for items in ranked]

@@ -139,7 +139,8 @@ class ListSignals:
         self._taken += 1
         vectors = None
         if model is not None and items and self._taken % self.config.distance_every == 0:
-            vectors = model.vectors(model.items.columns(items))
+            columns = model.items.columns(items)
+            vectors = model.vectors(columns[columns >= 0])  # a reranker also lists what the model does not know
         window = self._lists.get(variant)
         if window is None:
             window = self._lists[variant] = ListWindow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,16 @@ from stream.wire.hidden import hidden_items
 from stream.wire.meaning import EventKinds
 from stream.wire.packing import pack
 
-__all__ = ["rank_listable", "unlisted"]
+__all__ = ["Listed", "rank_listable", "unlisted"]
 
 _SPARE = 20  # items that are asked for beyond a list, to stand in for unlisted ones
+
+
+class Listed(NamedTuple):
+    """What a model lists for B users."""
+
+    histories: Histories  # what it knows of them
+    ranked: Ranked
 
 
 def unlisted(request: Request, kinds: EventKinds, event_ms: int, catalogue: Catalogue, now_ms: int) -> Unlisted:
@@ -34,19 +42,18 @@ def rank_listable(
     catalogue: Catalogue,
     now_ms: int,
     count: int,
-) -> tuple[list[int], Ranked]:
-    """(How many items of each user's history the model knows, the lists of `count` items)."""
+) -> Listed:
+    """Lists of `count` items."""
     histories, hidden = pack(model.items, [request.history for request in requests], kinds, event_ms)
     hidden = _with_hidden_from(model, histories, hidden, requests, catalogue)
-    lengths = histories.lengths.tolist()
     if not catalogue.restricts:
-        return lengths, model.rank(histories, count, hidden)
+        return Listed(histories, model.rank(histories, count, hidden))
     allowed = catalogue.allowed(model.items, now_ms)
     ranked = model.rank(histories, count + _SPARE, hidden)
     kept, short = _only(ranked, allowed, count)
     if len(short):
         _rank_again(model, histories, hidden, allowed, count, kept, short)
-    return lengths, kept
+    return Listed(histories, kept)
 
 
 def _with_hidden_from(

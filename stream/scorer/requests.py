@@ -26,6 +26,7 @@ class Request(msgspec.Struct, frozen=True):
     reason: RefreshReason
     new: tuple[NewInteraction, ...] = ()
     arrivals_ms: tuple[int, ...] = ()  # broker's clock of every event refresh that this one answers, oldest first
+    asked_ms: int = 0  # event time that the list is for, if that is later than the newest event
     forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
     version: HistoryVersion = _NOT_YET  # how far the history has come; always that of `history`
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from model.recommend import Recommender
+from model.rerank.counts import StreamCounts
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
@@ -20,6 +21,7 @@ from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request
 from stream.scorer.shown_lists import LastList, Offsets, ShownLists
+from stream.scorer.two_stages import TwoStages
 from stream.wire.catalogue import Catalogue
 from stream.wire.history_version import HistoryVersion
 
@@ -50,6 +52,7 @@ class Scoring:
         metrics: ScorerMetrics,
         clock: Callable[[], float] = time.time,
         saved_popularity: bytes | None = None,
+        saved_counts: StreamCounts | None = None,
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
@@ -57,7 +60,10 @@ class Scoring:
         self.signals = ListSignals(config.signals, metrics, self._tally)
         self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals)
         self.catalogue = Catalogue(config.items)
-        self._maker = ListMaker(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, clock)
+        self.stages = TwoStages(config, self.popularity, self.catalogue, clock, saved_counts)
+        self._maker = ListMaker(
+            config, self.popularity, self.catalogue, metrics, self._tally, self.signals, self.stages, clock
+        )
         self._batch_models = self.models  # what the batch at hand is scored with
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._undelivered: dict[bytes, HistoryVersion] = {}  # by user: of the list that is on its way
@@ -89,6 +95,7 @@ class Scoring:
             known = None if request.forgotten else last.get(request.user)
             self._judge.judge(request, None if known is None else known.shown, models)
         self.popularity.refresh()
+        self.stages.count(requests)
         answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
         # With a canary, users are counted by what their last lists say.
@@ -120,6 +127,10 @@ class Scoring:
         previous model would have shown."""
         now, published = self._clock(), self._metrics.recommendations_published
         answers = self._maker.with_shadows(answers, self._batch_models)
+        live = self._batch_models.live
+        if live is None or live.reranker is None:
+            known = [answer.request for answer in answers if answer.model is live and answer.value is not None]
+            self.stages.keep_examples(live, known)
         shown: dict[int, dict[bytes, LastList]] = {number: {} for number in offsets.ranges}
         for answer in answers:
             request = answer.request

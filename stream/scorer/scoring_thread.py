@@ -10,15 +10,17 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from ops.metrics import ScorerMetrics
+from stream.scorer.counts_file import CountsFile
 from stream.scorer.list_maker import Answer
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scored, Scoring
 from stream.scorer.shown_lists import Offsets, ShownLists
+from stream.wire.examples_topic import ExampleSender
 from stream.wire.records import Rejected
 from stream.wire.windows_topic import WindowSender
 
-__all__ = ["ScoredBatch", "ScoringThread"]
+__all__ = ["Keeping", "ScoredBatch", "ScoringThread"]
 
 _Result = TypeVar("_Result")
 
@@ -28,6 +30,15 @@ class ScoredBatch(NamedTuple):
     rejected: list[tuple[Any, Rejected]]  # messages that are no refresh
 
 
+class Keeping(NamedTuple):
+    """Where `keep_house` writes."""
+
+    popularity: PopularityFile
+    counts: CountsFile
+    windows: WindowSender
+    examples: ExampleSender
+
+
 class ScoringThread:
     """`call` runs any other method of this class on the thread."""
 
@@ -35,14 +46,12 @@ class ScoringThread:
         self,
         scoring: Scoring,
         lists: ShownLists,
-        saved_popularity: PopularityFile,
-        windows: WindowSender,
+        keeping: Keeping,
         metrics: ScorerMetrics,
         device: torch.device,
     ) -> None:
-        self._scoring, self._lists, self._windows = scoring, lists, windows
+        self._scoring, self._lists, self._keeping = scoring, lists, keeping
         self._metrics, self._device = metrics, device
-        self._saved_popularity = saved_popularity
         self._newest_ms: dict[int, int] = {}  # event time by owned partition; 0 while nothing is known
         self._executor = ThreadPoolExecutor(1, "scoring")
 
@@ -78,11 +87,13 @@ class ScoringThread:
         """These partitions are owned from now on, and no others."""
         self._newest_ms = {number: self._newest_ms.get(number, 0) for number in partitions}
 
-    def keep_house(self) -> None:
-        """Save what survives a restart, send the windows and set the gauges."""
-        self._saved_popularity.save(self._scoring.popularity.dump())
+    def keep_house(self, closing: bool = False) -> None:
+        """Save what survives a restart, send the windows and the examples, and set the gauges."""
+        self._keeping.popularity.save(self._scoring.popularity.dump())
+        self._keeping.counts.save(self._scoring.stages.second_stage.events.counts, now=closing)
         self._scoring.signals.export()
-        self._windows.send(self._scoring.signals.window_signals.windows, now=True)
+        self._keeping.windows.send(self._scoring.signals.window_signals.windows, now=True)
+        self._keeping.examples.send(self._scoring.stages.examples.take())
         if self._device.type == "cuda":
             self._metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(self._device))
         stores = self._lists.stores
@@ -96,5 +107,5 @@ class ScoringThread:
     def close(self) -> None:
         """Finish what is queued, save it and close the store. Not on the thread itself."""
         self._executor.shutdown(wait=True)
-        self.keep_house()
+        self.keep_house(closing=True)
         self._lists.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from model.rerank.counts import CountsConfig
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
 from stream.clients.faust_records import deliver_eagerly
@@ -19,6 +20,7 @@ from stream.clients.static_member import StaticName
 from stream.health import Health
 from stream.process import REFUSED, end_process, tune_gc
 from stream.scorer.config import ScorerConfig
+from stream.scorer.counts_file import CountsFile
 from stream.scorer.faust_app import scoring_app
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
@@ -28,9 +30,10 @@ from stream.scorer.publisher import Publisher
 from stream.scorer.refresh_stream import RefreshStream
 from stream.scorer.republishing import Republishing
 from stream.scorer.scoring import Scoring
-from stream.scorer.scoring_thread import ScoringThread
+from stream.scorer.scoring_thread import Keeping, ScoringThread
 from stream.scorer.shown_lists import ShownLists
 from stream.scorer.take_over import TakeOver
+from stream.wire.examples_topic import ExampleSender
 from stream.wire.item_follower import ItemFollower
 from stream.wire.items import ItemRecord
 from stream.wire.layout import ready_topics
@@ -61,10 +64,15 @@ class Scorer:
         self._config, self._plan, self._metrics = config, plan, metrics
         ready_topics(connection, plan)
         lists = ShownLists(config.state_dir / "shown", config.store)
-        popularity = PopularityFile(config.state_dir)
-        self._scoring = Scoring(config.lists, lists, metrics, saved_popularity=popularity.load())
-        self._windows = WindowSender(connection, plan.monitor_windows)
-        self._thread = ScoringThread(self._scoring, lists, popularity, self._windows, metrics, device)
+        self._keeping = keeping = _keeping(config, connection, plan)
+        self._scoring = Scoring(
+            config.lists,
+            lists,
+            metrics,
+            saved_popularity=keeping.popularity.load(),
+            saved_counts=keeping.counts.load(CountsConfig()),
+        )
+        self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device)
         self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
         self._items = ItemFollower(
             connection, plan.items, lambda reason: metrics.items_rejected[reason].inc(), self._items_changed
@@ -169,9 +177,19 @@ class Scorer:
         self._take_over.close(broker_answers)
         self._thread.close()
         if broker_answers:
-            self._windows.close()
+            self._keeping.windows.close()
+            self._keeping.examples.close()
             self._loader.close()
             self._items.close()
+
+
+def _keeping(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan) -> Keeping:
+    return Keeping(
+        PopularityFile(config.state_dir),
+        CountsFile(config.state_dir),
+        WindowSender(connection, plan.monitor_windows),
+        ExampleSender(connection, plan.examples),
+    )
 
 
 def run_scorer(

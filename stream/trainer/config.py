@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.rerank.choice import ChoiceConfig
 from ops.monitor.closed_loop import ClosedLoopConfig
 from state.store import StoreConfig
 from stream.itemlists.config import ItemListsConfig
@@ -46,6 +47,7 @@ class TrainerConfig:
     seed: int = 0
     """Seed of the trainer's random choices."""
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    reranker: ChoiceConfig = field(default_factory=ChoiceConfig)
     canary_share: float = 0.1
     """Share of the users, by hash, that a new model answers first beside the live model; 0 promotes it at once."""
     canary_events: int = 2_000

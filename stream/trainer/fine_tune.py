@@ -151,6 +151,7 @@ def fine_tune(
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     fit: Fit = fit,
+    served_above_popularity: bool = False,
 ) -> Round:
     """Teach `learner` (the live model's, changed in place; None starts from nothing) and judge it against `live`.
 
@@ -189,7 +190,7 @@ def fine_tune(
         for place, noise in enumerate(noises):
             first = place * steps // 3
             outcome.noise_losses[noise] = learner.loss_ratio(blind, first, max((place + 1) * steps // 3, first + 1))
-    outcome.failed = judge(outcome.evidence, config.gate)
+    outcome.failed = judge(outcome.evidence, config.gate, served_above_popularity=served_above_popularity)
     if outcome.failed:
         return outcome
     with outcome.stage("train"):

@@ -62,8 +62,9 @@ class Evidence:
         return None if self.live_ndcg is None else self.ndcg - self.live_ndcg
 
 
-def judge(evidence: Evidence, config: GateConfig) -> dict[Gate, str]:
-    """The gates that the candidate fails, each with its reason; empty when it may go live."""
+def judge(evidence: Evidence, config: GateConfig, *, served_above_popularity: bool = False) -> dict[Gate, str]:
+    """The gates that the candidate fails, each with its reason; empty when it may go live. `served_above_popularity`:
+    the reranker that goes with it was measured, and its lists are above popularity's whatever the model's own are."""
     failed: dict[Gate, str] = {}
     if not evidence.finite or not math.isfinite(evidence.ndcg):
         return {"finite": "its parameters or scores are not finite"}
@@ -77,6 +78,6 @@ def judge(evidence: Evidence, config: GateConfig) -> dict[Gate, str]:
         if evidence.coverage < config.coverage * evidence.live_coverage:
             failed["coverage"] = f"its lists hold {evidence.coverage} items, those of live {evidence.live_coverage}"
     better_than_live = lower is not None and lower > 0
-    if evidence.ndcg <= evidence.popularity_ndcg and not better_than_live:
+    if evidence.ndcg <= evidence.popularity_ndcg and not (better_than_live or served_above_popularity):
         failed["popularity"] = f"NDCG@20 {evidence.ndcg:.4f} is not above popularity's {evidence.popularity_ndcg:.4f}"
     return failed

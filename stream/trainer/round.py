@@ -16,6 +16,10 @@ import torch
 
 from model.artifact import Manifest
 from model.recommend import Recommender
+from model.rerank.choice import RerankerChoice, choose_reranker
+from model.rerank.counts import CountsConfig
+from model.rerank.features import USER_FEATURES, start_weights
+from model.rerank.reranker import Examples, Reranker
 from ops.labels import RoundOutcome, Stage, Trigger
 from ops.metrics import TrainerMetrics
 from state.history import History
@@ -26,6 +30,7 @@ from stream.trainer.config import TrainerConfig
 from stream.trainer.exam import CUTOFF, pack
 from stream.trainer.fine_tune import Fit, Round, fine_tune
 from stream.trainer.history_view import HistoryView
+from stream.wire.examples_topic import ExampleReader
 from stream.wire.meaning import EventKinds
 from stream.wire.records import Announcement
 
@@ -51,6 +56,7 @@ class RoundInput(NamedTuple):
     refit: bool
     cancel: threading.Event
     began: float  # monotonic seconds
+    examples: Examples | None = None  # what the reranker learns from, in time order
 
     @property
     def parent(self) -> Announcement | None:
@@ -61,10 +67,16 @@ class RoundInput(NamedTuple):
 class RoundInputs:
     """Takes what a round works on from the view."""
 
-    def __init__(self, config: TrainerConfig, view: HistoryView, clock: Callable[[], float]) -> None:
-        self._config, self._view, self._clock = config, view, clock
+    def __init__(
+        self, config: TrainerConfig, view: HistoryView, examples: ExampleReader, clock: Callable[[], float]
+    ) -> None:
+        self._config, self._view, self._examples, self._clock = config, view, examples, clock
         self._rng = np.random.default_rng(config.seed)
         self._rounds = 0
+
+    def follow(self) -> None:
+        """Take in the examples that have arrived; the view is followed by its owner."""
+        self._examples.poll()
 
     def take(
         self, trigger: Trigger, refit: bool, slots: Mapping[str, Announcement], live: Recommender | None
@@ -94,6 +106,7 @@ class RoundInputs:
             refit,
             threading.Event(),
             time.monotonic(),
+            self._examples.examples(),
         )
 
 
@@ -104,6 +117,7 @@ class Candidate(NamedTuple):
     announcement: Announcement | None
     recommender: Recommender | None
     export_seconds: float
+    choice: RerankerChoice | None = None  # of the reranker, if there was anything to choose by
 
 
 class RoundWorker:
@@ -119,7 +133,7 @@ class RoundWorker:
         crash: Callable[[str], None],
         fit: Fit,
     ) -> None:
-        self._config, self._threads = config.fine_tune, config.threads
+        self._config, self._choice, self._threads = config.fine_tune, config.reranker, config.threads
         self._artifacts, self.device = artifacts, device
         self._clock, self._crash, self._fit = clock, crash, fit
 
@@ -141,6 +155,9 @@ class RoundWorker:
         parent = given.parent
         # Always from the artifact: what a refused candidate left in memory is never a parent.
         learner, origin = (None, None) if parent is None else self._artifacts.load(parent, self.device)
+        start = time.perf_counter()
+        choice = self._choose_reranker(given)
+        chosen_seconds = time.perf_counter() - start
         outcome = fine_tune(
             learner,
             given.live,
@@ -152,10 +169,12 @@ class RoundWorker:
             device=self.device,
             stop=given.cancel.is_set,
             fit=self._fit,
+            served_above_popularity=choice is not None and choice.above_demand,
         )
+        outcome.seconds["rerank"] = chosen_seconds
         self._crash("fitted")
         if outcome.failed:
-            return Candidate(outcome, None, None, 0.0)
+            return Candidate(outcome, None, None, 0.0, choice)
         start = time.perf_counter()
         manifest = Manifest(
             version=given.version,
@@ -165,11 +184,26 @@ class RoundWorker:
             metrics={f"{arm}.{figure}": value for (arm, figure), value in outcome.figures().items()},
         )
         recommender = outcome.learner.recommender(given.version)
+        serving = None if given.live is None else given.live.reranker
+        recommender.reranker = serving if choice is None else choice.reranker
         reference = _reference(given, recommender, self._config.events)
         provenance = given.provenance._replace(root=None if origin is None else origin.root)
-        announcement = self._artifacts.save(outcome.learner, manifest, provenance, reference)
+        announcement = self._artifacts.save(outcome.learner, manifest, provenance, reference, recommender.reranker)
         self._crash("stored")
-        return Candidate(outcome, announcement, recommender, time.perf_counter() - start)
+        return Candidate(outcome, announcement, recommender, time.perf_counter() - start, choice)
+
+    def _choose_reranker(self, given: RoundInput) -> RerankerChoice | None:
+        if given.examples is None or not len(given.examples):
+            return None
+        counts = CountsConfig()
+
+        def start(wanted: int) -> Reranker:
+            weights = torch.from_numpy(start_weights(counts, wanted))
+            return Reranker(weights, len(USER_FEATURES), self._choice.reranker.hidden)
+
+        serving = None if given.live is None else given.live.reranker
+        demand, stop = range(len(counts.demand_days)), given.cancel.is_set
+        return choose_reranker(given.examples, serving, start, demand, self._choice, seed=given.seed, stop=stop)
 
 
 def _reference(given: RoundInput, recommender: Recommender, kinds: EventKinds) -> Reference:
@@ -218,6 +252,13 @@ def describe(given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why
         parts.append(
             f"NDCG@20 {evidence.ndcg:.4f}, live {live}, popularity {evidence.popularity_ndcg:.4f}"
             f" on {evidence.users} users{bound}"
+        )
+    choice = candidate.choice
+    if choice is not None:
+        kept = "chosen" if choice.reranker is not None and not choice.why else "not chosen"
+        parts.append(
+            f"reranker {kept}: NDCG@20 {choice.ndcg:.4f}, model {choice.model_ndcg:.4f}, demand "
+            f"{choice.demand_ndcg:.4f}, serving {choice.serving_ndcg:.4f} on {choice.questions} lists {choice.why}"
         )
     parts.append(f"{outcome}{': ' if why else ''}{why}")
     parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in _seconds(given, candidate).items()))

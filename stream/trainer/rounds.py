@@ -99,6 +99,7 @@ class Rounds:
 
     def turn(self) -> None:
         """Go on with what is finished."""
+        self._inputs.follow()
         running, canary = self._running, self._canary
         if running is not None and running.future.done():
             self._running = None

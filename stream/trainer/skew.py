@@ -97,6 +97,8 @@ class PublishedLists:
     ) -> float | None:
         """The share of lists that `model` would not give to the users' `histories` of a partition; None while too few
         of its lists were compared. Raises `KafkaError` and `ModelError`."""
+        if model.reranker is not None:
+            return None  # its lists depend on counts that only the scorers have
         if model.version != self._version:
             self._version, self._compared, self._differing, self._share = model.version, 0, 0, None
         for number, lists in self._newest().items():

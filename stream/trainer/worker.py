@@ -51,6 +51,7 @@ from stream.trainer.round import RoundInputs, RoundWorker
 from stream.trainer.rounds import Rounds
 from stream.trainer.skew import PublishedLists, SkewCheck
 from stream.trainer.window_feed import WindowFeed, poll_lag
+from stream.wire.examples_topic import ExampleReader
 from stream.wire.layout import ready_topics
 from stream.wire.records import CANARY_SLOT
 from stream.wire.topics import TRAINER_GROUP, TopicPlan
@@ -144,7 +145,8 @@ class Trainer:
             lists = PublishedLists(connection, plan.recommendations, plan.partitions, kinds)
             self._skew = self._opens(SkewCheck(lists, metrics))
             worker = RoundWorker(config, artifacts, self._device, clock=clock, crash=crash, fit=fit)
-            inputs = RoundInputs(config, self.view, clock)
+            examples = self._opens(ExampleReader(connection, plan.examples, config.reranker.most_examples))
+            inputs = RoundInputs(config, self.view, examples, clock)
             self.rounds = self._opens(
                 Rounds(config, self.lifecycle, self._live, self.view, self._skew, artifacts, inputs, worker, metrics)
             )

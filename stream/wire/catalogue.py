@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from model.items import ItemIndex
 from stream.wire.items import ItemRecord
 
-__all__ = ["Catalogue", "CatalogueConfig", "Unlisted"]
+__all__ = ["Catalogue", "CatalogueConfig", "Columns", "Unlisted"]
+
+
+class Columns(Protocol):
+    """Items in columns: a model's catalogue, or one that grows at its end."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Item of every column."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def columns(self, items: Iterable[str]) -> np.ndarray:
+        """int64 columns of items, -1 where there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Catalogue:
         self._restricted: dict[str, ItemRecord] = {}  # by availability or time
         self._hidden_from: dict[str, set[str]] = defaultdict(set)  # items by user
         self._turns_ms: int | None = None  # when the next item starts or ends
-        self._allowed: dict[int, tuple[ItemIndex, np.ndarray]] = {}  # by id of a model's index
+        self._allowed: dict[int, tuple[Columns, np.ndarray]] = {}  # by id of a model's index
 
     def put(self, changes: Mapping[str, ItemRecord | None], now_ms: int) -> set[str]:
         """Take in what changed; returns the items that were listed before and may not be any more, to anybody or to a
@@ -106,11 +121,16 @@ class Catalogue:
         """Items that `hide_from` names this user for."""
         return self._hidden_from.get(user.decode(), ()) if self._hidden_from else ()
 
-    def allowed(self, index: ItemIndex, now_ms: int) -> np.ndarray:
-        """bool [I]: which columns of a model's catalogue may be listed. Kept until something changes."""
+    def allowed(self, index: Columns, now_ms: int) -> np.ndarray:
+        """bool [I]: which columns of a catalogue may be listed. Kept until something changes."""
         kept = self._allowed.get(id(index))
         if kept is not None and kept[0] is index:
-            return kept[1]
+            allowed, later = kept[1], index.ids[len(kept[1]) :]
+            if later:  # a catalogue that grows
+                more = [self._listed(self.records.get(item), now_ms) for item in later]
+                allowed = np.concatenate([allowed, np.array(more)])
+                self._allowed[id(index)] = index, allowed
+            return allowed
         names: Sequence[str] = list(self.records if self.config.require else self._restricted)
         allowed = np.full(len(index), not self.config.require)
         columns = index.columns(names)

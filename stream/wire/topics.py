@@ -127,6 +127,10 @@ class TopicPlan:
         return self.prefix + "item-lists"
 
     @property
+    def examples(self) -> str:
+        return self.prefix + "examples"
+
+    @property
     def layout(self) -> str:
         return self.prefix + "layout"
 
@@ -170,6 +174,13 @@ class TopicPlan:
             TopicSpec(self.api_instances, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.
             TopicSpec(self.dead_letters, 1, "delete", kept | {"max.message.bytes": str(self.message_bytes + _MIB)}),
+            # The trainer looks at the newest ones only, some 100 MB.
+            TopicSpec(
+                self.examples,
+                1,
+                "delete",
+                {"retention.bytes": str(256 * _MIB), "segment.bytes": str(32 * _MIB), "retention.ms": str(7 * _DAY_MS)},
+            ),
             # A window's totals are written again and again; only the last ones are worth reading.
             TopicSpec(
                 self.monitor_windows,

@@ -74,6 +74,22 @@ def test_the_mix_is_of_standard_scores(learner: Learner) -> None:
         np.testing.assert_allclose(left, slope * alone[user][row] + offset, atol=1e-3)
 
 
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, Limits(items=7), Limits(small_catalogue=0)])
+def test_terms_of_a_few_items_are_what_the_mix_is_made_of(learner: Learner, limits: Limits) -> None:
+    recommender, histories = limited(learner, limits), world()
+    every = np.tile(np.arange(ITEMS), (len(histories), 1))
+    every[3, 5] = -1
+    terms = recommender.terms(histories, every)
+    assert np.isnan(terms[3, 5]).all()
+    share = learner.config.item_item.share
+    mixed = (1 - share) * terms[..., 0] + share * terms[..., 1]
+    scores = recommender.scores(histories).numpy()
+    known = np.isfinite(scores) & (every >= 0)
+    np.testing.assert_allclose(mixed[known], scores[known], rtol=1e-3, atol=1e-4)
+    turned = recommender.terms(histories, every[:, ::-1].copy())
+    np.testing.assert_allclose(turned[:, ::-1], terms, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("precision", "error"), [("tf32", 1e-5), ("bfloat16", 2e-2)])
 def test_lower_precision_keeps_its_promise(learner: Learner, precision: Precision, error: float) -> None:
     exact = learner.recommender("v").scores(world())

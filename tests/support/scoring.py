@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from model.batch import Histories
 from model.items import ItemIndex
 from model.ranker import Hidden, Ranked
+from model.rerank.reranker import Reranker
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
@@ -29,6 +30,10 @@ class Fixed:
 
     def __init__(self, version: str, order: str, items: tuple[str, ...] = CATALOGUE, fails: type | None = None) -> None:
         self.version, self.items, self._order, self._fails = version, ItemIndex(items), order, fails
+        self.reranker: Reranker | None = None
+
+    def terms(self, histories: Histories, wanted: np.ndarray) -> np.ndarray:
+        return np.where(wanted[..., None] >= 0, np.float32(0), np.float32(np.nan)).repeat(2, -1)
 
     def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
         if self._fails is not None:

@@ -93,7 +93,7 @@ def test_a_user_without_history_gets_what_is_wanted() -> None:
     # 0 was met by all but hours ago, 1 and 2 by two; with one day and no decay the number decides.
     assert found[0].tolist() == [0, 2, 1]
     features = item_features(counts, users, followers, found, None)
-    assert features.shape == (1, 3, len(feature_names(counts)))
+    assert features.shape == (1, 3, len(feature_names(counts.config)))
     assert np.isfinite(features).all()
     user = dict(zip(USER_FEATURES, user_features(users)[0].tolist(), strict=True))
     assert (user["no history"], user["one item"], user["hours since the last"]) == (1, 0, 0)
@@ -116,7 +116,7 @@ def test_what_was_met_before_is_described() -> None:
     )
     columns = np.array([[1, 0, 3]])
     features = item_features(counts, users, Followers(counts, users), columns, None)[0]
-    names = feature_names(counts)
+    names = feature_names(counts.config)
     met = features[:, names.index("met")]
     assert met.tolist() == [1, 0, 1]
     np.testing.assert_allclose(features[:, names.index("days since")], np.log1p([26 / 24, 0, 1]), rtol=1e-6)
@@ -129,4 +129,4 @@ def test_items_that_the_model_does_not_know_say_so() -> None:
     scores = np.array([[[1.5, 3.0], [np.nan, np.nan]]], dtype=np.float32)
     features = item_features(counts, users, Followers(counts, users), np.array([[4, 5]]), scores)[0]
     assert np.isfinite(features).all()
-    assert features[:, feature_names(counts).index("known")].tolist() == [1, 0]
+    assert features[:, feature_names(counts.config).index("known")].tolist() == [1, 0]

@@ -16,7 +16,7 @@ def world(questions: int, seed: int) -> Examples:
     kind = rng.integers(0, 2, questions)
     users = np.stack([np.ones(questions), kind], 1).astype(np.float32)
     answers = np.where(kind == 1, items[:, :, 0].argmin(1), items[:, :, 0].argmax(1))
-    return Examples(items, users, np.ones((questions, 6), bool), answers)
+    return Examples(items, users, np.ones((questions, 6), bool), answers, np.full(questions, 6))
 
 
 def untrained() -> Reranker:
@@ -37,7 +37,9 @@ def test_it_learns_what_depends_on_the_user() -> None:
 
 def test_it_learns_nothing_from_few_answers_or_when_stopped() -> None:
     before, few = untrained(), world(2000, seed=0)
-    unanswered = Examples(few.items, few.users, few.valid, np.where(np.arange(2000) < 49, few.answers, -1))
+    unanswered = Examples(
+        few.items, few.users, few.valid, np.where(np.arange(2000) < 49, few.answers, -1), few.modelled
+    )
     assert fit_reranker(before, unanswered, CONFIG, seed=0) is before
     assert fit_reranker(before, few, CONFIG, seed=0, stop=lambda: True) is before
 
@@ -59,7 +61,9 @@ def test_places_without_a_candidate_never_win() -> None:
 
 def test_parts_of_different_widths_are_joined() -> None:
     wide, narrow = world(3, seed=0), world(2, seed=1)
-    narrow = Examples(narrow.items[:, :4], narrow.users, narrow.valid[:, :4], np.minimum(narrow.answers, 3))
+    narrow = Examples(
+        narrow.items[:, :4], narrow.users, narrow.valid[:, :4], np.minimum(narrow.answers, 3), narrow.modelled
+    )
     joined = Examples.joined([narrow, wide])
     assert joined.valid.sum(1).tolist() == [4, 4, 6, 6, 6]
     assert joined.answers.tolist() == [*narrow.answers, *wide.answers]

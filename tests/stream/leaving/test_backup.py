@@ -66,6 +66,7 @@ class System:
         popularity.add("tea", 5)
         self.scorer.mkdir(parents=True)
         (self.scorer / "popularity").write_bytes(popularity.dump())
+        (self.scorer / "counts").write_bytes(b"counts")
 
     def back_up(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, **options: object) -> None:
         back_up(kafka, plan, folder, self.decisions, [self.scorer], "[topics]\n", **options)
@@ -144,7 +145,7 @@ def test_whatever_was_altered_or_is_missing_is_found_before_anything_is_written(
     kafka: KafkaConnection, elsewhere: TopicPlan, backed_up: Path, tmp_path: Path
 ) -> None:
     files = sorted(path for path in backed_up.rglob("*") if path.is_file())
-    assert len(files) == 2 * 4 + 5
+    assert len(files) == 2 * 4 + 6
     for path in files:
         content = path.read_bytes()
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
@@ -210,3 +211,4 @@ def test_a_restore_that_was_killed_is_finished_by_another(
     for announcement in slots.values():
         new.artifacts.load(announcement, torch.device("cpu"))
     assert new.decisions.exists() and (new.scorer / "popularity").exists()
+    assert (new.scorer / "counts").read_bytes() == b"counts"

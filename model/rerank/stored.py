@@ -1,0 +1,45 @@
+"""A reranker as bytes: its weights in safetensors, with the names of the features that it was taught to read."""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from model.errors import ArtifactError
+from model.rerank.features import USER_FEATURES
+from model.rerank.reranker import Reranker
+
+__all__ = ["RERANKER_FILE", "read_reranker", "write_reranker"]
+
+RERANKER_FILE = "reranker.msgpack"
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    items: tuple[str, ...]  # names of the features of a candidate
+    users: tuple[str, ...]  # and of a user
+    weights: bytes
+
+
+def write_reranker(reranker: Reranker, features: tuple[str, ...]) -> bytes:
+    """`features` are the names of what it reads of a candidate."""
+    weights = {name: values.detach().contiguous() for name, values in reranker.state_dict().items()}
+    return msgspec.msgpack.encode(_Stored(features, USER_FEATURES, save(weights)))
+
+
+def read_reranker(content: bytes, features: tuple[str, ...]) -> Reranker | None:
+    """None when it reads other features than this Freshet has: lists are then the model's own until the next round.
+    Raises `ArtifactError` for what `write_reranker` did not write."""
+    try:
+        stored = msgspec.msgpack.decode(content, type=_Stored)
+        if (stored.items, stored.users) != (features, USER_FEATURES):
+            return None
+        weights = load(stored.weights)
+        reranker = Reranker(torch.zeros(len(features)), len(USER_FEATURES), len(weights["second.bias"]))
+        reranker.load_state_dict(weights)
+    except (msgspec.DecodeError, SafetensorError, KeyError, RuntimeError) as error:
+        raise ArtifactError(f"{RERANKER_FILE} is unreadable: {error}") from error
+    if not reranker.finite:
+        raise ArtifactError(f"{RERANKER_FILE} has NaN or infinite weights")
+    return reranker.eval().requires_grad_(False)
