@@ -49,7 +49,7 @@ class ListConfig:
     """Length of a recommended list."""
     explain: int = 0
     """Most reasons given with each item of a list: the items met that raised its score most. 0 gives none and costs
-    nothing."""
+    nothing. Lists in a reranker's order have none."""
     popularity_half_life_ms: int = 7 * _DAY_MS
     """Half-life of popularity, in event time."""
     shown_ms: int = 30 * _DAY_MS
