@@ -78,6 +78,7 @@ Gate = Literal["holdout", "popularity", "coverage", "finite", "skew", "canary", 
 Stage = Literal["snapshot", "train", "evaluate", "rerank", "export"]  # of a round
 Noise = Literal["low", "mid", "high"]  # of a diffusion step
 Arm = Literal["candidate", "live", "popularity"]  # whose lists answer the gate's questions
+RerankerArm = Literal["candidate", "serving", "model", "demand"]  # whose order of the same candidates is measured
 GateFigure = Literal["recall_at_20", "ndcg_at_20"]
 RollbackReason = Literal["quality", "nonfinite", "latency", "coverage", "manual"]
 Verdict = Literal["ok", "suspected", "demand", "model"]  # on the live model's quality

@@ -37,6 +37,7 @@ from ops.labels import (
     Noise,
     Reference,
     RejectionReason,
+    RerankerArm,
     RollbackReason,
     RoundOutcome,
     ServingSlot,
@@ -184,6 +185,7 @@ class ScorerMetrics(ProcessMetrics):
     model_loaded_timestamp: Annotated[
         Gauges[ServingSlot], Metric("model_loaded_timestamp_seconds", "When the scorer took it.", ("slot",))
     ]
+    model_reranked: Annotated[Gauges[ServingSlot], Metric("model_reranked", "1 if it has a reranker.", ("slot",))]
     model_vocabulary_items: Annotated[
         Gauges[ServingSlot], Metric("model_vocabulary_items", "Items it can score.", ("slot",))
     ]
@@ -333,6 +335,10 @@ class TrainerMetrics(ProcessMetrics):
     candidate_metric: Annotated[
         Gauges[tuple[Arm, GateFigure]],
         Metric("candidate_metric", "Holdout scores of the last gate.", ("slot", "metric")),
+    ]
+    reranker_ndcg: Annotated[
+        Gauges[RerankerArm],
+        Metric("reranker_ndcg", "NDCG@20 of candidates by who orders them, when last chosen.", ("arm",)),
     ]
     train_serve_mismatch_ratio: Annotated[
         Gauge,

@@ -163,6 +163,7 @@ OVERVIEW = Dashboard(
                     "Known items and data age by slot",
                     [
                         ("max by (slot) (freshet_model_vocabulary_items)", "{{slot}} items"),
+                        ("max by (slot) (freshet_model_reranked)", "{{slot}} reranked"),
                         ("time() - max by (slot) (freshet_model_data_timestamp_seconds > 0)", "{{slot}} age, s"),
                     ],
                     width=6,

@@ -201,6 +201,10 @@ PIPELINE = Dashboard(
                     [("max by (slot, metric) (freshet_candidate_metric)", "{{slot}} {{metric}}")],
                 ),
                 Panel(
+                    "Who orders candidates best",
+                    [("max by (arm) (freshet_reranker_ndcg)", "{{arm}}")],
+                ),
+                Panel(
                     "Trainer against scorer",
                     [("max(freshet_train_serve_mismatch_ratio)", "lists that differ")],
                     unit="percentunit",

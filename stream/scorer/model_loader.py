@@ -151,6 +151,7 @@ class ModelLoader:
                 metrics.model_loaded_timestamp[slot].set(0)
             metrics.model_data_timestamp[slot].set(announcement.data_until / 1000 if announcement else 0)
             metrics.model_vocabulary_items[slot].set(announcement.items if announcement else 0)
+            metrics.model_reranked[slot].set(int(now is not None and now[1].reranker is not None))
         self._serving = serving
 
     def close(self) -> None:

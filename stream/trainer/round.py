@@ -229,6 +229,12 @@ def export_metrics(given: RoundInput, candidate: Candidate, metrics: TrainerMetr
     metrics.training_nonfinite_batches.inc(round_.dropped_batches)
     for figure, value in round_.figures().items():
         metrics.candidate_metric[figure].set(value)
+    if candidate.choice is not None and candidate.choice.questions:
+        choice = candidate.choice
+        metrics.reranker_ndcg["candidate"].set(choice.ndcg)
+        metrics.reranker_ndcg["serving"].set(choice.serving_ndcg)
+        metrics.reranker_ndcg["model"].set(choice.model_ndcg)
+        metrics.reranker_ndcg["demand"].set(choice.demand_ndcg)
     if device.type == "cuda":
         metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(device))
 
