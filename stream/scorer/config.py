@@ -59,6 +59,11 @@ class ListConfig:
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
     second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
 
+    @property
+    def candidates(self) -> int:
+        """Items that a model lists where its reranker orders them."""
+        return max(self.list_items, self.second_stage.candidates.model)
+
     def __post_init__(self) -> None:
         if self.explain < 0:
             raise ValueError(f"explain must not be negative, got {self.explain}")

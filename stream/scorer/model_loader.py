@@ -50,10 +50,12 @@ class ModelLoader:
         metrics: ScorerMetrics,
         swap: Callable[[Models], None],
         list_items: int,
+        candidates: int,
         load: Load = load_recommender,
     ) -> None:
         self._slots = Slots(connection, topic)
-        self._device, self._metrics, self._swap, self._list_items = device, metrics, swap, list_items
+        self._device, self._metrics, self._swap = device, metrics, swap
+        self._list_items, self._candidates = list_items, candidates  # lengths that will be asked for
         self._load_recommender = load
         self._serving: dict[ServingSlot, tuple[Announcement, Recommender]] = {}  # by slot
         self._reference: tuple[str, Reference | None] = "", None  # of the live model, by its artifact's sha256
@@ -130,8 +132,10 @@ class ModelLoader:
         """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
         some = model.items.ids[:_WARM_UP_ITEMS]
         user = some, range(len(some), 0, -1), [1.0] * len(some)
-        for _ in range(2):
-            model.rank(Histories.pack(model.items, [user] * _WARM_UP_USERS), self._list_items)
+        users = Histories.pack(model.items, [user] * _WARM_UP_USERS)
+        for length in (self._list_items, self._candidates):
+            for _ in range(2):
+                model.rank(users, length)
 
     def _report(self, serving: dict[ServingSlot, tuple[Announcement, Recommender]]) -> None:
         metrics = self._metrics

@@ -63,11 +63,6 @@ class SecondStage:
         self.events = EventCounts(kinds, counts)
         self._columns: dict[int, _Columns] = {}  # by id of a model's catalogue
 
-    @property
-    def first_stage_items(self) -> int:
-        """How many of its best a model must list."""
-        return self.config.candidates.model
-
     def slates(
         self, model: Recommender | None, requests: Sequence[Request], listed: Listed | None, now_ms: np.ndarray
     ) -> Slates:

@@ -73,7 +73,9 @@ class Scorer:
             saved_counts=keeping.counts.load(CountsConfig()),
         )
         self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device)
-        self._loader = ModelLoader(connection, plan.models, device, metrics, self._swap, config.lists.list_items)
+        self._loader = ModelLoader(
+            connection, plan.models, device, metrics, self._swap, config.lists.list_items, config.lists.candidates
+        )
         self._items = ItemFollower(
             connection, plan.items, lambda reason: metrics.items_rejected[reason].inc(), self._items_changed
         )
