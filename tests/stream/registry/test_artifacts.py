@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.artifact import Manifest
+from model.artifact import Manifest, load_recommender
 from model.config import preset
 from model.items import ItemIndex
 from model.learner import Learner
+from model.rerank.counts import CountsConfig
+from model.rerank.features import USER_FEATURES, start_weights
+from model.rerank.reranker import Reranker
 from ops.monitor.bins import ItemBins
 from ops.monitor.signals import ScoreBins
 from stream.registry.artifacts import Artifacts, Provenance, Root, read_provenance
@@ -19,19 +22,32 @@ from stream.wire.records import Announcement
 PROVENANCE = Provenance("topic", {0: 12, 1: 7}, {1: (3, 5)})
 
 
-def stored(folder: Path, provenance: Provenance = PROVENANCE, parent: str = "") -> tuple[Artifacts, Announcement]:
+def stored(
+    folder: Path, provenance: Provenance = PROVENANCE, parent: str = "", reranker: Reranker | None = None
+) -> tuple[Artifacts, Announcement]:
     artifacts = Artifacts(str(folder))
     items = ItemIndex(("a", "b"))
     learner = Learner.fresh(preset("stream"), items, seed=0, device=torch.device("cpu"))
     manifest = Manifest(version="v1-20260101T000000", parent=parent, created=1, data_until=2)
     reference = Reference("v1", ItemBins.fit({"a": 1, "b": 1}), {"a": 1, "b": 1}, ScoreBins())
-    return artifacts, artifacts.save(learner, manifest, provenance, reference)
+    return artifacts, artifacts.save(learner, manifest, provenance, reference, reranker)
 
 
 def test_which_records_were_learnt_is_read_as_it_was_written(tmp_path: Path) -> None:
     artifacts, announcement = stored(tmp_path)
     found = artifacts.load(announcement, torch.device("cpu"))[1]
     assert found._replace(root=None) == PROVENANCE and read_provenance(announcement) == found
+
+
+def test_a_reranker_goes_with_its_model(tmp_path: Path) -> None:
+    config = CountsConfig()
+    reranker = Reranker(torch.from_numpy(start_weights(config, 3)), len(USER_FEATURES), hidden=2)
+    _, announcement = stored(tmp_path / "with", reranker=reranker)
+    found = load_recommender(announcement.address, announcement.sha256, torch.device("cpu")).reranker
+    assert found is not None
+    assert torch.equal(found.start, reranker.start)
+    _, without = stored(tmp_path / "without")
+    assert load_recommender(without.address, without.sha256, torch.device("cpu")).reranker is None
 
 
 def test_a_model_knows_the_one_from_nothing_that_it_descends_from(tmp_path: Path) -> None:

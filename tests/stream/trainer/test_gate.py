@@ -48,6 +48,13 @@ def test_each_gate_refuses_its_own_fault(changes: dict, gates: set) -> None:
     assert judge(replace(SOUND, **changes), GateConfig()).keys() == gates
 
 
+def test_what_a_measured_reranker_lists_may_be_above_popularity_in_the_models_place() -> None:
+    below = replace(SOUND, ndcg=0.09, live_ndcg=0.085, lower=-0.001)
+    assert not judge(below, GateConfig(), served_above_popularity=True)
+    worse = replace(below, ndcg=0.05, lower=-0.06)
+    assert judge(worse, GateConfig(), served_above_popularity=True).keys() == {"holdout"}
+
+
 @given(st.floats(0.001, 0.1))
 def test_few_users_do_not_lock_out_an_equal_candidate_nor_let_a_clearly_worse_one_in(error: float) -> None:
     equal = replace(SOUND, ndcg=0.2, lower=-1.96 * error)
