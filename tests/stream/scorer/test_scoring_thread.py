@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
+from stream.scorer.counts_file import CountsFile
 from stream.scorer.popularity_file import PopularityFile
-from stream.scorer.scoring_thread import ScoringThread
+from stream.scorer.scoring_thread import Keeping, ScoringThread
 from stream.wire.records import NewInteraction, Refresh
 from tests.support.scoring import NOW, World
 
@@ -29,8 +30,10 @@ def registry() -> CollectorRegistry:
 def thread(tmp_path: Path, registry: CollectorRegistry) -> Iterator[ScoringThread]:
     world = World(tmp_path / "shown")
     windows: Any = SimpleNamespace(send=lambda windows, now: None)
+    examples: Any = SimpleNamespace(send=lambda parts: None)
     metrics = ScorerMetrics(registry)
-    made = ScoringThread(world.scoring, world.lists, PopularityFile(tmp_path), windows, metrics, torch.device("cpu"))
+    keeping = Keeping(PopularityFile(tmp_path), CountsFile(tmp_path), windows, examples)
+    made = ScoringThread(world.scoring, world.lists, keeping, metrics, torch.device("cpu"))
     yield made
     made.close()
 
