@@ -203,7 +203,7 @@ class System:
                 failed["cooldown"] = shut
             outcome = "rejected" if failed or candidate.announcement is None else "promoted"
             why = "; ".join(f"{gate}: {text}" for gate, text in failed.items())
-            log.info("%s: %s", self.name, describe(given, candidate, outcome, why))
+            log.debug("%s: %s", self.name, describe(given, candidate, outcome, why))
         self._loop.round_ended(time.monotonic() - start)  # before a promotion: its probation counts the rounds after it
         if outcome == "promoted":
             assert candidate.announcement is not None and candidate.recommender is not None

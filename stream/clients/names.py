@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from pathlib import Path
@@ -34,7 +33,7 @@ def folder_name(folder: Path) -> str:
     except FileNotFoundError:
         pass
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"name.{os.getpid()}"
+    aside = folder / f"name.{secrets.token_hex(8)}"  # threads of one process may be here together
     aside.write_text(secrets.token_hex(4))
     try:
         path.hardlink_to(aside)  # unless another process was first: whoever is, both read the same

@@ -26,6 +26,7 @@ class Alphabet:
     """Ranks a to z for everybody."""
 
     items = ItemIndex([chr(97 + n) for n in range(26)])
+    reranker = None
 
     def __init__(self, version: str = "m1") -> None:
         self.version = version
