@@ -69,9 +69,13 @@ def choose_reranker(
     *,
     seed: int,
     stop: Callable[[], bool] = lambda: False,
+    beside_model: bool = False,
 ) -> RerankerChoice:
     """`demand` are the places of the features that say what everybody wants; `start` makes a reranker that has learnt
-    nothing and orders by one of them: the one that answers the older questions best."""
+    nothing and orders by one of them: the one that answers the older questions best. `beside_model` leaves out the
+    questions of before a model served: they say nothing about its lists."""
+    if beside_model:
+        examples = examples.select(np.flatnonzero(examples.modelled > 0))
     examples = examples.select(np.arange(max(len(examples) - config.most_examples, 0), len(examples)))
     cut = len(examples) - int(len(examples) * config.newer_share)
     older, newer = examples.select(np.arange(cut)), examples.select(np.arange(cut, len(examples)))

@@ -184,8 +184,7 @@ class RoundWorker:
             metrics={f"{arm}.{figure}": value for (arm, figure), value in outcome.figures().items()},
         )
         recommender = outcome.learner.recommender(given.version)
-        serving = None if given.live is None else given.live.reranker
-        recommender.reranker = serving if choice is None else choice.reranker
+        recommender.reranker = _reranker(given, outcome, choice)
         reference = _reference(given, recommender, self._config.events)
         provenance = given.provenance._replace(root=None if origin is None else origin.root)
         announcement = self._artifacts.save(outcome.learner, manifest, provenance, reference, recommender.reranker)
@@ -203,7 +202,27 @@ class RoundWorker:
 
         serving = None if given.live is None else given.live.reranker
         demand, stop = range(len(counts.demand_days)), given.cancel.is_set
-        return choose_reranker(given.examples, serving, start, demand, self._choice, seed=given.seed, stop=stop)
+        return choose_reranker(
+            given.examples,
+            serving,
+            start,
+            demand,
+            self._choice,
+            seed=given.seed,
+            stop=stop,
+            beside_model=given.live is not None,
+        )
+
+
+def _reranker(given: RoundInput, outcome: Round, choice: RerankerChoice | None) -> Reranker | None:
+    """What goes with the candidate. Before the first model no list of a model was compared with the reranker's, so it
+    goes only with a model whose own lists are below popularity."""
+    if choice is None:
+        return None if given.live is None else given.live.reranker
+    evidence = outcome.evidence
+    if given.live is None and evidence is not None and evidence.ndcg > evidence.popularity_ndcg:
+        return None
+    return choice.reranker
 
 
 def _reference(given: RoundInput, recommender: Recommender, kinds: EventKinds) -> Reference:

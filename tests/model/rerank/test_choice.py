@@ -26,8 +26,8 @@ def start(wanted: int) -> Reranker:
     return Reranker(torch.tensor([0.0, 1.0] if wanted == 1 else [1.0, 0.0]), users=1, hidden=4)
 
 
-def choose(examples: Examples, serving: Reranker | None = None) -> RerankerChoice:
-    return choose_reranker(examples, serving, start, [1], CONFIG, seed=0)
+def choose(examples: Examples, serving: Reranker | None = None, beside_model: bool = False) -> RerankerChoice:
+    return choose_reranker(examples, serving, start, [1], CONFIG, seed=0, beside_model=beside_model)
 
 
 def constant(first: float, second: float) -> Reranker:
@@ -77,3 +77,13 @@ def test_the_models_own_list_counts_by_its_places() -> None:
     choice = choose(first)
     assert choice.model_ndcg == 1  # the answer is always the model's first
     assert choice.reranker is None
+
+
+def test_beside_a_model_only_lists_of_a_model_are_evidence() -> None:
+    before, since = world(1_000, 4, follows=0.7, wanted=0.1, modelled=0), world(400, 5, follows=0.7, wanted=0.1)
+    examples = Examples.joined([before, since])
+    assert choose(examples, beside_model=True).questions == 100
+    assert choose(examples).questions == 350
+    none_yet = choose(before, beside_model=True)
+    assert (none_yet.reranker, none_yet.questions) == (None, 0)
+    assert "too few" in none_yet.why
