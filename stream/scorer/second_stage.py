@@ -31,7 +31,7 @@ __all__ = ["SecondStage", "SecondStageConfig"]
 
 @dataclass(frozen=True)
 class SecondStageConfig:
-    examples_per_second: float = 10.0
+    examples_per_second: float = 2.0
     """Most lists per second whose candidates are kept until their user's next event, for the reranker to learn from; 0
     for none."""
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
