@@ -71,7 +71,10 @@ class CountsFile:
 
     def _write(self, config: dict[str, object], ids: list[str], arrays: dict[str, np.ndarray]) -> None:
         stored = _Stored(config, ids, save(arrays))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_suffix(".partial")
-        aside.write_bytes(msgspec.msgpack.encode(stored))
-        aside.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(msgspec.msgpack.encode(stored))
+            aside.replace(self._path)
+        except OSError as error:  # lists do not need the file; the next one is tried in a minute
+            log.warning("the counts of the second stage are not saved: %s", error)

@@ -117,6 +117,14 @@ def test_counts_survive_a_restart(world: World, tmp_path: Path) -> None:
     assert CountsFile(tmp_path / "none").load(CountsConfig()) is None
 
 
+def test_counts_that_cannot_be_saved_are_told_of(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    CountsFile(tmp_path / "file").save(world.scoring.stages.second_stage.events.counts, now=True)
+    assert "are not saved" in caplog.text
+
+
 def test_no_examples_are_kept_if_none_are_wanted(tmp_path: Path) -> None:
     world = World(tmp_path)
     config = ListConfig(3)
