@@ -16,10 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
+from model.rerank.counts import CountsConfig
+from model.rerank.features import USER_FEATURES, start_weights
 from model.rerank.reranker import Examples, Reranker, RerankerConfig, fit_reranker
 
-__all__ = ["ChoiceConfig", "RerankerChoice", "choose_reranker"]
+__all__ = ["ChoiceConfig", "RerankerChoice", "choose_reranker", "untrained_reranker"]
 
 _CUTOFF = 20
 _Z95, _Z80 = 1.96, 0.84
@@ -58,6 +61,11 @@ class RerankerChoice:
     def above_demand(self) -> bool:
         """Was the chosen one measured, and better than what everybody wants most?"""
         return self.reranker is not None and not self.why and self.ndcg > self.demand_ndcg
+
+
+def untrained_reranker(counts: CountsConfig, demand: int, hidden: int) -> Reranker:
+    """A reranker that orders by the demand at place `demand` of the half-lives, for features of such counts."""
+    return Reranker(torch.from_numpy(start_weights(counts, demand)), len(USER_FEATURES), hidden).eval()
 
 
 def choose_reranker(

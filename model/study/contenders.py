@@ -27,12 +27,13 @@ from model.study.linear import CoVisit, Ease, ItemItemAlone, ItemKnn
 from model.study.multvae import MultVae, MultVaeConfig
 from model.weighting import Weighting
 
-__all__ = ["ALWAYS", "CONTENDERS", "FRESH_POPULARITY", "ITEM_ITEM", "Contender", "Settings", "Trained"]
+__all__ = ["ALWAYS", "CONTENDERS", "FRESH_POPULARITY", "ITEM_ITEM", "ON_A_TIMELINE", "Contender", "Settings", "Trained"]
 
 Settings = Mapping[str, float]
 
 FRESH_POPULARITY, ITEM_ITEM = "fresh-popularity", "item-item"
 ALWAYS = (FRESH_POPULARITY, ITEM_ITEM)  # rows of every table: a model that does not beat them earns nothing
+ON_A_TIMELINE = ("stream-first-stage", "stream-without-network")  # `stream` less one of its parts, for `global` only
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Contender:
     train: Callable[[Catalogue, Histories, int, torch.device, Settings | None], Iterator[Trained]]
     candidates: int  # how many `train` yields at most
     seeded: bool = True  # another seed gives another model
+    second_stage: bool = False  # on a timeline its lists are ordered by the second stage, as they are served
 
 
 def _recency(half_life: float) -> Weighting:
@@ -100,7 +102,9 @@ def _multvae(epochs: int, every: int) -> Contender:
     return Contender(train, epochs // every)
 
 
-def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[float] = (0.0,)) -> Contender:
+def _diffusion(
+    config: ModelConfig, epochs: int, every: int, shares: Sequence[float] = (0.0,), *, second_stage: bool = False
+) -> Contender:
     """States after every few epochs; each share of the item-item term is a candidate on its own."""
     alone = replace(config, item_item=replace(config.item_item, share=0.0))
 
@@ -132,7 +136,7 @@ def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[fl
             for share in shares:
                 yield Trained(shared(share), {"epochs": epoch, "share": share})
 
-    return Contender(train, epochs // every * len(shares))
+    return Contender(train, epochs // every * len(shares), second_stage=second_stage)
 
 
 def _fresh_popularity(
@@ -153,6 +157,7 @@ def _item_item(
 
 _HALF_LIVES = (2.0, 3.0, 4.0, 5.0, 8.0)
 _RIDGES = (200.0, 500.0, 1000.0)
+_SHARES = (0.5, 0.6, 0.7, 0.8)
 
 CONTENDERS: dict[str, Contender] = {
     FRESH_POPULARITY: Contender(_fresh_popularity, len(HALF_LIVES_DAYS), seeded=False),
@@ -176,5 +181,7 @@ CONTENDERS: dict[str, Contender] = {
     "l-diffrec": _diffusion(preset("l-diffrec-ml1m"), 200, 10),
     "lt-diffrec": _diffusion(preset("lt-diffrec-ml1m"), 200, 10),
     "t-diffrec": _diffusion(preset("stream-diffusion"), 60, 10),
-    "stream": _diffusion(preset("stream"), 40, 10, (0.5, 0.6, 0.7, 0.8)),
+    "stream": _diffusion(preset("stream"), 40, 10, _SHARES, second_stage=True),
+    "stream-first-stage": _diffusion(preset("stream"), 40, 10, _SHARES),
+    "stream-without-network": Contender(_item_item, 1, second_stage=True),
 }

@@ -191,3 +191,16 @@ class ItemItemAlone:
             ranked = top_unseen(dense, part, k)
             columns[rows], scores[rows] = ranked.columns, ranked.scores
         return Ranked(columns, scores)
+
+    @torch.inference_mode()
+    def terms(self, histories: Histories, wanted: np.ndarray) -> np.ndarray:
+        """float32 [B, M, 2] as of `Recommender.terms`, with nothing where the network's z-scores would stand."""
+        if self._term is None:
+            raise ValueError("fit comes before terms")
+        found = np.zeros((*wanted.shape, 2), dtype=np.float32)
+        batch = histories.known().padded(self._device, self._term.horizon)
+        if batch.columns.shape[1]:
+            asked = torch.from_numpy(np.maximum(wanted, 0)).to(self._device)
+            found[..., 1] = self._term.prepare(batch.columns, batch.strengths).standardised(asked).cpu().numpy()
+        found[wanted < 0] = np.nan
+        return found

@@ -5,7 +5,9 @@
     paper      the same as the published tables split it
     noisy      the paper's robustness study (`model.study.noise`)
 
-Rows of fresh popularity and of the item-item term alone stand in every table.
+Rows of fresh popularity and of the item-item term alone stand in every table. `global` ranks `stream` as it is served,
+with the second stage (`model.study.second_stage`), and has rows without it and without the network; the others have no
+timeline to count, so their `stream` is the first stage.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal, get_args
 
 import torch
 
-from model.study.contenders import ALWAYS, CONTENDERS, FRESH_POPULARITY
+from model.study.contenders import ALWAYS, CONTENDERS, FRESH_POPULARITY, ON_A_TIMELINE
 from model.study.dataset import Dataset, split_per_user
 from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
 from model.study.interactions import Interactions
@@ -30,7 +32,7 @@ Protocol = Literal["global", "per-user", "paper", "noisy"]
 
 _BASELINES = ("popularity", "covisit", "itemknn", "ease", "ease-recent")
 USUAL: dict[Protocol, tuple[str, ...]] = {  # what is compared if no models are named
-    "global": ("popularity", "covisit", "ease-recent", "t-diffrec", "stream"),
+    "global": ("popularity", "covisit", "ease-recent", "t-diffrec", *ON_A_TIMELINE, "stream"),
     "per-user": (*_BASELINES, "t-diffrec", "stream"),
     "paper": (*_BASELINES, "diffrec", "t-diffrec-linear", "l-diffrec", "lt-diffrec"),
     "noisy": ("popularity", "ease-recent", "multvae", "diffrec", "l-diffrec", "stream"),
@@ -54,6 +56,9 @@ def contestants(protocol: Protocol, models: Sequence[str] | None) -> list[str]:
     unknown = [name for name in named if name not in CONTENDERS]
     if unknown:
         raise ValueError(f"no model {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
+    untimed = [name for name in named if name in ON_A_TIMELINE and protocol != "global"]
+    if untimed:
+        raise ValueError(f"{', '.join(untimed)} can only be measured with the protocol global")
     return list(dict.fromkeys((*(name for name in ALWAYS if name not in named), *named)))
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.items import ItemIndex
 from model.ranker import Ranker
+from model.rerank.reranker import Reranker
 from model.study.catalogue import Catalogue
 from model.study.contenders import FRESH_POPULARITY, Contender, Settings
 from model.study.figures import CUTOFF, Figures, next_figures
@@ -27,6 +29,7 @@ from model.study.fresh_popularity import HALF_LIVES_DAYS, fresh_popularity_ranks
 from model.study.interactions import Interactions, Timeline
 from model.study.progress import OnMeasured, Progress
 from model.study.report import Row
+from model.study.second_stage import SecondStage
 
 __all__ = ["HISTORY_LENGTHS", "Successive", "slices_by_length"]
 
@@ -68,6 +71,7 @@ class Successive:
             raise ValueError(f"the quantile must be between 0 and 1, got {quantile}")
         self._log, self._device, self._progress, self._on_measured = log, device, progress, on_measured
         self._timeline = Timeline(log)
+        self._second_stage = SecondStage(log, self._timeline)
         cut_ms = int(np.quantile(log.times_ms, quantile, method="higher"))
         inner_ms = (
             int(np.quantile(log.times_ms[log.times_ms < cut_ms], quantile, method="higher"))
@@ -116,11 +120,13 @@ class Successive:
                 fitted = time.perf_counter()
                 ranks = self._popularity_ranks(self._test, chosen["half_life_days"])
             else:
-                part = self._test
-                histories = self._timeline.before(part.until_ms, part.columns)
-                (trained,) = contender.train(part.catalogue, histories, seed, self._device, chosen)
+                reranker = self._reranker(label, contender, seed, chosen) if contender.second_stage else None
+                part, ranker = self._test, self._fitted(self._test, contender, seed, chosen)
                 fitted = time.perf_counter()
-                ranks = self._ranks(trained.ranker, part, part.events)
+                if reranker is None:
+                    ranks = self._ranks(ranker, part, part.events)
+                else:
+                    ranks = self._second_stage.ranks(ranker, reranker, part.columns, part.events)
             asked = time.perf_counter()
             row.settings.append(chosen)
             row.figures.append(Figures(next_figures(ranks), {"users_per_second": len(ranks) / (asked - fitted)}))
@@ -128,6 +134,21 @@ class Successive:
             self._progress(label, 1.0)
             self._on_measured(row)
         return row
+
+    def _fitted(self, part: _Part, contender: Contender, seed: int, chosen: Settings) -> Any:
+        """The contender as a ranker, and as a first stage where it has a second one."""
+        histories = self._timeline.before(part.until_ms, part.columns)
+        (trained,) = contender.train(part.catalogue, histories, seed, self._device, chosen)
+        return trained.ranker
+
+    def _reranker(self, label: str, contender: Contender, seed: int, chosen: Settings) -> Reranker | None:
+        """What a second stage learns from the questions of the choice, which its first stage was not fitted on."""
+        part, label = self._choice, f"{label}: reranker"
+        first_stage = self._fitted(part, contender, seed, chosen)
+        choice = self._second_stage.learn(
+            first_stage, part.columns, part.events, seed, lambda done: self._progress(label, done)
+        )
+        return choice.reranker
 
     def _choose(self, name: str, contender: Contender) -> Settings:
         part, label = self._choice, f"{name}: settings"

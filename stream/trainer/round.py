@@ -16,9 +16,8 @@ import torch
 
 from model.artifact import Manifest
 from model.recommend import Recommender
-from model.rerank.choice import RerankerChoice, choose_reranker
+from model.rerank.choice import RerankerChoice, choose_reranker, untrained_reranker
 from model.rerank.counts import CountsConfig
-from model.rerank.features import USER_FEATURES, start_weights
 from model.rerank.reranker import Examples, Reranker
 from ops.labels import RoundOutcome, Stage, Trigger
 from ops.metrics import TrainerMetrics
@@ -197,8 +196,7 @@ class RoundWorker:
         counts = CountsConfig()
 
         def start(wanted: int) -> Reranker:
-            weights = torch.from_numpy(start_weights(counts, wanted))
-            return Reranker(weights, len(USER_FEATURES), self._choice.reranker.hidden)
+            return untrained_reranker(counts, wanted, self._choice.reranker.hidden)
 
         serving = None if given.live is None else given.live.reranker
         demand, stop = range(len(counts.demand_days)), given.cancel.is_set
