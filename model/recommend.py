@@ -5,7 +5,7 @@ Legend: B users, I items, K recommended, L places of a history, H numbers per us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 import numpy as np
@@ -86,12 +86,40 @@ class Recommender:
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for rows, block in self._user_blocks(histories):
             best, values = (found.cpu().numpy() for found in self._best(block, k, self._masked(hidden, rows)))
-            if not (values < np.inf).all():  # which is false of NaN too
-                raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
             width = values.shape[1]
-            columns[rows, :width] = np.where(values == -np.inf, -1, best)
-            scores[rows, :width] = values
+            columns[rows, :width], scores[rows, :width] = self._finite(best, values)
         return Ranked(columns, scores)
+
+    @torch.inference_mode()
+    def rank_with_terms(
+        self, histories: Histories, k: int, hidden: Hidden | None = None
+    ) -> tuple[Ranked, Callable[[np.ndarray], np.ndarray]]:
+        """`rank`, and `terms` of the same users, which costs little more where scores of all items are at hand anyway.
+
+        Raises `NonFiniteScores`.
+        """
+        known = histories.known()
+        hidden = Hidden.met(known) if hidden is None else hidden
+        blocks = list(self._user_blocks(known))
+        if len(blocks) != 1 or len(self.items) > self.scorer.limits.items or self.scorer.item_item is None:
+            return self.rank(histories, k, hidden), lambda wanted: self.terms(histories, wanted)
+        batch, masked = self.padded(known), self._masked(hidden, None)
+        if self._recorded is not None:
+            found = self._recorded.best_with_terms(k, batch.columns, batch.strengths, *masked)
+        else:
+            found = self.scorer.best_with_terms(k, batch.columns, batch.strengths, self.weights(batch), *masked)
+        best, values, *terms = (tensor.cpu().numpy() for tensor in found)
+        columns, scores = self._finite(best, values)
+
+        def at(wanted: np.ndarray) -> np.ndarray:
+            place = np.maximum(wanted, 0)
+            of = np.stack([np.take_along_axis(term, place, 1) for term in terms], -1)
+            of[wanted < 0] = np.nan
+            return of
+
+        missing = [(0, 0), (0, k - columns.shape[1])]
+        padded = np.pad(columns, missing, constant_values=-1), np.pad(scores, missing, constant_values=-np.inf)
+        return Ranked(*padded), at
 
     @torch.inference_mode()
     def scores(self, histories: Histories) -> Tensor:
@@ -124,6 +152,12 @@ class Recommender:
     def vectors(self, columns: np.ndarray) -> np.ndarray:
         """float32 [n, H]: the output layer's rows of these items; similar items have similar vectors."""
         return self.scorer.output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
+
+    def _finite(self, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(columns, -1 where nothing is left, values). Raises `NonFiniteScores`."""
+        if not (values < np.inf).all():  # which is false of NaN too
+            raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
+        return np.where(values == -np.inf, -1, columns), values
 
     def _user_blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Histories]]:
         """Rows, and their histories, in blocks of similar length that bound both the padded histories and the dense

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +24,11 @@ __all__ = ["RecordedRanking"]
 
 
 class RecordedRanking:
-    """Records one graph for each `k` asked for, when it is first asked for."""
+    """Records one graph for each `k` and kind of answer, when it is first asked for."""
 
     def __init__(self, scorer: CatalogueScorer, decay: Tensor) -> None:
         self._scorer, self._decay = scorer, decay
-        self._graphs: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {}  # by k
+        self._graphs: dict[tuple[str, int], Callable[..., tuple[Tensor, ...]]] = {}  # by what they give, and k
 
     @staticmethod
     def supports(scorer: CatalogueScorer, device: torch.device) -> bool:
@@ -44,19 +45,28 @@ class RecordedRanking:
         self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Columns and scores [B, K] for places [B, L]."""
-        given = columns, strengths, seen_users, seen
-        graph = self._graphs.get(k)
+        best, values = self._graph("best", k, columns, strengths, seen_users, seen)
+        return best, values
+
+    def best_with_terms(
+        self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same, and the z-scores [B, I] of the network and of the item-item term that the scores are mixed of."""
+        best, values, network, item_item = self._graph("terms", k, columns, strengths, seen_users, seen)
+        return best, values, network, item_item
+
+    def _graph(self, what: Literal["best", "terms"], k: int, *given: Tensor) -> tuple[Tensor, ...]:
+        graph = self._graphs.get((what, k))
         if graph is None:
 
-            def rank_block(*given: Tensor) -> tuple[Tensor, Tensor]:  # the recorder wants a function with a name
-                return self._rank_block(k, *given)
+            def rank_block(*given: Tensor) -> tuple[Tensor, ...]:  # the recorder wants a function with a name
+                return self._rank_block(k, *given) if what == "best" else self._rank_with_terms(k, *given)
 
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "`torch.jit.trace` is deprecated")
                 warnings.filterwarnings("ignore", "Converting a tensor")  # in branches on the number of items
-                graph = self._graphs[k] = torch.jit.trace(rank_block, given, check_trace=False)
-        found: tuple[Tensor, Tensor] = graph(*given)
-        return found
+                graph = self._graphs[what, k] = torch.jit.trace(rank_block, given, check_trace=False)
+        return graph(*given)
 
     def _rank_block(
         self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
@@ -65,3 +75,9 @@ class RecordedRanking:
         ((_, block),) = self._scorer.blocks(columns, strengths, weights, seen_users, seen)
         values, best = largest(block, min(k, self._scorer.items))
         return best, values
+
+    def _rank_with_terms(
+        self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        weights = self._decay[: columns.shape[1]] * strengths
+        return self._scorer.best_with_terms(k, columns, strengths, weights, seen_users, seen)

@@ -108,18 +108,39 @@ class CatalogueScorer:
 
         Places are those of `blocks`. Nothing is masked.
         """
-        state = self.chain.run(columns, weights)
         if self.in_one_block:  # one product costs less than gathering rows
-            block = self.output.scores(state.v, state.u, 0, self.items)
-            mean, deviation = mean_and_std(block)
-            network = block.gather(1, wanted)
-        else:
-            mean, deviation = self.output.mean_and_std(state.v, state.u)
-            network = self.output.at(state.v, state.u, wanted)
-        network.sub_(mean).div_(deviation)
+            everything = self.all_terms(columns, strengths, weights)
+            return torch.stack([term.gather(1, wanted) for term in everything], -1)
+        state = self.chain.run(columns, weights)
+        mean, deviation = self.output.mean_and_std(state.v, state.u)
+        network = self.output.at(state.v, state.u, wanted).sub_(mean).div_(deviation)
         if self.item_item is None:
             return torch.stack([network, torch.zeros_like(network)], -1)
         return torch.stack([network, self.item_item.prepare(columns, strengths).standardised(wanted)], -1)
+
+    def best_with_terms(
+        self, k: int, columns: Tensor, strengths: Tensor, weights: Tensor, seen_users: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best columns and their scores [B, K], and `all_terms`, of a catalogue that is one block.
+
+        There is an item-item term: without one, scores are no z-scores.
+        """
+        network, item_item = self.all_terms(columns, strengths, weights)
+        block = torch.lerp(network, item_item, self.share)
+        block[seen_users, seen] = -torch.inf
+        values, best = largest(block, min(k, self.items))
+        return best, values, network, item_item
+
+    def all_terms(self, columns: Tensor, strengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The z-scores [B, I] of the network and of the item-item term for every item of a catalogue that is one
+        block."""
+        state = self.chain.run(columns, weights)
+        network = self.output.scores(state.v, state.u, 0, self.items)
+        mean, deviation = mean_and_std(network)
+        network.sub_(mean).div_(deviation)
+        if self.item_item is None:
+            return network, torch.zeros_like(network)
+        return network, self.item_item.prepare(columns, strengths).all_standardised()
 
 
 class OutputLayer:
@@ -245,6 +266,11 @@ class _NeighbourSums:
                 block = self.sums(first, last).gather(1, (columns - first).clamp(0, last - first - 1))
                 found = torch.where(inside, block, found)
         return (found - self._mean) / self._deviation
+
+    def all_standardised(self) -> Tensor:
+        """[B, I]: the z-scores of all items of one block."""
+        whole = self._whole if self._whole is not None else self.sums(0, self._term.items)
+        return (whole - self._mean) / self._deviation
 
     def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
         """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's into it."""

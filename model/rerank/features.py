@@ -49,41 +49,51 @@ def item_features(
     does not know; None without a model.
     """
     place, now_ms = np.maximum(columns, 0), asked.now_ms
-    demand = counts.demand[place] * counts.demand_factors(now_ms)[:, None, :]
+    sums, halves = followers.shares.shape[1], counts.demand.shape[1]
+    parts = np.split(
+        features := np.zeros((*columns.shape, halves + 2 + sums + len(_OWN) + len(_MODEL)), dtype=np.float32),
+        np.cumsum([halves, 2, sums, len(_OWN)]),
+        axis=-1,
+    )
+    demand, ages, pairs, own, model = parts
+    factors = counts.demand_factors(now_ms)[:, None, :]
+    np.multiply(counts.demand[place], factors, out=demand, casting="same_kind")
+    np.log(np.maximum(demand, 0, out=demand) + _LEAST_DEMAND, out=demand)
     first_ms, last_ms = counts.first_ms[place], counts.last_ms[place]
     counted = first_ms > 0
-    age = np.where(counted, np.maximum(now_ms[:, None] - first_ms, 0), 0) / DAY_MS
-    rest = np.where(counted, np.maximum(now_ms[:, None] - last_ms, 0), 0) / _HOUR_MS
-    parts = [
-        np.log(np.maximum(demand, 0) + _LEAST_DEMAND),
-        np.stack([np.log1p(age) - 2, np.log1p(rest) - 2], -1),
-        np.log(np.maximum(followers.of(columns), 0) + _LEAST_SHARE) + 3,
-        _own(asked, columns),
-        np.zeros((*columns.shape, len(_MODEL))) if scores is None else _model(scores),
-    ]
-    return np.concatenate(parts, -1).astype(np.float32)
+    for age, since, unit in ((0, first_ms, DAY_MS), (1, last_ms, _HOUR_MS)):
+        passed = np.where(counted, np.maximum(now_ms[:, None] - since, 0), 0).astype(np.float32)
+        ages[..., age] = np.log1p(passed / np.float32(unit)) - 2
+    np.log(np.maximum(followers.of(columns), 0) + _LEAST_SHARE, out=pairs)
+    pairs += 3
+    _own(asked, columns, own)
+    if scores is not None:
+        _model(scores, model)
+    return features
 
 
-def _model(scores: np.ndarray) -> np.ndarray:
+def _model(scores: np.ndarray, out: np.ndarray) -> None:
     known = ~np.isnan(scores[..., 0])
-    network, item_item = (np.where(known, scores[..., term], 0) for term in (0, 1))
-    above = [np.log1p(np.maximum(term, 0)) for term in (network, item_item)]
-    return np.stack([known, network / 2, above[0], np.clip(item_item, -4, 8) / 2, above[1]], -1)
+    network, item_item = (np.where(known, scores[..., term], np.float32(0)) for term in (0, 1))
+    out[..., 0], out[..., 1] = known, network / 2
+    out[..., 2] = np.log1p(np.maximum(network, 0))
+    out[..., 3] = np.clip(item_item, -4, 8) / 2
+    out[..., 4] = np.log1p(np.maximum(item_item, 0))
 
 
-def _own(asked: Asked, columns: np.ndarray) -> np.ndarray:
-    """[B, M, 5]: what the user had to do with each candidate before."""
-    own = np.zeros((*columns.shape, len(_OWN)))
+def _own(asked: Asked, columns: np.ndarray, out: np.ndarray) -> None:
+    """[B, M, 5]: what the user had to do with each candidate before; `out` holds zeros."""
     # Candidates that stand in the history: few, and none where nothing may be listed again.
     width, limit = asked.columns.shape[1], np.int64(1) << 40
     rows = np.arange(len(asked))[:, None] * limit
-    held = np.where(asked.columns < 0, limit - 1, asked.columns) + rows
-    order = np.argsort(held.ravel(), kind="stable")
+    held = (np.where(asked.columns < 0, limit - 1, asked.columns) + rows).ravel()
+    order = np.argsort(held)
+    held = held[order]
     wanted = (np.where(columns < 0, limit - 2, columns) + rows).ravel()
-    found = np.minimum(np.searchsorted(held.ravel()[order], wanted), held.size - 1)
-    where = np.flatnonzero(held.ravel()[order][found] == wanted)
+    found = np.minimum(np.searchsorted(held, wanted), held.size - 1)
+    where = np.flatnonzero(held[found] == wanted)
     if not len(where):
-        return own
+        return
     users, place = np.divmod(order[found[where]], width)
     moments = np.cumsum(np.diff(asked.times_ms, prepend=asked.times_ms[:, :1], axis=1) != 0, axis=1)
     since = np.maximum(asked.now_ms[users] - asked.times_ms[users, place], 0) / DAY_MS
@@ -91,8 +101,7 @@ def _own(asked: Asked, columns: np.ndarray) -> np.ndarray:
     gaps = np.full(len(where), np.nan) if asked.gaps_ms is None else asked.gaps_ms[users, place] / DAY_MS
     usual = np.where(np.isnan(gaps), 0, gaps) + 0.5
     values = [np.ones(len(where)), np.log1p(times), np.log1p(since), np.log1p(moments[users, place] + 1)]
-    own.reshape(-1, len(_OWN))[where] = np.stack([*values, np.log1p(since / usual)], 1)
-    return own
+    out[np.divmod(where, columns.shape[1])] = np.stack([*values, np.log1p(since / usual)], 1)
 
 
 def user_features(asked: Asked) -> np.ndarray:

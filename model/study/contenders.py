@@ -102,9 +102,7 @@ def _multvae(epochs: int, every: int) -> Contender:
     return Contender(train, epochs // every)
 
 
-def _diffusion(
-    config: ModelConfig, epochs: int, every: int, shares: Sequence[float] = (0.0,), *, second_stage: bool = False
-) -> Contender:
+def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[float] = (0.0,)) -> Contender:
     """States after every few epochs; each share of the item-item term is a candidate on its own."""
     alone = replace(config, item_item=replace(config.item_item, share=0.0))
 
@@ -136,7 +134,7 @@ def _diffusion(
             for share in shares:
                 yield Trained(shared(share), {"epochs": epoch, "share": share})
 
-    return Contender(train, epochs // every * len(shares), second_stage=second_stage)
+    return Contender(train, epochs // every * len(shares))
 
 
 def _fresh_popularity(
@@ -157,7 +155,7 @@ def _item_item(
 
 _HALF_LIVES = (2.0, 3.0, 4.0, 5.0, 8.0)
 _RIDGES = (200.0, 500.0, 1000.0)
-_SHARES = (0.5, 0.6, 0.7, 0.8)
+_STREAM = _diffusion(preset("stream"), 40, 10, (0.5, 0.6, 0.7, 0.8))
 
 CONTENDERS: dict[str, Contender] = {
     FRESH_POPULARITY: Contender(_fresh_popularity, len(HALF_LIVES_DAYS), seeded=False),
@@ -181,7 +179,7 @@ CONTENDERS: dict[str, Contender] = {
     "l-diffrec": _diffusion(preset("l-diffrec-ml1m"), 200, 10),
     "lt-diffrec": _diffusion(preset("lt-diffrec-ml1m"), 200, 10),
     "t-diffrec": _diffusion(preset("stream-diffusion"), 60, 10),
-    "stream": _diffusion(preset("stream"), 40, 10, _SHARES, second_stage=True),
-    "stream-first-stage": _diffusion(preset("stream"), 40, 10, _SHARES),
+    "stream": replace(_STREAM, second_stage=True),
+    "stream-first-stage": _STREAM,
     "stream-without-network": Contender(_item_item, 1, second_stage=True),
 }

@@ -13,6 +13,7 @@ Legend: Q questions, n events of the log, I items of the training part.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ class Successive:
             raise ValueError(f"the quantile must be between 0 and 1, got {quantile}")
         self._log, self._device, self._progress, self._on_measured = log, device, progress, on_measured
         self._timeline = Timeline(log)
+        self._chosen: dict[Callable[..., object], Settings] = {}
         self._second_stage = SecondStage(log, self._timeline)
         cut_ms = int(np.quantile(log.times_ms, quantile, method="higher"))
         inner_ms = (
@@ -111,7 +113,9 @@ class Successive:
     def row(self, name: str, contender: Contender, seeds: int) -> Row:
         """The figures of one contender over `seeds` trainings, settings chosen once."""
         row = Row(name)
-        chosen = self._choose(name, contender)
+        # Rows that differ in their second stage alone train alike, so they choose alike.
+        if (chosen := self._chosen.get(contender.train)) is None:
+            chosen = self._chosen[contender.train] = self._choose(name, contender)
         for seed in range(seeds if contender.seeded else 1):
             label = f"{name}, seed {seed + 1} of {seeds}" if contender.seeded else name
             self._progress(label, 0.0)

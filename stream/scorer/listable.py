@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +22,15 @@ __all__ = ["Listed", "rank_listable", "unlisted"]
 _SPARE = 20  # items that are asked for beyond a list, to stand in for unlisted ones
 
 
+Terms = Callable[[np.ndarray], np.ndarray]
+
+
 class Listed(NamedTuple):
     """What a model lists for B users."""
 
     histories: Histories  # what it knows of them
     ranked: Ranked
+    terms: Terms  # `Recommender.terms` of these users
 
 
 def unlisted(request: Request, kinds: EventKinds, event_ms: int, catalogue: Catalogue, now_ms: int) -> Unlisted:
@@ -42,18 +47,25 @@ def rank_listable(
     catalogue: Catalogue,
     now_ms: int,
     count: int,
+    *,
+    with_terms: bool = False,
 ) -> Listed:
-    """Lists of `count` items."""
+    """Lists of `count` items. `with_terms` says that terms will be asked for, which then cost less."""
     histories, hidden = pack(model.items, [request.history for request in requests], kinds, event_ms)
     hidden = _with_hidden_from(model, histories, hidden, requests, catalogue)
+    asked = count + _SPARE if catalogue.restricts else count
+    terms: Terms
+    if with_terms:
+        ranked, terms = model.rank_with_terms(histories, asked, hidden)
+    else:
+        ranked, terms = model.rank(histories, asked, hidden), partial(model.terms, histories)
     if not catalogue.restricts:
-        return Listed(histories, model.rank(histories, count, hidden))
+        return Listed(histories, ranked, terms)
     allowed = catalogue.allowed(model.items, now_ms)
-    ranked = model.rank(histories, count + _SPARE, hidden)
     kept, short = _only(ranked, allowed, count)
     if len(short):
         _rank_again(model, histories, hidden, allowed, count, kept, short)
-    return Listed(histories, kept)
+    return Listed(histories, kept, terms)
 
 
 def _with_hidden_from(

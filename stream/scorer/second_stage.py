@@ -77,7 +77,7 @@ class SecondStage:
 
         def terms(wanted: np.ndarray) -> np.ndarray:
             to_model = self._between(model.items).to_model
-            return model.terms(listed.histories, np.where(wanted >= 0, to_model[wanted], -1))
+            return listed.terms(np.where(wanted >= 0, to_model[wanted], -1))
 
         return make_slates(events.counts, asked, self.config.candidates, ModelLists(best, terms))
 

@@ -62,7 +62,7 @@ class TwoStages:
     def rank(self, model: Recommender, requests: Sequence[Request], noted: int = 0) -> RankedLists:
         """The lists of a model. A reranker may learn from those of the first `noted` users."""
         count, reranker = self._config.list_items, model.reranker
-        listed = self._first_stage(model, requests, count if reranker is None else self._config.candidates)
+        listed = self._first_stage(model, requests, slates=reranker is not None)
         ids, ranked = model.items.ids, listed.ranked
         # A row ends in column -1 when fewer items are left.
         rows = zip(ranked.columns[:, :count].tolist(), listed.histories.lengths.tolist(), strict=True)
@@ -90,16 +90,20 @@ class TwoStages:
             return
         some = requests[: self._allowance.take(wanted, self._clock())]
         try:
-            listed = None if model is None else self._first_stage(model, some, self._config.candidates)
+            listed = None if model is None else self._first_stage(model, some, slates=True)
             slates = self._slates(model, some, listed)
         except Exception as error:  # no list depends on it  # noqa: BLE001
             log.warning("no examples are kept: %s", error)
             return
         self.examples.listed([request.user for request in some], slates, range(len(some)))
 
-    def _first_stage(self, model: Recommender, requests: Sequence[Request], count: int) -> Listed:
-        event_ms, now_ms = self.event_ms(requests), int(self._clock() * 1000)
-        return rank_listable(model, requests, self._config.events, event_ms, self._catalogue, now_ms, count)
+    def _first_stage(self, model: Recommender, requests: Sequence[Request], *, slates: bool) -> Listed:
+        """Lists as they are served or, for `slates`, long enough to choose from."""
+        config, event_ms, now_ms = self._config, self.event_ms(requests), int(self._clock() * 1000)
+        count = config.candidates if slates else config.list_items
+        return rank_listable(
+            model, requests, config.events, event_ms, self._catalogue, now_ms, count, with_terms=slates
+        )
 
     def _slates(self, model: Recommender | None, requests: Sequence[Request], listed: Listed | None) -> Slates:
         newest_ms = self._popularity.newest_ms

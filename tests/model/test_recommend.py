@@ -90,6 +90,28 @@ def test_terms_of_a_few_items_are_what_the_mix_is_made_of(learner: Learner, limi
     np.testing.assert_allclose(turned[:, ::-1], terms, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, Limits(items=7), Limits(scores=3 * ITEMS)])
+def test_lists_with_their_terms_are_the_lists_and_the_terms(learner: Learner, limits: Limits) -> None:
+    recommender, histories = limited(learner, limits), world()
+    every = np.tile(np.arange(ITEMS), (len(histories), 1))
+    every[2, 4] = -1
+    for k in (5, ITEMS + 3):
+        alone = recommender.rank(histories, k)
+        ranked, terms = recommender.rank_with_terms(histories, k)
+        np.testing.assert_array_equal(ranked.columns, alone.columns)
+        np.testing.assert_allclose(ranked.scores, alone.scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(terms(every), recommender.terms(histories, every), rtol=1e-4, atol=1e-5)
+
+
+def test_lists_without_an_item_item_term_keep_their_scores(learner: Learner) -> None:
+    alone = copy.copy(learner)
+    alone.config = replace(learner.config, item_item=replace(learner.config.item_item, share=0.0))
+    recommender = alone.recommender("v")
+    ranked, terms = recommender.rank_with_terms(world(), 5)
+    np.testing.assert_array_equal(ranked.scores, recommender.rank(world(), 5).scores)
+    assert (terms(ranked.columns)[..., 1] == 0).all()
+
+
 @pytest.mark.parametrize(("precision", "error"), [("tf32", 1e-5), ("bfloat16", 2e-2)])
 def test_lower_precision_keeps_its_promise(learner: Learner, precision: Precision, error: float) -> None:
     exact = learner.recommender("v").scores(world())

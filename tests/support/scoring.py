@@ -1,6 +1,6 @@
 """A scorer without Kafka, in a small world where the right list is known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,11 @@ class Fixed:
             columns[row, : len(liked)] = liked
             scores[row, : len(liked)] = np.arange(len(liked), 0, -1)
         return Ranked(columns, scores)
+
+    def rank_with_terms(
+        self, histories: Histories, k: int, hidden: Hidden | None = None
+    ) -> tuple[Ranked, Callable[[np.ndarray], np.ndarray]]:
+        return self.rank(histories, k, hidden), lambda wanted: self.terms(histories, wanted)
 
     def vectors(self, columns: np.ndarray) -> np.ndarray:
         return np.eye(len(self.items))[columns]
