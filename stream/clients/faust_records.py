@@ -38,14 +38,25 @@ async def batch_producer(app: faust.App) -> AIOKafkaProducer:
 
 
 def pause(consumer: Consumer, message: Message) -> None:
-    """Fetch no more of the partition of a message."""
+    """Fetch no more of the partition of a message; what was fetched already still arrives."""
+    _own_active_partitions(consumer)
     consumer.pause_partitions({TP(message.topic, message.partition)})
 
 
 def resume(consumer: Consumer, message: Message) -> None:
     """Fetch the partition of a message again. Faust breaks when it is given the message's own `tp`, which is another
     class of the same name."""
+    _own_active_partitions(consumer)
     consumer.resume_partitions({TP(message.topic, message.partition)})
+
+
+def _own_active_partitions(consumer: Consumer) -> None:
+    """Let the fetch under way keep the set that it began with.
+
+    Faust asks that set again for every record that it has fetched, and drops those whose partition has left it: they
+    count as read, and would be missing for good. Another thread goes through it, too.
+    """
+    consumer._active_partitions = set(consumer._get_active_partitions())
 
 
 def deliver_eagerly(consumer: Consumer) -> None:

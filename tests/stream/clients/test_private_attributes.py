@@ -70,6 +70,7 @@ def test_faust_and_aiokafka_have_what_is_used(tmp_path: Path) -> None:
     app = faust.App("test", broker=["aiokafka://127.0.0.1:1"], datadir=tmp_path, Topic=RawTopic, web_enabled=False)
     app.finalize()
     assert callable(app.consumer.wait_first)
+    assert app.consumer._get_active_partitions() is app.consumer._active_partitions
     assert app.producer._ensure_producer.__name__ == "_ensure_producer"
     assert "_compile_decode" in vars(faust.Topic) and type(app.topic("t")) is RawTopic
     assert app.monitor.stream_inbound_time == {}
