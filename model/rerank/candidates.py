@@ -3,7 +3,7 @@
 Candidates are what everybody wants now, what followed the user's newest items, what the user may meet again, and the
 model's own best. The cost depends on their number, not on the size of the catalogue.
 
-Legend: B users, L places of a history, M candidates, S sums of a pair, n users times their distinct followers.
+Legend: B users, L places of a history, M candidates, S sums of a pair, n pairs of a user and a follower.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 from model.ranker import Hidden
 from model.rerank.asked import Asked, earlier_places
 from model.rerank.counts import StreamCounts
+from model.rerank.pair_index import PairIndex
 
 __all__ = ["CandidateConfig", "Followers", "candidates"]
 
 _PLACE_HALF_LIFE = 2.0  # moments after which what an item says of the next one is worth half
 _PRIOR_PAIRS = 1.0  # added to the pairs of an item, so that a share of few pairs stays small
-_ROW = 40  # bits of a key that hold a column; those above hold the user's row
-_NONE = (1 << _ROW) - 1  # no column, and behind all of them
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Followers:
     """What followed the newest items of each user: for every follower, the shares of pairs that speak for it.
 
     An item's pairs with a follower, over all its pairs, is a share; shares of a user's items are summed, halved every
-    two moments into the past. `keys` int64 [n] are row and column in one number, ascending; `shares` float32 [n, S].
+    two moments into the past. `users` and `columns` int64 [n] are distinct pairs in the order of users; `shares`
+    float32 [n, S].
     """
 
     def __init__(self, counts: StreamCounts, asked: Asked) -> None:
@@ -66,51 +66,53 @@ class Followers:
         factors = counts.pair_factors(asked.now_ms)[users]  # [n, S]
         factors *= weights[:, None] / (follows.totals[rows] * factors + _PRIOR_PAIRS)
         followers = follows.followers[rows]  # [n, W]
-        keys = np.where(followers < 0, np.int64(_NONE), followers) + (users << _ROW)[:, None]
-        shares = follows.counts[rows] * factors[:, None, :]  # [n, W, S]
-        keys, shares = keys.ravel(), shares.reshape(-1, shares.shape[2])
-        order = np.argsort(keys)
-        keys = keys[order]
-        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.empty(0, dtype=np.int64)
-        self.keys = keys[starts]
-        self.shares = np.add.reduceat(shares[order], starts) if len(starts) else shares
-        empty = (self.keys & _NONE) == _NONE
-        if empty.any():
-            self.keys, self.shares = self.keys[~empty], self.shares[~empty]
+        there = followers >= 0
+        columns, users = followers[there].astype(np.int64), np.repeat(users, there.sum(1))
+        shares = (follows.counts[rows] * factors[:, None, :])[there]  # [n, S]
+        self._width = max(len(counts), 1)
+        self._index = PairIndex(users * self._width + columns, len(asked) * self._width)
+        new = self._index.new
+        place = np.cumsum(new) - 1
+        self._place = place  # of each pair's first occurrence among the distinct ones
+        self.users, self.columns = users[new], columns[new]
+        into = place[self._index.first]
+        sums = [np.bincount(into, shares[:, s], len(self.users)) for s in range(shares.shape[1])]
+        self.shares = np.stack(sums, 1).astype(np.float32)
+
+    def _find(self, users: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """int64 [m] places of pairs among the distinct ones, -1 where there is no such pair."""
+        if not len(self.users):
+            return np.full(len(users), -1, dtype=np.int64)
+        found = self._index.places(users * self._width + columns)
+        return np.where(found >= 0, self._place[found], -1)
 
     def of(self, columns: np.ndarray) -> np.ndarray:
         """float32 [B, M, S]: the shares of candidates int64 [B, M] (-1: none); 0 for what followed nothing."""
-        if not len(self.keys):
-            return np.zeros((*columns.shape, self.shares.shape[1]), dtype=np.float32)
-        wanted = np.where(columns < 0, _NONE, columns) + (np.arange(len(columns)) << _ROW)[:, None]
-        place = np.minimum(np.searchsorted(self.keys, wanted.ravel()), len(self.keys) - 1)
-        found = self.shares[place]
-        found[self.keys[place] != wanted.ravel()] = 0
-        return found.reshape(*columns.shape, -1)
+        found = np.zeros((*columns.shape, self.shares.shape[1]), dtype=np.float32)
+        users, places = np.nonzero((columns >= 0) & (columns < self._width))
+        where = self._find(users, columns[users, places])
+        hit = where >= 0
+        found[users[hit], places[hit]] = self.shares[where[hit]]
+        return found
 
     def best(self, users: int, count: int, hidden: Hidden) -> np.ndarray:
         """int64 [B, count] columns of each user's most likely followers that are not hidden; -1 where there are
         fewer."""
         best = np.full((users, count), -1, dtype=np.int64)
-        if not len(self.keys):
+        if not len(self.users):
             return best
         totals = self.shares.sum(1)
-        totals[_found(self.keys, (hidden.rows << _ROW) + hidden.columns)] = 0
+        inside = hidden.columns < self._width
+        barred = self._find(hidden.rows[inside], hidden.columns[inside])
+        totals[barred[barred >= 0]] = 0
         # Positive floats order like their bits: one sort by user and falling share.
-        order = np.argsort((self.keys >> _ROW << 32) | (0x7F800000 - totals.view(np.int32).astype(np.int64)))
+        order = np.argsort((self.users << 32) | (0x7F800000 - totals.view(np.int32).astype(np.int64)))
         order = order[totals[order] > 0]
-        rows = self.keys[order] >> _ROW
-        first = np.searchsorted(rows, np.arange(users))
-        nth = np.arange(len(rows)) - first[rows]
+        rows = self.users[order]
+        nth = np.arange(len(rows)) - np.searchsorted(rows, np.arange(users))[rows]
         kept = nth < count
-        best[rows[kept], nth[kept]] = self.keys[order[kept]] & _NONE
+        best[rows[kept], nth[kept]] = self.columns[order[kept]]
         return best
-
-
-def _found(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Places in `keys`, ascending, of those `wanted` that are there."""
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return place[keys[place] == wanted]
 
 
 def candidates(
@@ -127,18 +129,15 @@ def candidates(
     sources.append(np.broadcast_to(wanted, (users, len(wanted))))
     sources.append(followers.best(users, config.followers, asked.hidden))
     every = np.concatenate(sources, axis=1)
-    keys = np.where(every < 0, _NONE, every) + (np.arange(users) << _ROW)[:, None]
-    flat = keys.ravel()
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
-    again = np.r_[False, ordered[1:] == ordered[:-1]] | ((ordered & _NONE) == _NONE)
-    dropped = np.zeros(len(flat), dtype=bool)
-    dropped[order[again]] = True
-    if len(asked.hidden.rows):
-        hidden = np.sort((asked.hidden.rows << _ROW) + asked.hidden.columns)
-        place = np.minimum(np.searchsorted(hidden, flat), len(hidden) - 1)
-        dropped |= hidden[place] == flat
-    kept = ~dropped.reshape(every.shape)
+    kept = every >= 0
+    rows, places = np.nonzero(kept)
+    width = max(len(counts), int(every.max(initial=0)) + 1)
+    index = PairIndex(rows * width + every[rows, places], users * width)
+    kept[rows, places] = index.new
+    inside = asked.hidden.columns < width
+    barred = index.places(asked.hidden.rows[inside] * width + asked.hidden.columns[inside])
+    barred = barred[barred >= 0]
+    kept[rows[barred], places[barred]] = False  # the first place of an item; the others are out already
     nth = np.cumsum(kept, axis=1) - 1
     rows, places = np.nonzero(kept & (nth < config.kept))
     found = np.full((users, max(int(nth[:, -1].max(initial=-1)) + 1, 1) if every.shape[1] else 1), -1, dtype=np.int64)
