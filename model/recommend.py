@@ -85,7 +85,7 @@ class Recommender:
         columns = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for rows, block in self._user_blocks(histories):
-            best, values = (found.cpu().numpy() for found in self._best(block, k, self._masked(hidden, rows)))
+            best, values = (found.cpu().numpy() for found in self._best(block, k, _masked(hidden, rows, self.device)))
             width = values.shape[1]
             columns[rows, :width], scores[rows, :width] = self._finite(best, values)
         return Ranked(columns, scores)
@@ -103,7 +103,7 @@ class Recommender:
         blocks = list(self._user_blocks(known))
         if len(blocks) != 1 or len(self.items) > self.scorer.limits.items or self.scorer.item_item is None:
             return self.rank(histories, k, hidden), lambda wanted: self.terms(histories, wanted)
-        batch, masked = self.padded(known), self._masked(hidden, None)
+        batch, masked = self.padded(known), _masked(hidden, None, self.device)
         if self._recorded is not None:
             found = self._recorded.best_with_terms(k, batch.columns, batch.strengths, *masked)
         else:
@@ -127,7 +127,7 @@ class Recommender:
         histories = histories.known()
         total = torch.empty(len(histories), len(self.items), device=self.device)
         for rows, users in self._user_blocks(histories):
-            for first, block in self._scored(users, self._masked(Hidden.met(users), None)):
+            for first, block in self._scored(users, _masked(Hidden.met(users), None, self.device)):
                 total[rows, first : first + block.shape[1]] = block
         return total
 
@@ -206,16 +206,6 @@ class Recommender:
         empty = torch.zeros(len(batch.lengths), 1, dtype=torch.int64, device=self.device)
         return Padded(empty, empty, empty.float(), batch.lengths)
 
-    def _masked(self, hidden: Hidden, rows: np.ndarray | None) -> tuple[Tensor, Tensor]:
-        """(row, column) of what is hidden from a block of the users `rows`, in order; None for all users."""
-        found, columns = hidden
-        if rows is not None and len(found):
-            place = np.full(max(int(found.max()), int(rows.max(initial=0))) + 1, -1)
-            place[rows] = np.arange(len(rows))
-            found, inside = place[found], place[found] >= 0
-            found, columns = found[inside], columns[inside]
-        return torch.from_numpy(found).to(self.device), torch.from_numpy(columns).to(self.device)
-
     def weights(self, batch: Padded) -> Tensor:
         """float32 [B, L]: what the network reads at each place."""
         places = batch.columns.shape[1]
@@ -223,6 +213,17 @@ class Recommender:
             return self._decay[:places] * batch.strengths  # which are 0 where padded
         place = torch.arange(places, device=self.device)
         return self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths
+
+
+def _masked(hidden: Hidden, rows: np.ndarray | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(row, column) of what is hidden from a block of the users `rows`, in order; None for all users."""
+    found, columns = hidden
+    if rows is not None and len(found):
+        place = np.full(max(int(found.max()), int(rows.max(initial=0))) + 1, -1)
+        place[rows] = np.arange(len(rows))
+        found, inside = place[found], place[found] >= 0
+        found, columns = found[inside], columns[inside]
+    return torch.from_numpy(found).to(device), torch.from_numpy(columns).to(device)
 
 
 def _refuse_non_finite(version: str, network: Network, neighbour_weights: Tensor | None) -> None:
