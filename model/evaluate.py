@@ -14,7 +14,10 @@ from scipy.special import lambertw
 from model.batch import Histories
 from model.ranker import Ranked
 
-__all__ = ["Interval", "Ranker", "ndcg", "paired_bootstrap", "ranks_hit", "recall"]
+__all__ = ["Interval", "Ranker", "allowed_loss", "ndcg", "paired_bootstrap", "ranks_hit", "recall"]
+
+
+_Z95, _Z80 = 1.96, 0.84  # standard normal quantiles: a two-sided 95 % interval, and a power of 80 %
 
 
 class Ranker(Protocol):
@@ -86,6 +89,15 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(difference.mean()), float(low), float(high))
+
+
+def allowed_loss(margin: float, mean: float, low: float) -> float:
+    """How far the low end of a 95 % interval around `mean` may lie below 0 for what must not be worse by `margin`.
+
+    Few questions make an interval wider than any small margin; then it is what lets an equal one pass four times in
+    five.
+    """
+    return max(margin, (mean - low) * (_Z95 + _Z80) / _Z95)
 
 
 def confidence_sequence(

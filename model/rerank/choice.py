@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from model.evaluate import allowed_loss
 from model.rerank.counts import CountsConfig
 from model.rerank.features import USER_FEATURES, start_weights
 from model.rerank.reranker import Examples, Reranker, RerankerConfig, fit_reranker
@@ -25,7 +26,7 @@ from model.rerank.reranker import Examples, Reranker, RerankerConfig, fit_rerank
 __all__ = ["ChoiceConfig", "RerankerChoice", "choose_reranker", "untrained_reranker"]
 
 _CUTOFF = 20
-_Z95, _Z80 = 1.96, 0.84
+_Z95 = 1.96  # standard normal quantile of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,7 @@ def _refused(gains: np.ndarray, plain: np.ndarray, served: np.ndarray | None, ma
         return f"NDCG@20 differs from lists without it by {mean:+.4f}, 95 % from {low:+.4f} to {high:+.4f}"
     if served is not None:
         mean, low, high = _interval(gains - served)
-        allowed = max(margin * float(served.mean()), (mean - low) * (_Z95 + _Z80) / _Z95)
-        if low < -allowed:
+        if low < -allowed_loss(margin * float(served.mean()), mean, low):
             return f"NDCG@20 differs from the serving reranker by {mean:+.4f}, 95 % from {low:+.4f}"
     return ""
 

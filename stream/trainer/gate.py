@@ -15,12 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from model.evaluate import allowed_loss
 from ops.labels import Gate
 
 __all__ = ["Evidence", "GateConfig", "judge"]
-
-# Standard normal quantiles: a two-sided 95 % interval, and a power of 80 %.
-_Z95, _Z80 = 1.96, 0.84
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def judge(evidence: Evidence, config: GateConfig, *, served_above_popularity: bo
         failed["holdout"] = f"{evidence.users} held-out users, {config.least_users} are needed to judge"
     difference, lower = evidence.difference, evidence.lower
     if evidence.live_ndcg is not None and difference is not None and lower is not None:
-        margin = max(config.margin * evidence.live_ndcg, (difference - lower) * (_Z95 + _Z80) / _Z95)
-        if lower < -margin:
+        if lower < -allowed_loss(config.margin * evidence.live_ndcg, difference, lower):
             failed["holdout"] = f"NDCG@20 differs from live by {difference:+.4f}, 95 % from {lower:+.4f}"
         if evidence.coverage < config.coverage * evidence.live_coverage:
             failed["coverage"] = f"its lists hold {evidence.coverage} items, those of live {evidence.live_coverage}"
