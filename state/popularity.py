@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -14,6 +14,7 @@ _MOST_EVENTS_PER_TOP = 1024
 _SMALL_TOP = 50  # a top shorter than this is taken again after every event
 _LARGEST_EXPONENT = 500  # floats end at 2^1023
 _DUMP = tuple[int, int, dict[str, float]]
+_STATE = tuple[int, int, dict[str, float], list[str], list[str], int, int]
 
 
 class Popularity:
@@ -76,22 +77,19 @@ class Popularity:
         """Take the top again if enough has changed."""
         due = min(max(self._counted // _EVENTS_PER_TOP, _EVENTS_PER_TOP), _MOST_EVENTS_PER_TOP)
         if self._events >= due or (self._events and len(self._top) < _SMALL_TOP):
-            self._take_top()
+            self.take_top()
 
-    def _take_top(self) -> None:
+    def take_top(self) -> None:
+        """Take the top again, whatever has changed."""
         # Counts only grow and decay alike, so what did not change cannot overtake the old top: the cost does not depend
         # on the size of the catalogue.
         contenders = self._changed.union(self._top) & self._weights.keys()
-        self._top = self._heaviest(self._kept, contenders)
+        self._top = _heaviest(self._weights, self._kept, contenders)
         self._changed.clear()
         self._counted, self._events = self._counted + self._events, 0
         if len(self._weights) > self._most_items:
-            self._weights = {
-                item: self._weights[item] for item in self._heaviest(self._most_items // 2, self._weights.keys())
-            }
-
-    def _heaviest(self, count: int, items: Iterable[str]) -> list[str]:
-        return heapq.nlargest(count, items, key=lambda item: (self._weights[item], item))
+            heaviest = _heaviest(self._weights, self._most_items // 2, self._weights)
+            self._weights = {item: self._weights[item] for item in heaviest}
 
     def top(self, exclude: Container[str], count: int) -> list[tuple[str, float]]:
         """The `count` most popular items outside `exclude`, with their decayed counts, as of the last `refresh`."""
@@ -117,8 +115,8 @@ class Popularity:
         return count + 1
 
     def dump(self) -> bytes:
-        """What can be ranked, to survive a restart."""
-        self._take_top()
+        """What can be ranked, to survive a restart; the top is taken again."""
+        self.take_top()
         kept = {item: self._weights[item] for item in self._top}
         return msgspec.msgpack.encode((self._origin_ms, self._newest_ms, kept))
 
@@ -126,4 +124,21 @@ class Popularity:
         """Raises `msgspec.DecodeError` for anything `dump` did not write."""
         self._origin_ms, self._newest_ms, self._weights = msgspec.msgpack.decode(dumped, type=_DUMP)
         self._top, self._changed = [], set(self._weights)
-        self._take_top()
+        self.take_top()
+
+    def state(self) -> bytes:
+        """All of it: what `restore` takes back goes on exactly as this one does."""
+        top, changed = self._top, sorted(self._changed)
+        return msgspec.msgpack.encode(
+            (self._origin_ms, self._newest_ms, self._weights, top, changed, self._events, self._counted)
+        )
+
+    def restore(self, state: bytes) -> None:
+        """Raises `msgspec.DecodeError` for anything `state` did not write."""
+        found = msgspec.msgpack.decode(state, type=_STATE)
+        self._origin_ms, self._newest_ms, self._weights, self._top, changed, self._events, self._counted = found
+        self._changed = set(changed)
+
+
+def _heaviest(weights: Mapping[str, float], count: int, items: Iterable[str]) -> list[str]:
+    return heapq.nlargest(count, items, key=lambda item: (weights[item], item))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
@@ -15,7 +18,7 @@ from stream.wire.catalogue import CatalogueConfig
 from stream.wire.meaning import EventKinds
 from stream.wire.topics import SCORER_GROUP
 
-__all__ = ["ListConfig", "ListSignalsConfig", "ScorerConfig"]
+__all__ = ["ListConfig", "ListSignalsConfig", "ScorerConfig", "settings_digest"]
 
 _DAY_MS = 86_400_000
 
@@ -72,6 +75,14 @@ class ListConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+def settings_digest(lists: ListConfig) -> int:
+    """32 bits of the settings that decide what stands in a list."""
+    stage = lists.second_stage.candidates
+    kinds = sorted((name, asdict(kind)) for name, kind in lists.events.kinds.items())
+    decisive = lists.list_items, lists.popularity_half_life_ms, kinds, asdict(lists.items), asdict(stage)
+    return zlib.crc32(msgspec.json.encode(decisive))
+
+
 @dataclass(frozen=True)
 class ScorerConfig:
     state_dir: Path = Path("freshet-state/scorer")
@@ -90,6 +101,9 @@ class ScorerConfig:
     """Time after which the last lists of a partition that moved away are destroyed."""
     stall_seconds: float = 60.0
     """Time without progress after which the process ends, for its supervisor to restart it."""
+    journal_hours: float = 24.0
+    """How long it stays known which refreshes were counted before each list, so that `freshet reproduce` can make lists
+    by popularity or by a reranker again; `refreshes` is kept for a day. 0 keeps nothing."""
     torch_threads: int = 1
     """Threads of torch on the CPU."""
     lists: ListConfig = field(default_factory=ListConfig)
@@ -98,6 +112,8 @@ class ScorerConfig:
     def __post_init__(self) -> None:
         if self.worker:
             check_member_name(self.worker)
+        if not 0 <= self.journal_hours < 1e5:
+            raise ValueError(f"journal_hours must be from 0 to 100,000, got {self.journal_hours}")
         for name in ("batch_refreshes", "session_seconds", "former_seconds", "stall_seconds", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

@@ -51,7 +51,8 @@ class EventCounts:
     # -- events --------------------------------------------------------------------------------------------------------
 
     def count(self, requests: Iterable[Request]) -> None:
-        """Count what is new in these requests."""
+        """Count what is new in these requests. Every item of their histories has a column afterwards: columns come in
+        the order of the requests, so that counting them again ends in the same counts."""
         kinds = self._kinds
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         users: list[int] = []
@@ -63,6 +64,7 @@ class EventCounts:
                 (event for event in request.new if kinds.positive(event.kind, event.weight)), key=lambda e: e.time_ms
             )
             if not new:
+                self._known(request.history.items)
                 continue
             history = request.history
             columns, met_ms = self._positive(history, new[-1].time_ms)

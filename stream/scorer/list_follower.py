@@ -30,6 +30,7 @@ from stream.scorer.prequential import ShownList
 from stream.scorer.shown_lists import LastList, ShownLists
 from stream.wire.changelog import changelog_reader
 from stream.wire.history_version import HistoryVersion
+from stream.wire.made import made_header
 from stream.wire.records import ScoredItem
 from stream.wire.topics import TopicPlan
 
@@ -200,7 +201,8 @@ def _last_list(record: Any) -> tuple[bytes, LastList] | None:
             log.warning("%s/%d, offset %d is no list: %s", record.topic, record.partition, record.offset, error)
             return None
         items, scores = tuple(item.item for item in found.items), tuple(item.score for item in found.items)
-        shown = ShownList(found.published, found.variant, found.model, items, scores)
+        made = made_header(record.headers)
+        shown = ShownList(found.published, found.variant, found.model, items, scores, made=made)
         last = LastList.without_version(found.as_of, record.offset, shown.encode())
     return record.key, last if version is None else last._replace(version=version)
 

@@ -16,6 +16,7 @@ from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
 from stream.scorer.config import ListConfig
+from stream.scorer.journal import Journal, NoJournal
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.listable import unlisted
 from stream.scorer.models import Models
@@ -46,6 +47,7 @@ class Answer(NamedTuple):
     items: tuple[ScoredItem, ...]
     value: bytes | None
     shadow: Shadow | None = None
+    made: bytes = b""  # `stream.wire.made`
 
     @property
     def version(self) -> str:
@@ -87,7 +89,9 @@ class ListMaker:
         signals: ListSignals,
         stages: TwoStages,
         clock: Callable[[], float] = time.time,
+        journal: Journal | None = None,
     ) -> None:
+        self._journal = journal or NoJournal()
         self._config, self._popularity, self._catalogue, self._clock = config, popularity, catalogue, clock
         self._stages = stages
         self._metrics, self._tally, self._signals = metrics, tally, signals
@@ -232,7 +236,8 @@ class ListMaker:
                 reason=request.reason,
                 published=published_ms,
             )
-            answers.append(Answer(request, variant, model, items, _recommendation.encode(recommendation)))
+            made, value = self._journal.made(model, request.digest), _recommendation.encode(recommendation)
+            answers.append(Answer(request, variant, model, items, value, made=made))
         return answers
 
 

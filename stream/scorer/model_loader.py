@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -22,7 +22,7 @@ from stream.registry.slots import Slots
 from stream.scorer.models import Models
 from stream.wire.records import CANARY_SLOT, Announcement
 
-__all__ = ["ModelLoader"]
+__all__ = ["ModelLoader", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,17 @@ _POLL_SECONDS = 0.2
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 _WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
 _SLOTS: tuple[ServingSlot, ...] = ("live", CANARY_SLOT, "previous")
+
+
+def warm_up(model: Recommender, lengths: Iterable[int]) -> None:
+    """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
+    some = model.items.ids[:_WARM_UP_ITEMS]
+    user = some, range(len(some), 0, -1), [1.0] * len(some)
+    users = Histories.pack(model.items, [user] * _WARM_UP_USERS)
+    for length in lengths:
+        for _ in range(2):
+            model.rank(users, length)
+
 
 Load = Callable[[str, str | None, torch.device], Recommender]
 
@@ -99,7 +110,8 @@ class ModelLoader:
         share = announced[CANARY_SLOT].share if CANARY_SLOT in announced else 0.0
         models = {slot: model for slot, (_, model) in serving.items()}
         reference = self._reference_of(serving["live"][0]) if "live" in serving else None
-        self._swap(Models(models.get("live"), models.get("previous"), models.get(CANARY_SLOT), share, reference))
+        known = {announcement.version: announcement for announcement, _ in serving.values()}
+        self._swap(Models(models.get("live"), models.get("previous"), models.get(CANARY_SLOT), share, reference, known))
         self._report(serving)
         self._retry_at = None
         if not complete:
@@ -111,7 +123,7 @@ class ModelLoader:
             model = self._load_recommender(announcement.address, announcement.sha256, self._device)
             if model.version != announcement.version:
                 raise ModelError(f"its artifact says it is {model.version}")
-            self._warm_up(model)
+            warm_up(model, (self._list_items, self._candidates))
         except Exception as error:  # storage and its drivers raise anything  # noqa: BLE001
             wait = f"trying again in {self._retry_seconds:.0f} s"
             log.error("%s model %s is not taken over, %s: %s", slot, announcement.version, wait, error)
@@ -127,15 +139,6 @@ class ModelLoader:
                 log.error("model %s is not watched for drift: %s", announcement.version, error)
                 return None
         return self._reference[1]
-
-    def _warm_up(self, model: Recommender) -> None:
-        """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
-        some = model.items.ids[:_WARM_UP_ITEMS]
-        user = some, range(len(some), 0, -1), [1.0] * len(some)
-        users = Histories.pack(model.items, [user] * _WARM_UP_USERS)
-        for length in (self._list_items, self._candidates):
-            for _ in range(2):
-                model.rank(users, length)
 
     def _report(self, serving: dict[ServingSlot, tuple[Announcement, Recommender]]) -> None:
         metrics = self._metrics

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from model.recommend import Recommender
 from ops.labels import Slot
 from stream.registry.reference import Reference
-from stream.wire.records import CANARY_SLOT
+from stream.wire.records import CANARY_SLOT, Announcement
 
 __all__ = ["Models", "in_canary_share"]
 
@@ -26,6 +27,7 @@ class Models:
     canary: Recommender | None = None
     canary_share: float = 0.0  # share of the users, chosen by hash
     reference: Reference | None = None  # what the data that the live model was fitted on looked like
+    announced: Mapping[str, Announcement] = field(default_factory=dict)  # by version, of those that were announced
 
     def slot(self, version: str) -> Slot:
         """The slot of the model with this version; "retired" when it has none, "none" for no model."""

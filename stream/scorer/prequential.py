@@ -29,6 +29,7 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     shadow_version: str = ""
     shadow: tuple[str, ...] = ()
     counted_for: str = ""  # version of the canary for which the user was counted
+    made: bytes = b""  # `stream.wire.made`
 
     def encode(self) -> bytes:
         return _encoder.encode(self)

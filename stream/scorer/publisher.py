@@ -15,6 +15,7 @@ from stream.scorer.renewal import RenewedList
 from stream.scorer.shown_lists import Offsets
 from stream.wire.dead_letters import dead_letter
 from stream.wire.history_version import HistoryVersion
+from stream.wire.made import HEADER
 from stream.wire.records import Rejected
 from stream.wire.topics import TopicPlan
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Departure", "Publisher", "offsets_of"]
 
 
-_Outgoing = tuple[bytes, bytes | None, HistoryVersion]  # user, value (None: the tombstone of a forgotten user), version
+# User, value (None: the tombstone of a forgotten user), version, and what the list was made of.
+_Outgoing = tuple[bytes, bytes | None, HistoryVersion, bytes]
 
 
 class Departure(NamedTuple):
@@ -60,12 +62,12 @@ class Publisher:
         by_partition: dict[int, list[_Outgoing]] = defaultdict(list)
         for answer in answers:
             request = answer.request
-            by_partition[request.partition].append((request.user, answer.value, request.version))
+            by_partition[request.partition].append((request.user, answer.value, request.version, answer.made))
         return [departure for number, lists in by_partition.items() for departure in await self._send(number, lists)]
 
     async def send_renewed(self, partition: int, lists: Sequence[RenewedList]) -> list[Departure]:
         """Hand lists of one partition over that were published before."""
-        return await self._send(partition, [(one.user, one.value, one.last.version) for one in lists])
+        return await self._send(partition, [(one.user, one.value, one.last.version, one.made) for one in lists])
 
     async def _send(self, partition: int, lists: Sequence[_Outgoing]) -> list[Departure]:
         """One record batch, or more where the lists do not fit into one."""
@@ -77,8 +79,8 @@ class Publisher:
             delivered = await producer.send_batch(batch, self._plan.recommendations, partition=partition)
             departures.append(Departure(partition, users, delivered))
 
-        for user, value, version in lists:
-            headers = [version.header()]
+        for user, value, version, made in lists:
+            headers = [version.header(), (HEADER, made)] if made else [version.header()]
             if batch.append(timestamp=now_ms, key=user, value=value, headers=headers) is None:  # full
                 await leave()
                 batch, users = producer.create_batch(), []

@@ -26,6 +26,7 @@ class RenewedList(NamedTuple):
     user: bytes
     value: bytes | None  # of its record; None for the tombstone of a user who was forgotten
     last: LastList  # what is kept of it; its offset is known once it is delivered
+    made: bytes = b""  # what it was made of when it was first published
 
 
 class RenewedPage(NamedTuple):
@@ -54,7 +55,9 @@ def renew_page(
             scores = tuple(shown.scores[place] for place in kept)
             shown = msgspec.structs.replace(shown, items=items, scores=scores, published_ms=now_ms)
             last = last._replace(encoded=shown.encode())
-            found.append(RenewedList(user, _record(user, shown, last.version.newest_ms, "items", now_ms), last))
+            found.append(
+                RenewedList(user, _record(user, shown, last.version.newest_ms, "items", now_ms), last, shown.made)
+            )
     return RenewedPage(found, page[-1][0] if len(page) == _LISTS else None)
 
 
@@ -65,7 +68,7 @@ def published_again(lists: PartitionLists, newer: Mapping[bytes, LastList], now_
         if known is None or known.version <= last.version:
             shown = last.shown
             value = None if shown is None else _record(user, shown, last.version.newest_ms, "event", now_ms)
-            again.append(RenewedList(user, value, last))
+            again.append(RenewedList(user, value, last, b"" if shown is None else shown.made))
     return again
 
 

@@ -33,10 +33,11 @@ class Republishing:
         self._stream, self._thread, self._publisher = stream, thread, publisher
         self._lists, self._catalogue, self._metrics = lists, catalogue, metrics
 
-    async def change_items(self, changes: Mapping[str, ItemRecord | None]) -> None:
-        """Lists made from now on follow `changes`; then those that were published and hold what is gone are renewed."""
+    async def change_items(self, changes: Mapping[str, ItemRecord | None], next_offset: int = 0) -> None:
+        """Lists made from now on follow `changes`, which lie before `next_offset` of the topic; then those
+        that were published and hold what is gone are renewed."""
         async with self._stream.between_batches():
-            gone = await self._thread.call(self._change_items, changes)
+            gone = await self._thread.call(self._change_items, changes, next_offset)
         for number in sorted(self._stream.answered):
             await self._renew(number, gone)
 
@@ -71,9 +72,10 @@ class Republishing:
 
     # -- on the scoring thread -----------------------------------------------------------------------------------------
 
-    def _change_items(self, changes: Mapping[str, ItemRecord | None]) -> set[str]:
+    def _change_items(self, changes: Mapping[str, ItemRecord | None], next_offset: int) -> set[str]:
         """Take in what `items` says; returns what may not be listed any more, items whose time ended included."""
         catalogue, now_ms = self._catalogue, _now_ms()
+        catalogue.next_offset = max(catalogue.next_offset, next_offset)
         gone = catalogue.turned(now_ms) | (catalogue.put(changes, now_ms) if changes else set())
         self._metrics.unlisted_items.set(len(catalogue.unlisted(now_ms)))
         return gone

@@ -8,6 +8,7 @@ import msgspec
 
 from state import codec
 from stream.wire.history_version import HistoryVersion
+from stream.wire.made import history_digest
 from stream.wire.records import NewInteraction, Refresh, RefreshReason, Rejected
 
 __all__ = ["Request", "coalesce"]
@@ -29,6 +30,7 @@ class Request(msgspec.Struct, frozen=True):
     asked_ms: int = 0  # event time that the list is for, if that is later than the newest event
     forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
     version: HistoryVersion = _NOT_YET  # how far the history has come; always that of `history`
+    digest: int = 0  # of the history's bytes
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "version", HistoryVersion.of(self.history))
@@ -46,7 +48,11 @@ class Request(msgspec.Struct, frozen=True):
             raise Rejected("schema", str(error)) from None
         arrivals_ms = (refresh.arrived_ms,) if refresh.reason == "event" else ()
         forgotten = refresh.reason == "forget"
-        return cls(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms, forgotten)
+        return cls(
+            *(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms),
+            forgotten=forgotten,
+            digest=history_digest(refresh.history),
+        )
 
     @property
     def newest_ms(self) -> int:

@@ -13,7 +13,9 @@ from model.recommend import Recommender
 from model.rerank.counts import StreamCounts
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
-from stream.scorer.config import ListConfig
+from stream.scorer.config import ListConfig, settings_digest
+from stream.scorer.counting import count_event
+from stream.scorer.journal import Journal, NoJournal
 from stream.scorer.judge import Judge
 from stream.scorer.list_maker import Answer, CanaryUser, ListMaker
 from stream.scorer.list_signals import ListSignals
@@ -53,6 +55,7 @@ class Scoring:
         clock: Callable[[], float] = time.time,
         saved_popularity: bytes | None = None,
         saved_counts: StreamCounts | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
@@ -61,8 +64,11 @@ class Scoring:
         self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals)
         self.catalogue = Catalogue(config.items)
         self.stages = TwoStages(config, self.popularity, self.catalogue, clock, saved_counts)
+        self.journal = journal or NoJournal(settings_digest(config))
         self._maker = ListMaker(
-            config, self.popularity, self.catalogue, metrics, self._tally, self.signals, self.stages, clock
+            *(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, self.stages),
+            clock=clock,
+            journal=self.journal,
         )
         self._batch_models = self.models  # what the batch at hand is scored with
         self._lists, self._metrics, self._clock = lists, metrics, clock
@@ -79,15 +85,18 @@ class Scoring:
         answers = self.models.live is not None or len(self.popularity) > 0
         return "" if answers else "no model is live and no event has made anything popular yet"
 
-    def score(self, requests: Sequence[Request]) -> Scored:
-        """Judge the last lists of these distinct users by their new events, then make their next lists."""
-        models = self.models
+    def score(self, requests: Sequence[Request], taken: Sequence[tuple[int, int]] = ()) -> Scored:
+        """Judge the last lists of these distinct users by their new events, then make their next lists. `taken` are the
+        (partition, offset) of all refreshes behind these requests, in order, for the journal."""
+        models, added = self.models, list[str]()
+        self.journal.turn(self.popularity, self.stages.second_stage.events.counts)
         if models is not self._batch_models:
             self._batch_models = models
             self.signals.follow(models)
+            added = self.stages.second_stage.follow((models.live, models.previous, models.canary))
         with self._metrics.scoring["load"].time():
             last = self._lists.get((request.partition, request.user) for request in requests)
-            requests = self._not_older(requests, last)
+            asked, requests = requests, self._not_older(requests, last)
         self._metrics.scoring_batch_users.observe(len(requests))
         for request in requests:
             self._count(request, models.live)
@@ -96,6 +105,8 @@ class Scoring:
             self._judge.judge(request, None if known is None else known.shown, models)
         self.popularity.refresh()
         self.stages.count(requests)
+        stale, items, event_ms = _left_out(asked, requests), self.catalogue.next_offset, self.popularity.newest_ms
+        self.journal.write(taken, stale, added, models, items, event_ms)
         answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
         # With a canary, users are counted by what their last lists say.
@@ -115,6 +126,11 @@ class Scoring:
             self._undelivered[user] = request.version
             kept.append(request)
         return kept
+
+    def saved_popularity(self) -> bytes:
+        """What the next process begins with."""
+        self.journal.retaken = True
+        return self.popularity.dump()
 
     def answer_canary(self, canary_users: Sequence[CanaryUser]) -> list[Answer]:
         """Let the canary of the last `score` answer its users."""
@@ -162,6 +178,7 @@ class Scoring:
             version,
             shadow,
             self._counted_for(answer, counted),
+            answer.made,
         )
 
     def _note_latency(self, request: Request, now: float) -> None:
@@ -192,6 +209,12 @@ class Scoring:
                 in_vocabulary = event.item in live.items
                 first_met = not in_vocabulary and event.item not in self.popularity
                 self.signals.event(event.item, event.time_ms, in_vocabulary, first_met)
-            kinds = self.config.events
-            if kinds.positive(event.kind, event.weight):
-                self.popularity.add(event.item, event.time_ms, kinds[event.kind].strength)
+            count_event(event, self.config.events, self.popularity)
+
+
+def _left_out(asked: Sequence[Request], kept: Sequence[Request]) -> list[int]:
+    """Places of those that were not kept; the others stand in the same order."""
+    if len(asked) == len(kept):
+        return []
+    users = {request.user for request in kept}  # distinct
+    return [place for place, request in enumerate(asked) if request.user not in users]

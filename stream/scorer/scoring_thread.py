@@ -60,6 +60,7 @@ class ScoringThread:
 
     def score(self, messages: Sequence[Any]) -> ScoredBatch:
         self._metrics.events_consumed["refreshes"].inc(len(messages))
+        taken = [(message.partition, message.offset) for message in messages]
         requests: list[Request] = []
         rejected: list[tuple[Any, Rejected]] = []
         newest_ms = self._newest_ms
@@ -75,7 +76,7 @@ class ScoringThread:
             if partition in newest_ms:  # else it has just moved away
                 newest_ms[partition] = max(newest_ms[partition], request.newest_ms)
         wanted = coalesce(requests)
-        return ScoredBatch(self._scoring.score(wanted) if wanted else Scored([], [], {}), rejected)
+        return ScoredBatch(self._scoring.score(wanted, taken) if wanted else Scored([], [], {}), rejected)
 
     def answer_canary(self, batch: ScoredBatch) -> list[Answer]:
         return self._scoring.answer_canary(batch.scored.canary_users)
@@ -89,7 +90,7 @@ class ScoringThread:
 
     def keep_house(self, closing: bool = False) -> None:
         """Save what survives a restart, send the windows and the examples, and set the gauges."""
-        self._keeping.popularity.save(self._scoring.popularity.dump())
+        self._keeping.popularity.save(self._scoring.saved_popularity())
         self._keeping.counts.save(self._scoring.stages.second_stage.events.counts, now=closing)
         self._scoring.signals.export()
         self._keeping.windows.send(self._scoring.signals.window_signals.windows, now=True)
@@ -108,4 +109,5 @@ class ScoringThread:
         """Finish what is queued, save it and close the store. Not on the thread itself."""
         self._executor.shutdown(wait=True)
         self.keep_house(closing=True)
+        self._scoring.journal.close()
         self._lists.close()

@@ -8,7 +8,7 @@ Legend: B users, M candidates, C columns (items of the counts).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,6 +62,14 @@ class SecondStage:
         self.config, self._catalogue = config, catalogue
         self.events = EventCounts(kinds, counts)
         self._columns: dict[int, _Columns] = {}  # by id of a model's catalogue
+
+    def follow(self, models: Iterable[Recommender | None]) -> list[str]:
+        """These models answer from now on: what they know gets columns. Returns the items that had none."""
+        counts, before = self.events.counts, len(self.events)
+        for model in models:
+            if model is not None:
+                counts.known(model.items.ids)
+        return counts.ids[before:]
 
     def slates(
         self, model: Recommender | None, requests: Sequence[Request], listed: Listed | None, now_ms: np.ndarray

@@ -19,9 +19,10 @@ from stream.clients.names import NameTaken
 from stream.clients.static_member import StaticName
 from stream.health import Health
 from stream.process import REFUSED, end_process, tune_gc
-from stream.scorer.config import ScorerConfig
+from stream.scorer.config import ScorerConfig, settings_digest
 from stream.scorer.counts_file import CountsFile
 from stream.scorer.faust_app import scoring_app
+from stream.scorer.journal import Journal
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
@@ -65,13 +66,7 @@ class Scorer:
         ready_topics(connection, plan)
         lists = ShownLists(config.state_dir / "shown", config.store)
         self._keeping = keeping = _keeping(config, connection, plan)
-        self._scoring = Scoring(
-            config.lists,
-            lists,
-            metrics,
-            saved_popularity=keeping.popularity.load(),
-            saved_counts=keeping.counts.load(CountsConfig()),
-        )
+        self._scoring = _scoring(config, lists, metrics, keeping)
         self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device)
         self._loader = ModelLoader(
             connection, plan.models, device, metrics, self._swap, config.lists.list_items, config.lists.candidates
@@ -99,7 +94,9 @@ class Scorer:
 
     def _items_changed(self, changes: Mapping[str, ItemRecord | None]) -> None:
         """From another thread. Waits until lists follow the changes, so that a flood of them does not pile up."""
-        asyncio.run_coroutine_threadsafe(self._republishing.change_items(changes), self._loop).result()
+        asyncio.run_coroutine_threadsafe(
+            self._republishing.change_items(changes, self._items.next_offset), self._loop
+        ).result()
 
     async def _assigned(self, app: Any, assigned: set[Any], **options: Any) -> None:
         partitions = {tp.partition for tp in assigned}
@@ -191,6 +188,18 @@ def _keeping(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan)
         CountsFile(config.state_dir),
         WindowSender(connection, plan.monitor_windows),
         ExampleSender(connection, plan.examples),
+    )
+
+
+def _scoring(config: ScorerConfig, lists: ShownLists, metrics: ScorerMetrics, keeping: Keeping) -> Scoring:
+    settings, half_life_ms = settings_digest(config.lists), config.lists.popularity_half_life_ms
+    return Scoring(
+        config.lists,
+        lists,
+        metrics,
+        saved_popularity=keeping.popularity.load(),
+        saved_counts=keeping.counts.load(CountsConfig()),
+        journal=Journal(config.state_dir / "journal", settings, config.journal_hours, half_life_ms),
     )
 
 

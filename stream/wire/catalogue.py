@@ -44,6 +44,7 @@ class Catalogue:
     def __init__(self, config: CatalogueConfig | None = None) -> None:
         self.config = config or CatalogueConfig()
         self.records: dict[str, ItemRecord] = {}
+        self.next_offset = 0  # of the topic: all before it is taken in
         self._restricted: dict[str, ItemRecord] = {}  # by availability or time
         self._hidden_from: dict[str, set[str]] = defaultdict(set)  # items by user
         self._turns_ms: int | None = None  # when the next item starts or ends

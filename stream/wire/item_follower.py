@@ -37,6 +37,7 @@ class ItemFollower:
         changed: Callable[[Mapping[str, ItemRecord | None]], None],
     ) -> None:
         self._connection, self._topic, self._rejected, self._changed = connection, topic, rejected, changed
+        self.next_offset = 0  # of the topic's one partition: all before it was handed over
         self._reported: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="items", daemon=True)
@@ -75,7 +76,7 @@ class ItemFollower:
                         self._reported.add(error.reason)
                         log.error("%s/%d@%d says nothing of an item: %s", *tp, record.offset, error)
                     continue
-                changes[item] = said
+                changes[item], self.next_offset = said, record.offset + 1
         if changes:
             self._changed(changes)
 

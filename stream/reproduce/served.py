@@ -1,0 +1,95 @@
+"""Lists as they stand on `recommendations`: of each user the last one up to a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+from kafka.consumer.fetcher import ConsumerRecord
+
+from stream.clients.connection import KafkaConnection
+from stream.clients.reader import TopicReader
+from stream.leaving.folder import LeavingError
+from stream.leaving.snapshot import Progress, read_between
+from stream.wire.made import Made
+from stream.wire.records import Recommendation
+from stream.wire.topics import TopicPlan
+
+__all__ = ["Served", "ServedLists", "find_lists"]
+
+
+class Served(NamedTuple):
+    """A record of `recommendations` that is a list."""
+
+    user: bytes
+    partition: int
+    offset: int
+    written_ms: int
+    list: Recommendation
+    made: Made | None  # None: by a release that did not say
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}@{self.offset}"
+
+
+class ServedLists(NamedTuple):
+    lists: dict[bytes, Served]  # by user
+    forgotten: set[bytes]  # users whose last record up to the moment is a deletion
+    only_later: dict[bytes, int]  # users with later records only, which may stand over one that was compacted away; ms
+    unreadable: list[str]
+
+
+_decoder = msgspec.json.Decoder(Recommendation)
+
+
+def find_lists(
+    connection: KafkaConnection, plan: TopicPlan, until_ms: int | None, user: bytes | None, progress: Progress
+) -> ServedLists:
+    """Of every user, or of one, the last list that was written up to this moment; None for the newest.
+
+    Compaction keeps the order: it removes a record only together with all older ones of its key. So the last one that
+    is left up to the moment was the last one then. Raises `LeavingError` when there is no topic.
+    """
+    last: dict[bytes, ConsumerRecord] = {}
+    later: dict[bytes, int] = {}
+    for key, record in _records(connection, plan.recommendations, lambda key: user is None or key == user, progress):
+        if until_ms is None or record.timestamp <= until_ms:
+            before = last.get(key)
+            # A user who moved to another partition left a deletion behind.
+            if before is None or before.partition == record.partition or record.timestamp >= before.timestamp:
+                last[key] = record
+        else:
+            later.setdefault(key, record.timestamp)
+    found = ServedLists({}, set(), {key: ms for key, ms in later.items() if key not in last}, [])
+    for key, record in last.items():
+        if record.value is None:
+            found.forgotten.add(key)
+            continue
+        try:
+            listed = _decoder.decode(record.value)
+        except msgspec.DecodeError as error:
+            found.unreadable.append(f"{record.partition}@{record.offset}: {error}")
+            continue
+        made = Made.from_headers(record.headers)
+        found.lists[key] = Served(key, record.partition, record.offset, record.timestamp, listed, made)
+    return found
+
+
+def _records(
+    connection: KafkaConnection, topic: str, wanted: Callable[[bytes], bool], progress: Progress
+) -> list[tuple[bytes, ConsumerRecord]]:
+    """Those with a wanted key, by partition and offset."""
+    kept: list[tuple[bytes, ConsumerRecord]] = []
+    with TopicReader(connection, poll_records=5_000, fetch_bytes=4 * 1024 * 1024) as reader:
+        partitions = reader.partitions(topic)
+        if not partitions:
+            raise LeavingError(f"there is no topic {topic}: are the servers and --prefix right?")
+        reader.assign(partitions)
+        begins, ends = reader.beginnings(partitions), reader.ends(partitions)
+        todo = sum(ends[tp] - begins[tp] for tp in partitions)
+        for left, batch in read_between(reader, begins, ends):
+            kept += [(record.key, record) for record in batch if record.key is not None and wanted(record.key)]
+            progress(topic, todo - left, todo)
+    return sorted(kept, key=lambda pair: (pair[1].partition, pair[1].offset))
