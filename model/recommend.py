@@ -153,6 +153,11 @@ class Recommender:
         """float32 [n, H]: the output layer's rows of these items; similar items have similar vectors."""
         return self.scorer.output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
 
+    @property
+    def mean_vector(self) -> np.ndarray:
+        """float32 [H]: the mean of the vectors of all items."""
+        return self.scorer.output.mean.cpu().numpy()
+
     def _finite(self, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(columns, -1 where nothing is left, values). Raises `NonFiniteScores`."""
         if not (values < np.inf).all():  # which is false of NaN too

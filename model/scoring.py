@@ -153,11 +153,11 @@ class OutputLayer:
             self._weight = column_major(self._weight)
         self._bias = bias
         items, hidden = max(len(weight), 1), weight.shape[1]
-        self._mean, self._bias_mean = weight.mean(0), bias.mean()
+        self.mean, self._bias_mean = weight.mean(0), bias.mean()
         second = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64, device=weight.device)
         for first in range(0, len(weight), limits.items):
             rows = slice(first, first + limits.items)
-            outer = torch.cat([weight[rows] - self._mean, (bias[rows] - self._bias_mean)[:, None]], 1)
+            outer = torch.cat([weight[rows] - self.mean, (bias[rows] - self._bias_mean)[:, None]], 1)
             second += (outer.T @ outer).double() / items
         self._second = second[:hidden, :hidden].float()  # [H, H]
         self._cross = second[:hidden, hidden].float()  # [H]
@@ -188,7 +188,7 @@ class OutputLayer:
 
     def mean_and_std(self, v: Tensor, u: float) -> tuple[Tensor, Tensor]:
         """(mean, deviation) [B, 1] of a user's scores over all items."""
-        mean = v @ self._mean + u * self._bias_mean
+        mean = v @ self.mean + u * self._bias_mean
         variance = ((v @ self._second) * v).sum(1) + 2 * u * (v @ self._cross) + u * u * self._bias_variance
         return mean[:, None], variance.clamp(min=1e-12).sqrt()[:, None]
 

@@ -12,6 +12,7 @@ changing demand is what only the protocol `global` shows.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from model.study.dataset import Dataset, joined
 from model.study.figures import Figures, held_out_figures
 from model.study.progress import OnMeasured, Progress
 from model.study.report import Row
+from model.study.variety import VariedRanker
+from model.variety import VarietyConfig
 
 __all__ = ["PerUser"]
 
@@ -41,7 +44,12 @@ class PerUser:
 
     def row(self, name: str, contender: Contender, seeds: int) -> Row:
         """The figures of one contender over `seeds` trainings."""
-        row = Row(name)
+        return self.rows(name, contender, seeds)[0]
+
+    def rows(self, name: str, contender: Contender, seeds: int, variety: Sequence[float] = ()) -> list[Row]:
+        """The figures of one contender over `seeds` trainings, and those of its lists with each `variety`, see
+        `VarietyConfig.popular`."""
+        row, varied = Row(name), {popular: Row(f"{name}, variety {popular:g}") for popular in variety}
         chosen: Settings | None = None
         for seed in range(seeds if contender.seeded else 1):
             label = f"{name}, seed {seed + 1} of {seeds}" if contender.seeded else name
@@ -55,12 +63,19 @@ class PerUser:
                 (trained,) = contender.train(self._data.catalogue, self._both, seed, self._device, chosen)
                 seconds = time.perf_counter() - start
                 settings, figures = chosen, self._measure(trained.ranker, self._both, self._data.last)
-            row.settings.append(settings)
-            row.figures.append(figures)
-            row.train_seconds.append(seconds)
+                for popular, other in varied.items():
+                    other.add(settings, self._measure_varied(trained.ranker, popular), seconds)
+            row.add(settings, figures, seconds)
             self._progress(label, 1.0)
             self._on_measured(row)
-        return row
+            for other in varied.values():
+                self._on_measured(other)
+        return [row, *varied.values()]
+
+    def _measure_varied(self, ranker: Ranker, popular: float) -> Figures:
+        popularity = np.bincount(self._both.columns, minlength=len(self._data.catalogue.items))
+        config = VarietyConfig(popular=popular)
+        return self._measure(VariedRanker(ranker, popularity, config), self._both, self._data.last)
 
     def _measure(
         self, ranker: Ranker, histories: Histories, held_out: Histories, masked: Histories | None = None

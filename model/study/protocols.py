@@ -70,13 +70,15 @@ def run(
     seeds: int = 5,
     against: str | None = None,
     quantile: float = 0.9,
+    variety: Sequence[float] = (),
     device: torch.device | None = None,
     progress: Progress = lambda doing, done: None,
     on_measured: OnMeasured = lambda row: None,
 ) -> Study:
     """Train and measure `models` on a log, or on a dataset that is split already.
 
-    `quantile` is the share of events that the protocol `global` fits on. Raises ValueError for what cannot be run.
+    `quantile` is the share of events that the protocol `global` fits on; `variety` are further rows of each of the
+    models named, per user. Raises ValueError for what cannot be run.
     """
     names = contestants(protocol, models)
     if seeds < 1:
@@ -84,6 +86,8 @@ def run(
     against = AGAINST[protocol] if against is None else against
     device = device or torch.device("cpu")
     if protocol == "global":
+        if variety:
+            raise ValueError("variety is measured with the protocol per-user")
         if isinstance(source, Dataset):
             raise ValueError(f"{source.name} has no timestamps, so nothing can be cut at one moment: use a log")
         contest = Successive(source, quantile, device=device, progress=progress, on_measured=on_measured)
@@ -91,6 +95,13 @@ def run(
         return Study(source.name, protocol, against, NEXT_METRICS, rows, contest.slices(), contest.users)
     data = source if isinstance(source, Dataset) else split_per_user(source)
     published = protocol == "paper"
+    if variety and published:
+        raise ValueError("variety is measured with the protocol per-user")
     split = PerUser(data, as_published=published, device=device, progress=progress, on_measured=on_measured)
-    rows = [split.row(name, CONTENDERS[name], seeds) for name in names]
+    asked = set(models or ())
+    rows = [
+        row
+        for name in names
+        for row in split.rows(name, CONTENDERS[name], seeds, variety if name in asked or not asked else ())
+    ]
     return Study(data.name, protocol, against, HELD_OUT_METRICS, rows)

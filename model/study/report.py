@@ -29,6 +29,12 @@ class Row:
     figures: list[Figures] = field(default_factory=list)
     train_seconds: list[float] = field(default_factory=list)
 
+    def add(self, settings: Settings, figures: Figures, train_seconds: float) -> None:
+        """What one more seed gave."""
+        self.settings.append(settings)
+        self.figures.append(figures)
+        self.train_seconds.append(train_seconds)
+
     @property
     def values(self) -> np.ndarray:
         """[4, Q], mean over seeds."""

@@ -132,9 +132,8 @@ class Successive:
                 else:
                     ranks = self._second_stage.ranks(ranker, reranker, part.columns, part.events)
             asked = time.perf_counter()
-            row.settings.append(chosen)
-            row.figures.append(Figures(next_figures(ranks), {"users_per_second": len(ranks) / (asked - fitted)}))
-            row.train_seconds.append(fitted - start)
+            figures = Figures(next_figures(ranks), {"users_per_second": len(ranks) / (asked - fitted)})
+            row.add(chosen, figures, fitted - start)
             self._progress(label, 1.0)
             self._on_measured(row)
         return row

@@ -44,6 +44,7 @@ class Comparison:
     against: str | None  # None: the usual row of the protocol
     quantile: float
     device: torch.device
+    variety: Sequence[float] = ()
 
 
 def compare(
@@ -51,6 +52,8 @@ def compare(
 ) -> Study | NoiseStudy:
     """Train and measure models, and print how they compare. Raises ValueError for what cannot be run."""
     if asked.protocol == "noisy":
+        if asked.variety:
+            raise ValueError("variety is measured with the protocol per-user")
         noisy = _with_progress(
             console,
             HELD_OUT_METRICS,
@@ -77,6 +80,7 @@ def compare(
             seeds=asked.seeds,
             against=asked.against,
             quantile=asked.quantile,
+            variety=asked.variety,
             device=asked.device,
             progress=progress,
             on_measured=on_measured,

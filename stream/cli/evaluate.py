@@ -33,6 +33,13 @@ __all__ = ["evaluate"]
     default=0.9,
     help="Share of the events before the moment of `global`.",
 )
+@click.option(
+    "--variety",
+    type=Finite(0, 100),
+    multiple=True,
+    help="Also measure lists that hold less of what is popular, as with scorer.lists.variety.popular; repeat it to see "
+    "what variety costs.",
+)
 @click.option("--device", envvar="FRESHET_DEVICE", help="Where models run: cpu, cuda, cuda:1, ...")
 @click.option("--csv", type=PathText(), help="Also write the figures to this file.")
 @click.option("--png", type=PathText(), help="Also draw NDCG@20 into this file.")
@@ -44,6 +51,7 @@ def evaluate(
     seeds: int,
     against: str | None,
     quantile: float,
+    variety: tuple[float, ...],
     device: str | None,
     csv: Path | None,
     png: Path | None,
@@ -84,6 +92,7 @@ def evaluate(
             against=against,
             quantile=quantile,
             device=pick_device(device, settings.environment),
+            variety=variety,
         )
         outcome = compare(asked, source, low_rated, output())
     except ValueError as error:

@@ -23,9 +23,9 @@ class NoModel(RuntimeError):
 
 
 class ModelsThen:
-    """`lengths` are the lengths of lists that will be asked for."""
+    """`lengths` are those of lists that will be asked for: of lists alone, and of candidates with their terms."""
 
-    def __init__(self, announced: dict[str, ServedBy], device: torch.device, lengths: tuple[int, ...]) -> None:
+    def __init__(self, announced: dict[str, ServedBy], device: torch.device, lengths: tuple[int, int]) -> None:
         self._announced, self._device, self._lengths = announced, device, lengths
         self._loaded: dict[str, Recommender] = {}  # by sha256
 
@@ -35,7 +35,7 @@ class ModelsThen:
         if found is None:
             try:
                 found = load_recommender(served.address, served.sha256, self._device)
-                warm_up(found, self._lengths)
+                warm_up(found, *self._lengths)
             except (ModelError, OSError, ImportError, ValueError) as error:
                 raise NoModel(f"the artifact of {served.version} ({served.sha256[:16]}): {error}") from None
             self._loaded[served.sha256] = found

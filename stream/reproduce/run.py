@@ -72,7 +72,7 @@ def reproduce(
     try:
         tapes = Tapes(config.folders)
         announced = announced_models(connection, plan.models, log.warning)
-        lengths = config.lists.list_items, config.lists.candidates
+        lengths = config.lists.chosen_from, config.lists.candidates
         models = ModelsThen(announced, config.device, lengths)
         bench = Bench(config.lists, models, read_items(connection, plan.items, progress), refreshes)
         making = _Making(bench, tapes, config)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from model.variety import VarietyConfig
 from ops.monitor.quality import QualityConfig
 from ops.monitor.windows import WindowConfig
 from state.store import StoreConfig
@@ -61,11 +62,17 @@ class ListConfig:
     items: CatalogueConfig = field(default_factory=CatalogueConfig)
     signals: ListSignalsConfig = field(default_factory=ListSignalsConfig)
     second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
+    variety: VarietyConfig = field(default_factory=VarietyConfig)
+
+    @property
+    def chosen_from(self) -> int:
+        """Best items that a list is chosen from."""
+        return max(self.list_items, self.variety.candidates) if self.variety.on else self.list_items
 
     @property
     def candidates(self) -> int:
         """Items that a model lists where its reranker orders them."""
-        return max(self.list_items, self.second_stage.candidates.model)
+        return max(self.chosen_from, self.second_stage.candidates.model)
 
     def __post_init__(self) -> None:
         if self.explain < 0:
@@ -79,7 +86,9 @@ def settings_digest(lists: ListConfig) -> int:
     """32 bits of the settings that decide what stands in a list."""
     stage = lists.second_stage.candidates
     kinds = sorted((name, asdict(kind)) for name, kind in lists.events.kinds.items())
-    decisive = lists.list_items, lists.popularity_half_life_ms, kinds, asdict(lists.items), asdict(stage)
+    decisive = [lists.list_items, lists.popularity_half_life_ms, kinds, asdict(lists.items), asdict(stage)]
+    if lists.variety.on:  # so that those who do not use it keep the digest that they have
+        decisive.append(asdict(lists.variety))
     return zlib.crc32(msgspec.json.encode(decisive))
 
 

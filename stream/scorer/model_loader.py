@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 
@@ -32,14 +32,14 @@ _WARM_UP_USERS, _WARM_UP_ITEMS = 64, 20
 _SLOTS: tuple[ServingSlot, ...] = ("live", CANARY_SLOT, "previous")
 
 
-def warm_up(model: Recommender, lengths: Iterable[int]) -> None:
+def warm_up(model: Recommender, listed: int, candidates: int) -> None:
     """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
     some = model.items.ids[:_WARM_UP_ITEMS]
     user = some, range(len(some), 0, -1), [1.0] * len(some)
     users = Histories.pack(model.items, [user] * _WARM_UP_USERS)
-    for length in lengths:
-        for _ in range(2):
-            model.rank(users, length)
+    for _ in range(2):
+        model.rank(users, listed)
+        model.rank_with_terms(users, candidates)
 
 
 Load = Callable[[str, str | None, torch.device], Recommender]
@@ -60,13 +60,13 @@ class ModelLoader:
         device: torch.device,
         metrics: ScorerMetrics,
         swap: Callable[[Models], None],
-        list_items: int,
+        listed: int,
         candidates: int,
         load: Load = load_recommender,
     ) -> None:
         self._slots = Slots(connection, topic)
         self._device, self._metrics, self._swap = device, metrics, swap
-        self._list_items, self._candidates = list_items, candidates  # lengths that will be asked for
+        self._listed, self._candidates = listed, candidates  # lengths that will be asked for
         self._load_recommender = load
         self._serving: dict[ServingSlot, tuple[Announcement, Recommender]] = {}  # by slot
         self._reference: tuple[str, Reference | None] = "", None  # of the live model, by its artifact's sha256
@@ -123,7 +123,7 @@ class ModelLoader:
             model = self._load_recommender(announcement.address, announcement.sha256, self._device)
             if model.version != announcement.version:
                 raise ModelError(f"its artifact says it is {model.version}")
-            warm_up(model, (self._list_items, self._candidates))
+            warm_up(model, self._listed, self._candidates)
         except Exception as error:  # storage and its drivers raise anything  # noqa: BLE001
             wait = f"trying again in {self._retry_seconds:.0f} s"
             log.error("%s model %s is not taken over, %s: %s", slot, announcement.version, wait, error)

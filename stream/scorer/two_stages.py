@@ -11,11 +11,13 @@ import numpy as np
 from model.ranker import Ranked
 from model.recommend import Recommender
 from model.rerank.counts import StreamCounts
+from model.rerank.reranker import Reranker
 from model.rerank.slates import Slates
 from state.popularity import Popularity
 from stream.scorer.allowance import Allowance
 from stream.scorer.config import ListConfig
 from stream.scorer.examples import ExampleKeeper
+from stream.scorer.list_variety import ListVariety
 from stream.scorer.listable import Listed, rank_listable
 from stream.scorer.requests import Request
 from stream.scorer.second_stage import SecondStage
@@ -48,6 +50,7 @@ class TwoStages:
         self._config, self._popularity, self._catalogue, self._clock = config, popularity, catalogue, clock
         self.second_stage = SecondStage(config.second_stage, config.events, catalogue, saved_counts)
         self.examples = ExampleKeeper(config.events)
+        self._variety = ListVariety(config.variety, self.second_stage.events.counts, catalogue.records)
         self._allowance = Allowance(config.second_stage.examples_per_second)
 
     def count(self, requests: Sequence[Request]) -> None:
@@ -61,23 +64,39 @@ class TwoStages:
 
     def rank(self, model: Recommender, requests: Sequence[Request], noted: int = 0) -> RankedLists:
         """The lists of a model. A reranker may learn from those of the first `noted` users."""
-        count, reranker = self._config.list_items, model.reranker
+        config, reranker = self._config, model.reranker
+        count = config.chosen_from
         listed = self._first_stage(model, requests, slates=reranker is not None)
         ids, ranked = model.items.ids, listed.ranked
         # A row ends in column -1 when fewer items are left.
         rows = zip(ranked.columns[:, :count].tolist(), listed.histories.lengths.tolist(), strict=True)
         items = [[ids[column] for column in row if column >= 0] if known else [] for row, known in rows]
         scores = [row[: len(names)] for row, names in zip(ranked.scores.tolist(), items, strict=True)]
-        if reranker is None:
-            return RankedLists(items, scores, ranked)
+        if reranker is not None:
+            self._rerank(model, reranker, requests, listed, noted, items, scores)
+        if config.variety.on:
+            items, scores = self._variety.choose(model, items, scores, config.list_items)
+        return RankedLists(items, scores, ranked)
+
+    def _rerank(
+        self,
+        model: Recommender,
+        reranker: Reranker,
+        requests: Sequence[Request],
+        listed: Listed,
+        noted: int,
+        items: list[list[str]],
+        scores: list[list[float]],
+    ) -> None:
+        """Put the reranker's lists in the place of the first stage's."""
         slates = self._slates(model, requests, listed)
         taken = self._allowance.take(noted, self._clock())
         self.examples.listed([request.user for request in requests[:taken]], slates, range(taken))
-        best = self.second_stage.best(reranker, slates, count, int(self._clock() * 1000))
+        best = self.second_stage.best(reranker, slates, self._config.chosen_from, int(self._clock() * 1000))
         for row, (names, values) in enumerate(zip(*best, strict=True)):
-            if len(names) >= len(items[row]):  # else what may be listed lies beyond the candidates
+            # Else what may be listed lies beyond the candidates.
+            if len(names) >= min(len(items[row]), self._config.list_items):
                 items[row], scores[row] = names, values
-        return RankedLists(items, scores, ranked)
 
     def keep_examples(self, model: Recommender | None, requests: Sequence[Request]) -> None:
         """Keep the candidates of some users, whose lists are delivered, so that a first reranker can learn; `model` is
@@ -100,7 +119,7 @@ class TwoStages:
     def _first_stage(self, model: Recommender, requests: Sequence[Request], *, slates: bool) -> Listed:
         """Lists as they are served or, for `slates`, long enough to choose from."""
         config, event_ms, now_ms = self._config, self.event_ms(requests), int(self._clock() * 1000)
-        count = config.candidates if slates else config.list_items
+        count = config.candidates if slates else config.chosen_from
         return rank_listable(
             model, requests, config.events, event_ms, self._catalogue, now_ms, count, with_terms=slates
         )

@@ -69,7 +69,7 @@ class Scorer:
         self._scoring = _scoring(config, lists, metrics, keeping)
         self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device)
         self._loader = ModelLoader(
-            connection, plan.models, device, metrics, self._swap, config.lists.list_items, config.lists.candidates
+            connection, plan.models, device, metrics, self._swap, config.lists.chosen_from, config.lists.candidates
         )
         self._items = ItemFollower(
             connection, plan.items, lambda reason: metrics.items_rejected[reason].inc(), self._items_changed

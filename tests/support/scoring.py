@@ -31,6 +31,7 @@ class Fixed:
     def __init__(self, version: str, order: str, items: tuple[str, ...] = CATALOGUE, fails: type | None = None) -> None:
         self.version, self.items, self._order, self._fails = version, ItemIndex(items), order, fails
         self.reranker: Reranker | None = None
+        self.alike: dict[str, str] = {}  # items with the vector of another one
 
     def terms(self, histories: Histories, wanted: np.ndarray) -> np.ndarray:
         return np.where(wanted[..., None] >= 0, np.float32(0), np.float32(np.nan)).repeat(2, -1)
@@ -55,7 +56,13 @@ class Fixed:
         return self.rank(histories, k, hidden), lambda wanted: self.terms(histories, wanted)
 
     def vectors(self, columns: np.ndarray) -> np.ndarray:
-        return np.eye(len(self.items))[columns]
+        ids = self.items.ids
+        same = self.items.columns([self.alike.get(item, item) for item in ids])
+        return np.eye(len(ids))[same[columns]]
+
+    @property
+    def mean_vector(self) -> np.ndarray:
+        return self.vectors(np.arange(len(self.items))).mean(0)
 
 
 class World:

@@ -13,7 +13,7 @@ from model.ranker import Ranked
 from model.study.dataset import joined, split_per_user
 from model.study.figures import HELD_OUT_METRICS, held_out_figures, rank_unmasked
 from model.study.interactions import Interactions
-from model.study.protocols import Protocol, run
+from model.study.protocols import Protocol, contestants, run
 
 ITEMS = ItemIndex([f"i{n}" for n in range(30)])
 
@@ -118,6 +118,26 @@ def test_a_study_finds_what_follows(tmp_path: Path, protocol: Protocol) -> None:
     first = "slice,rows,model,seeds,HR@10" if protocol == "global" else "model,seeds,Recall@10"
     assert (tmp_path / "out.csv").read_text().startswith(first)
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_variety_puts_more_of_the_catalogue_into_lists() -> None:
+    study = run(walks(), models=["covisit"], variety=[1.0, 5.0])
+    plain, some, much = (study.row(f"covisit{of}") for of in ("", ", variety 1", ", variety 5"))
+    assert plain.beyond("novelty") < some.beyond("novelty") < much.beyond("novelty")
+    assert much.values[3].mean() < plain.values[3].mean(), "it has a price"
+    assert [row.model for row in study.rows[:2]] == ["fresh-popularity", "item-item"], "those not named are not varied"
+
+
+@pytest.mark.parametrize("protocol", ["global", "paper"])
+def test_variety_is_measured_per_user(protocol: Protocol) -> None:
+    with pytest.raises(ValueError, match="variety is measured with the protocol per-user"):
+        run(walks(), protocol=protocol, models=["covisit"], variety=[0.5])
+
+
+@pytest.mark.parametrize("protocol", ["per-user", "paper", "noisy"])
+def test_what_needs_a_timeline_is_refused_without_one(protocol: Protocol) -> None:
+    with pytest.raises(ValueError, match="stream-without-network can only be measured with the protocol global"):
+        contestants(protocol, ["stream-without-network"])
 
 
 def test_a_dataset_without_timestamps_has_popularity_that_cannot_decay() -> None:
