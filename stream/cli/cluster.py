@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ __all__ = ["doctor", "repartition"]
 _COLOURS = {"fits": "green", "warning": "yellow", "does not fit": "red"}
 
 
-@command("doctor", TOPICS, sections=("process", "topics"))
+@command("doctor", TOPICS, sections=("process", "topics", "input"))
 @click.option(
     "--process",
     multiple=True,
@@ -33,14 +34,16 @@ def doctor(settings: Settings, process: tuple[str, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from stream.cluster.doctor import examine
+    from stream.cluster.doctor import examine, examine_registry
     from stream.cluster.rights import PROCESSES
     from stream.local.terminal import output
+    from stream.wire.mapping import InputMapping
 
     wanted = tuple(name for name in PROCESSES if not process or name in process)
     table = Table("", "what", "found", "what to do")
     bad = 0
-    for finding in examine(kafka_connection(settings), topic_plan(settings), wanted):
+    found = examine(kafka_connection(settings), topic_plan(settings), wanted)
+    for finding in chain(found, examine_registry(settings.read(InputMapping))):
         bad += finding.verdict == "does not fit"
         table.add_row(Text(finding.verdict, _COLOURS[finding.verdict]), finding.subject, finding.found, finding.mend)
     output().print(table)

@@ -143,6 +143,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from ops.local.kafka_install import BrokerError
     from stream.api.config import ApiConfigError
     from stream.clients.names import NameTaken
+    from stream.clients.schema_registry import RegistryUnavailable
     from stream.cluster.repartition import RepartitionError
     from stream.leaving.folder import LeavingError
     from stream.letters.reading import LetterError
@@ -159,6 +160,8 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     )
     if isinstance(error, refusals):
         return REFUSED, str(error)
+    if isinstance(error, RegistryUnavailable):
+        return FAILED, f"{error}; the records that need it are good, and can be read when it answers"
     if isinstance(error, KafkaError):
         return FAILED, (
             f"{type(error).__name__}: {error}. Is Kafka up, is FRESHET_BOOTSTRAP_SERVERS right, and do the "

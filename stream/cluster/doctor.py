@@ -20,10 +20,12 @@ from kafka.errors import (
 
 from stream.clients.admin import admin_client, ask_coordinator
 from stream.clients.connection import KafkaConnection
+from stream.clients.schema_registry import RegistryUnavailable, SchemaRegistry
 from stream.cluster.rights import PROCESSES, Process, Right, needed_rights
+from stream.wire.mapping import InputMapping
 from stream.wire.topics import TopicPlan, topic_problems
 
-__all__ = ["Finding", "Verdict", "examine"]
+__all__ = ["Finding", "Verdict", "examine", "examine_registry"]
 
 Verdict = Literal["fits", "warning", "does not fit"]
 
@@ -35,6 +37,19 @@ class Finding(NamedTuple):
     subject: str
     found: str
     mend: str = ""
+
+
+def examine_registry(mapping: InputMapping) -> Iterator[Finding]:
+    """Does the Schema Registry answer, if events need one?"""
+    if not mapping.registry:
+        return
+    try:
+        SchemaRegistry(mapping.registry_config).answers()
+    except RegistryUnavailable as error:
+        mend = "check [input] registry and its credentials: updaters wait for it, and nothing is lost meanwhile"
+        yield Finding("does not fit", "schema registry", str(error), mend)
+        return
+    yield Finding("fits", "schema registry", f"{mapping.registry} answers")
 
 
 def examine(

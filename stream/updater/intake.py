@@ -14,6 +14,7 @@ from stream.updater.config import UpdaterConfig
 from stream.updater.merging import Arrival, Changed, Outcomes, apply, decode_batch
 from stream.updater.partition import PartitionTask
 from stream.updater.refusal_log import RefusalLog
+from stream.updater.registry_wait import RegistryWait
 from stream.updater.routing import sampled_misplaced
 from stream.wire.partitioning import home_of
 from stream.wire.records import Forget
@@ -36,16 +37,19 @@ class Intake:
         self._config, self._plan, self._strict = config, plan, strict
         self._metrics, self._signals = metrics, signals
         self.refusals = RefusalLog()
+        self.registry = RegistryWait()
         self.newest_ms = 0  # event time, over all partitions
 
     def merge(self, task: PartitionTask, topic: str, records: Sequence[ConsumerRecord]) -> list[Changed]:
-        """Merge records of one topic, in order of offset; returns the users whose histories changed."""
+        """Merge records of one topic, in order of offset; returns the users whose histories changed. Raises
+        `RegistryUnavailable`, and then nothing was merged."""
         metrics, unsaved = self._metrics, task.unsaved
+        # First of all: what nobody can tell yet is left as it is, to be read again.
+        arrivals, rejected = decode_batch(records, self._config.limits, self._config.input.translator)
         metrics.events_consumed["interactions"].inc(len(records))
         misplaced = sampled_misplaced(records, self._plan.partitions)
         if misplaced:
             metrics.foreign_partition.inc(misplaced)
-        arrivals, rejected = decode_batch(records, self._config.limits, self._config.input.translator)
         self.refusals.note(len(records), rejected)
         for record, error in rejected:
             metrics.dead_letters[error.reason].inc()

@@ -86,6 +86,10 @@ class RoutedReader:
         self._reader.seek(tp, start)
         return start
 
+    def start(self, tp: TopicPartition, offset: int) -> None:
+        """Read a partition again from this offset on."""
+        self._reader.seek(tp, offset)
+
     def release(self, numbers: Iterable[int]) -> None:
         gone = self._numbers.intersection(numbers)
         if gone:

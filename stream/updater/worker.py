@@ -20,6 +20,7 @@ from state.store import StoreMemory
 from stream.clients.bulk_producer import was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
+from stream.clients.schema_registry import RegistryUnavailable
 from stream.health import Health
 from stream.process import tune_gc
 from stream.registry.slots import Slots
@@ -103,7 +104,8 @@ class Updater:
             while not stop.is_set():
                 self.turn()
                 if health is not None:
-                    health.turned(_waits_for(self._member.generation is not None, self._tasks.values()))
+                    waits_for = _waits_for(self._member.generation is not None, self._tasks.values())
+                    health.turned(waits_for or self._intake.registry.waits_for)
             self.checkpoint()
             self._reporting.report(self._tasks.values(), last=True)
             stay = False
@@ -139,7 +141,7 @@ class Updater:
         self._step_checkpoint()
         if batches and not self._restorer:
             # A client's round trip costs more than the few records that a brisk stream puts into it.
-            time.sleep(max(began + config.turn_seconds - time.monotonic(), 0))
+            time.sleep(max(began + config.turn_seconds - time.monotonic(), self._intake.registry.pause_seconds, 0))
 
     def checkpoint(self) -> None:
         """Make everything merged so far durable, now."""
@@ -230,7 +232,12 @@ class Updater:
         for tp, records in batches:
             task = self._tasks.get(tp.partition)
             if task is not None and task.state == "running":  # else it is not ours any more, or not yet
-                changes += self._intake.merge(task, tp.topic, records)
+                try:
+                    changes += self._intake.merge(task, tp.topic, records)
+                except RegistryUnavailable as error:
+                    # Nothing of it was merged, and nothing of it will be committed: it is read again.
+                    self._intake.registry.note(error)
+                    (self._routed if tp.topic == self._plan.routed else self._member).start(tp, records[0].offset)
         return changes
 
     def _step_checkpoint(self) -> None:

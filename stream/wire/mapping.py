@@ -1,4 +1,5 @@
-"""Events in other people's forms: CloudEvents, Debezium's envelopes, any JSON object. `[input]` says where things lie.
+"""Events in other people's forms: CloudEvents, Debezium's envelopes, any JSON object, and what a Schema Registry
+describes. `[input]` says where things lie.
 
 A record is translated into the event that its producer could have sent in our own form, and that is decoded and judged
 like every other (`decode_interaction`). Nothing is guessed: a path that leads nowhere refuses the record, by its name.
@@ -20,9 +21,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
 
+from stream.clients.schema_registry import (
+    RegistryConfig,
+    SchemaForm,
+    Undecodable,
+    UnknownSchema,
+    missing_extra,
+    open_registry,
+)
 from stream.wire.leniency import framing_hint
 from stream.wire.records import Forget, InputRecord, Interaction, Limits, Rejected, decode_interaction
 
@@ -30,7 +40,7 @@ __all__ = ["FORGET", "OWN_HEADER", "PLAIN", "InputMapping", "Translator", "own_h
 
 OWN_HEADER, PLAIN, FORGET = "freshet", b"plain", b"forget"
 
-Form = Literal["plain", "json", "cloudevents", "debezium"]
+Form = Literal["plain", "json", "cloudevents", "debezium", "avro", "protobuf"]
 TimeUnit = Literal["", "s", "ms", "us", "ns", "rfc3339"]
 
 _PER_MS: Mapping[str, tuple[int, int]] = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
@@ -41,8 +51,11 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "json": {},
     "cloudevents": {"user": "data.user", "item": "data.item", "timestamp": "time", "event": "type"},
     "debezium": {"user": "after.user_id", "item": "after.item_id", "timestamp": "source.ts_ms"},
+    "avro": {name: name for name in _PATHS},
+    "protobuf": {name: name for name in _PATHS},
 }
-_UNITS: Mapping[str, str] = {"plain": "ms", "json": "ms", "cloudevents": "rfc3339", "debezium": "ms"}
+_UNITS: Mapping[str, str] = {"cloudevents": "rfc3339"}  # of all others it is ms
+_REGISTERED = ("avro", "protobuf")
 _EXACT = 2**53  # a float below it is the integer that was meant
 _LARGEST_MS = 2**60
 _EPOCH, _MS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
@@ -55,7 +68,7 @@ _decode = msgspec.json.Decoder().decode
 class InputMapping:
     form: Form = "plain"
     """How events look: plain (docs/records.md), json (any object, with the paths below), cloudevents (structured and
-    binary), debezium (with and without schema)."""
+    binary), debezium (with and without schema), avro or protobuf (by the schemas of a registry)."""
     user: str = ""
     """Path of the user's id, such as payload.user.id; names with dots in them as a JSON pointer, /payload/user.id.
     Empty, like the next four: where the form usually has it."""
@@ -77,6 +90,14 @@ class InputMapping:
     key: Literal["user", "any"] = "user"
     """user: the key of a record is its user's id, or it is refused. any: keys are not looked at, and every event is
     sent on to its user's partition, for which `updater.repartition` must be strict."""
+    registry: str = ""
+    """URL of the Schema Registry, or several with commas between them, of which one has to answer."""
+    registry_user: str = ""
+    """User, or API key, at the registry."""
+    registry_password_file: str = ""
+    """File that holds the password, or secret, and nothing else."""
+    registry_ca_file: str = ""
+    """Certificates of the authorities that the registry's certificate is checked by; empty: those of the system."""
 
     def __post_init__(self) -> None:
         given = [name for name in _PATHS if getattr(self, name)]
@@ -84,6 +105,7 @@ class InputMapping:
             changed = given + [name for name in ("time_unit", "kinds") if getattr(self, name)]
             if changed or self.key != "user":
                 raise ValueError(f"{(changed or ['key'])[0]} says where a mapping finds something: set form, too")
+        self._check_registry()
         missing = [name for name in _NEEDED if self.form != "plain" and not self.path(name)]
         if missing:
             raise ValueError(f"form {self.form} needs a path for {', '.join(missing)}")
@@ -93,12 +115,30 @@ class InputMapping:
             if not all(pair.partition("=")[::2]):
                 raise ValueError(f"kinds are pairs like com.shop.order=buy, got {pair!r}")
 
+    def _check_registry(self) -> None:
+        if self.form not in _REGISTERED:
+            if self.registry:
+                raise ValueError(f"a registry is for the forms avro and protobuf, form is {self.form}")
+            return
+        if not self.registry.startswith(("http://", "https://")):
+            raise ValueError(f"form {self.form} needs the URL of a registry, got {self.registry!r}")
+        if "@" in self.registry:
+            raise ValueError("credentials in the URL of a registry would be logged: set registry_user and a file")
+        if ":" in self.registry_user or (self.registry_user and not self.registry_password_file):
+            raise ValueError("registry_user is a name without colon, and needs registry_password_file")
+        if missing := missing_extra():
+            raise ValueError(f"form {self.form} needs {missing}: pip install 'freshet[registry]'")
+
     def path(self, name: str) -> str:
         return getattr(self, name) or _DEFAULTS[self.form].get(name, "")
 
     @property
     def unit(self) -> str:
-        return self.time_unit or _UNITS[self.form]
+        return self.time_unit or _UNITS.get(self.form, "ms")
+
+    @property
+    def registry_config(self) -> RegistryConfig:
+        return RegistryConfig(self.registry, self.registry_user, self.registry_password_file, self.registry_ca_file)
 
     @cached_property
     def translator(self) -> Translator | None:
@@ -135,6 +175,8 @@ class Translator:
             "json": _open_json,
             "cloudevents": _open_cloud_event,
             "debezium": _open_debezium,
+            "avro": self._open_registered,
+            "protobuf": self._open_registered,
         }[mapping.form]
         self._paths = {
             name: _Path(mapping.path(name), _steps(mapping.path(name))) for name in _PATHS if mapping.path(name)
@@ -142,7 +184,7 @@ class Translator:
         self._kinds = {theirs: ours for theirs, _, ours in (pair.rpartition("=") for pair in mapping.kinds)}
 
     def decode(self, record: InputRecord, limits: Limits) -> tuple[bytes, Interaction | Forget]:
-        """The user and what the record says; raises `Rejected`."""
+        """The user and what the record says; raises `Rejected`, and `RegistryUnavailable` while nobody can tell."""
         own = next((value for name, value in record.headers if name == OWN_HEADER), None)
         key = record.key
         if own is not None or (record.value is None and self._mapping.key == "user"):
@@ -161,6 +203,15 @@ class Translator:
         user = event["user"].encode()
         own_key = user if self._mapping.key == "any" else key
         return user, decode_interaction(own_key, _encoded(event), record.timestamp, limits)
+
+    def _open_registered(self, record: InputRecord) -> Any:
+        form: SchemaForm = "avro" if self._mapping.form == "avro" else "protobuf"
+        try:
+            return open_registry(self._mapping.registry_config).decode(form, record.value or b"")
+        except UnknownSchema as error:
+            raise Rejected("schema", str(error)) from None
+        except Undecodable as error:
+            raise Rejected("decode", str(error)) from None
 
     def _translate(self, document: Any) -> dict[str, Any]:
         paths = self._paths
@@ -284,6 +335,8 @@ def _id(path: _Path, document: Any) -> str:
     found = _find(path, document)
     if isinstance(found, str):
         return found
+    if isinstance(found, UUID):
+        return str(found)
     whole = _whole(found)
     if whole is None:
         raise _refused(path, f"{_shown(found)} is no id")
@@ -298,9 +351,9 @@ def _whole(found: Any) -> int | None:
 
 def _time_ms(path: _Path, document: Any, unit: str) -> int:
     found = _find(path, document)
-    if unit == "rfc3339":
+    if unit == "rfc3339" or isinstance(found, datetime):  # which schemas have, whatever the unit
         try:
-            moment = datetime.fromisoformat(found)
+            moment = found if isinstance(found, datetime) else datetime.fromisoformat(found)
         except (TypeError, ValueError):
             raise _refused(path, f"{_shown(found)} is no time like 2026-11-27T18:00:00Z") from None
         if moment.tzinfo is None:

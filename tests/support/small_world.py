@@ -152,7 +152,7 @@ class SmallWorld:
                     found.pop((record.key or b"").decode(), None)
         return found
 
-    def until_answered(self, version: str = "", seconds: float = 120.0) -> None:
+    def until_answered(self, version: str = "", seconds: float = 180.0) -> None:
         """Every event has its list, and, if a version is given, every list that it is to make is made."""
 
         def answered() -> bool:
@@ -162,7 +162,7 @@ class SmallWorld:
 
         self.until(answered, "everybody's list")
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))

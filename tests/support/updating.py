@@ -13,13 +13,16 @@ from ops.metrics import UpdaterMetrics
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
+from stream.health import Health
 from stream.updater.config import UpdaterConfig
 from stream.updater.worker import Updater
 from stream.wire.topics import TopicPlan
 
 
 @contextmanager
-def running(config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[UpdaterMetrics]:
+def running(
+    config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan, health: Health | None = None
+) -> Iterator[UpdaterMetrics]:
     """An updater in a thread; leaving the block stops it the way SIGTERM does."""
     metrics = UpdaterMetrics(CollectorRegistry())
     updater = Updater(config, kafka, plan, metrics)
@@ -27,7 +30,7 @@ def running(config: UpdaterConfig, kafka: KafkaConnection, plan: TopicPlan) -> I
 
     def work() -> None:
         try:
-            updater.run(stop)
+            updater.run(stop, health)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             failure.append(error)
 

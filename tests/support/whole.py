@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +52,9 @@ class Running:
 
 
 @contextmanager
-def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[Running]:
+def freshet(
+    folder: Path, kafka: KafkaConnection, plan: TopicPlan, settings: Sequence[str] = (), trainer: Sequence[str] = ()
+) -> Iterator[Running]:
     ensure_topics(kafka, plan)
     lines: list[str] = []
     pipeline = Pipeline(
@@ -60,7 +62,8 @@ def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[R
         kafka.bootstrap_servers,
         plan,
         lambda name, line: lines.append(f"{name} | {line}"),
-        options={"trainer": TRAINER},
+        settings=settings,
+        options={"trainer": (*TRAINER, *trainer)},
     )
     running = Running(pipeline, lines)
     stop = threading.Event()
@@ -68,7 +71,7 @@ def freshet(folder: Path, kafka: KafkaConnection, plan: TopicPlan) -> Iterator[R
     thread = threading.Thread(target=lambda: clean.append(running.pipeline.run(stop)))
     thread.start()
     try:
-        running.until(running.ready, "starting")
+        running.until(running.ready, "starting", seconds=240)
         yield running
     finally:
         began = time.monotonic()

@@ -1,0 +1,40 @@
+"""A Schema Registry that does not answer is waited for: its events stay in the log, and are read again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+__all__ = ["RegistryWait"]
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 0.5  # from one try to the next
+_LOG_SECONDS = 60.0
+_FRESH_SECONDS = 10.0  # a try may take as long as the registry takes to say nothing
+
+
+class RegistryWait:
+    """What the updater's probe says of it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._why, self._failed, self._logged = "", -_FRESH_SECONDS, -_LOG_SECONDS
+
+    def note(self, error: Exception) -> None:
+        """Another try failed."""
+        self._why, self._failed = f"events wait for the schema registry: {error}", self._clock()
+        if self._failed - self._logged >= _LOG_SECONDS:
+            self._logged = self._failed
+            log.warning("%s", self._why)
+
+    @property
+    def waits_for(self) -> str:
+        """Empty when the last tries went well."""
+        return self._why if self._clock() - self._failed < _FRESH_SECONDS else ""
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to let a registry be after a try that failed just now."""
+        return max(self._failed + _AGAIN_SECONDS - self._clock(), 0.0)
