@@ -120,9 +120,19 @@ def test_a_study_finds_what_follows(tmp_path: Path, protocol: Protocol) -> None:
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def taken(rng: np.random.Generator, wanted: np.ndarray, count: int = 20) -> list[int]:
+    return rng.choice(len(wanted), count, replace=False, p=wanted / wanted.sum()).tolist()
+
+
 def test_more_variety_puts_more_of_the_catalogue_into_lists() -> None:
-    study = run(walks(), models=["covisit"], variety=[1.0, 5.0])
+    rng = np.random.default_rng(5)
+    wanted = 1 / np.arange(1, 301)
+    rows = [(user, item, step) for user in range(80) for step, item in enumerate(taken(rng, wanted))]
+    user, item, time = np.array(rows).T
+    log = Interactions.ordered("favourites", user, item, 1000 + time, [f"i{n}" for n in range(300)])
+    study = run(log, models=["covisit"], variety=[1.0, 5.0])
     plain, some, much = (study.row(f"covisit{of}") for of in ("", ", variety 1", ", variety 5"))
+    assert plain.beyond("coverage") < much.beyond("coverage")
     assert plain.beyond("novelty") < some.beyond("novelty") < much.beyond("novelty")
     assert much.values[3].mean() < plain.values[3].mean(), "it has a price"
     assert [row.model for row in study.rows[:2]] == ["fresh-popularity", "item-item"], "those not named are not varied"
