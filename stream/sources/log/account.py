@@ -84,7 +84,8 @@ class Account:
             shown.append(f"    user {event.user}, item {event.item}, {_moment(event.timestamp)}{more}")
         broken = " of several lines" if self.line_breaks else ""
         shown.append(
-            f"{self.events:,} events of {self.users:,} users and {self.items:,} items in {self.rows:,} rows{broken}, "
+            f"{_some(self.events, 'event')} of {_some(self.users, 'user')} and {_some(self.items, 'item')} in "
+            f"{_some(self.rows, 'row')}{broken}, "
             f"{_moment(self.first_ms)} to {_moment(self.last_ms)}"
         )
         return shown + self.left_out()
@@ -106,11 +107,12 @@ class Account:
         if not self.rows:
             return f"{self.name} holds no row"
         if self.other_kinds:
-            return f"{self.name} holds no event of kind {', '.join(kinds)} in {self.rows:,} rows"
+            return f"{self.name} holds no event of kind {', '.join(kinds)} in {_some(self.rows, 'row')}"
         if self.below_minimum:
             highest = "" if self.ratings is None else f"; the highest is {self.ratings[1]:g}"
-            return f"{self.name}: none of {self.below_minimum:,} events is rated {self.min_rating:g} or more{highest}"
-        return f"{self.name}: none of {self.rows:,} rows can be used; the first: {self.examples[0]}"
+            rated = _some(self.below_minimum, "event")
+            return f"{self.name}: none of {rated} is rated {self.min_rating:g} or more{highest}"
+        return f"{self.name}: none of {_some(self.rows, 'row')} can be used; the first: {self.examples[0]}"
 
     def _times(self) -> str:
         forms = list(self.forms.items())
@@ -124,3 +126,7 @@ class Account:
 
 def _moment(ms: int) -> str:
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,5 +1,7 @@
 """From workers' events to the trainer's decisions: drift, a broken feed, a poisoned model."""
 
+import itertools
+
 import msgspec
 import numpy as np
 import pytest
@@ -168,6 +170,49 @@ def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood()
         "freshet_drift_detections_total", {"signal": "history_length", "level": "drift"}
     )
     assert counted == 0
+
+
+def test_an_item_is_not_new_again_when_scorer_and_trainer_are_restarted() -> None:
+    """A scorer forgets which items it met; the trainer knows it from what all scorers wrote."""
+    records: list[bytes] = []
+    items = [f"late{number}" for number in range(EVENTS)]
+
+    def scorer(start: int) -> ScorerSignals:
+        return ScorerSignals(WindowCounter(f"scorer@h:{start}", WindowConfig()), ScorerMetrics(CollectorRegistry()))
+
+    def trainer() -> ClosedLoop:
+        minutes = itertools.count(0, 60)  # it waits for no window
+        return ClosedLoop(ClosedLoopConfig(), TrainerMetrics(CollectorRegistry()), clock=lambda: float(next(minutes)))
+
+    def broken(loop: ClosedLoop, number: int, scorer: ScorerSignals, met: list[str]) -> bool:
+        """Is a feed in which this scorer meets these items in this window, and the next windows follow, broken?"""
+        updater = UpdaterSignals(WindowCounter("updater@h:1", WindowConfig()), UpdaterMetrics(CollectorRegistry()))
+        time_ms = START_MS + number * WINDOW_MS + WINDOW_MS // 2
+        for event in range(EVENTS):
+            updater.user(b"u%d" % (event % 500), time_ms, [time_ms], 3, ["view"])
+        scorer.delivered(time_ms, 0.01)
+        for item in met:
+            scorer.event(item, time_ms, in_vocabulary=False, first_met=True)
+        for signals in (updater, scorer):
+            signals.flush()
+            for record in signals.windows.take():
+                records.append(record.encode())
+                loop.add(records[-1])
+        loop.turn(0)
+        return "items" in loop.decisions.faults.failed_checks
+
+    def meets_all(loop: ClosedLoop, scorer: ScorerSignals) -> bool:
+        return any(broken(loop, number, scorer, items if number == 20 else []) for number in range(20, 25))
+
+    loop, first = trainer(), scorer(1)
+    step = EVENTS // 20  # half of what a sound feed may bring
+    met = [items[number * step : (number + 1) * step] for number in range(20)]
+    assert not any(broken(loop, number, first, some) for number, some in enumerate(met))
+    before = list(records)
+    again = trainer()
+    again.restore(before)
+    assert not meets_all(again, scorer(2))
+    assert meets_all(trainer(), scorer(3)), "of a trainer that knows nothing they are new"
 
 
 def test_a_canarys_evidence_is_there_before_its_window_closes(stream: Stream) -> None:

@@ -76,6 +76,13 @@ SHAPES = {
         "session_id,timestamp,item_id,category\n1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T10:54:09.868Z,214536500,0\n",
         ("1", "214536502", 1396867869277),
     ),
+    "yoochoose clicks": Shape(
+        "yoochoose-clicks.dat",
+        "1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T10:54:09.868Z,214536500,S\n",
+        ("1", "214536502", 1396867869277),
+        "",
+        LogOptions(user=0, timestamp=1, item=2),
+    ),
     "taobao user behaviour": Shape(
         "UserBehavior.csv",
         f"1,2268318,2520377,pv,{S1}\n1,2333346,2520771,buy,{S2}\n",
@@ -222,3 +229,29 @@ def test_what_is_no_log_is_refused_in_words(tmp_path: Path, name: str) -> None:
     with pytest.raises(LogError) as refused:
         read_log(path)
     assert len(str(refused.value)) > 20
+
+
+def test_columns_without_names_are_taken_by_what_they_hold_or_the_right_options_are_proposed(tmp_path: Path) -> None:
+    """YooChoose as it is: the session, its time, the item, and a category of few values."""
+    path = tmp_path / "yoochoose-clicks.dat"
+    rows = [f"{n // 2},2014-04-07T10:{n % 60:02}:09.277Z,{214536500 + n % 7},{n % 3}" for n in range(120)]
+    path.write_text("\n".join(rows))
+    with read_log(path) as log:
+        first = next(log.interactions())
+        assert (first.user, first.item, first.timestamp) == ("0", "214536500", 1396864809277)
+        assert [(column.role, column.name) for column in log.account.columns] == [
+            *(("user", "0"), ("item", "2"), ("timestamp", "1"))
+        ]
+    days = ("1,2014-04-07T10:51:09.277Z,214536502,0", "1,2014-04-07T10:54:09.868Z,214536500,0")
+    days += ("2,2014-04-07T13:56:37.614Z,214662742,0", "3,2014-04-02T13:17:46.940Z,214716935,S")
+    path.write_text("\n".join(days))  # too few to tell a session from a category
+    with pytest.raises(LogError) as refused:
+        read_log(path)
+    assert str(refused.value).endswith("Type for example --user 0 --item 2 --timestamp 1")
+
+
+def test_one_of_anything_is_told_in_the_singular(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(f"user,item,timestamp\nu,i,{S1}\n")
+    with read_log(path) as log:
+        assert log.account.lines()[-1].startswith("1 event of 1 user and 1 item in 1 row, 2019-04-11 16:26:41 UTC to ")

@@ -1,0 +1,57 @@
+"""Scorers serve what was announced, to whom it was announced."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from model.recommend import Recommender
+from ops.metrics import ScorerMetrics
+from stream.clients.connection import KafkaConnection
+from stream.registry.slots import SlotWriter
+from stream.scorer.model_loader import ModelLoader
+from stream.scorer.models import Models
+from stream.wire.records import Announcement
+from stream.wire.topics import TopicPlan
+from tests.support.scoring import NOW, Fixed
+
+pytestmark = pytest.mark.kafka
+
+
+def announcement(version: str, share: float = 0.0) -> Announcement:
+    return Announcement("live", version, version, version, "", NOW, NOW, 8, share=share)
+
+
+def test_the_share_of_users_that_a_canary_answers_is_what_was_announced_with_it(
+    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path
+) -> None:
+    """No scorer has a setting for it, so that all of them choose the same users."""
+    served: list[Models] = []
+    swapped = threading.Event()
+
+    def swap(models: Models) -> None:
+        served.append(models)
+        swapped.set()
+
+    def load(address: str, sha256: str | None, device: torch.device) -> Recommender:
+        return Fixed(address, "abc")  # type: ignore[return-value]
+
+    writer = SlotWriter(kafka, topics.models)
+    writer.move({"live": announcement("v1"), "candidate": announcement("v2", 0.3)})
+    metrics = ScorerMetrics(CollectorRegistry())
+    loader = ModelLoader(kafka, topics.models, torch.device("cpu"), metrics, swap, 3, 3, load)
+    loader.start()
+    try:
+        assert loader.looked.wait(30)
+        assert (served[-1].live.version, served[-1].canary.version, served[-1].canary_share) == ("v1", "v2", 0.3)
+        swapped.clear()
+        writer.move({"candidate": announcement("v2", 0.6)})
+        assert swapped.wait(30) and served[-1].canary_share == 0.6
+        swapped.clear()
+        writer.move({"candidate": None})
+        assert swapped.wait(30) and (served[-1].canary, served[-1].canary_share) == (None, 0.0)
+    finally:
+        loader.close()
+        writer.close()
