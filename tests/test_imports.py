@@ -1,6 +1,8 @@
 """The direction of imports: `state`, `model` and `ops` are leaves; only `stream` knows them all."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,16 @@ def test_what_stands_beside_the_workers_knows_none_of_them(room: str) -> None:
         }
         rooms = {module.split(".")[1] for module in imported if module.startswith("stream.")}
         assert not rooms & (WORKERS | {"local", "demo", "cli"}), path
+
+
+# Each costs a tenth of a second of a core or more at the start of a process, and nothing that it does needs it.
+HEAVY = {"torch", "scipy", "faust", "aiokafka", "aiohttp", "duckdb", "pyarrow", "fastapi", "river", "pandas", "sympy"}
+
+
+@pytest.mark.parametrize(("worker", "needs"), [("updater", set()), ("scorer", {"torch", "scipy", "faust"})])
+def test_a_worker_imports_nothing_heavy_that_it_does_not_need(worker: str, needs: set[str]) -> None:
+    """A killed worker answers again once it has imported everything."""
+    needs = needs | ({"aiokafka", "aiohttp"} if "faust" in needs else set())
+    program = f"import sys, stream.cli.workers, ops.metrics, ops.server, stream.{worker}.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == needs

@@ -97,8 +97,10 @@ class Pipeline:
         usual = getattr(MetricsConfig(), f"{kind}_port")
         port = free_port(usual if number == 0 and self._usual_ports else 0)
         self.metrics_urls[name] = f"http://127.0.0.1:{port}/metrics"
+        forked = kind == "scorer"  # importing torch is most of its start, and its users wait for it after a crash
         command = [
-            *(sys.executable, "-m", "stream.cli", *self._settings, kind),
+            *(() if forked else (sys.executable, "-m", "stream.cli")),
+            *(*self._settings, kind),
             *("--partitions", str(plan.partitions), "--replication-factor", str(plan.replication_factor)),
             *("--prefix", plan.prefix, "--state-dir", str(config.state_dir / name)),
             *("--metrics-host", "127.0.0.1", "--metrics-port", str(port)),
@@ -110,7 +112,7 @@ class Pipeline:
         if kind in ("updater", "scorer"):
             command += ["--worker", f"{name}.{folder_name(config.state_dir)}"]
         command += self._options.get(kind, ())
-        return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers})
+        return Child(name, command, {"FRESHET_BOOTSTRAP_SERVERS": self.bootstrap_servers}, forked)
 
     def _api(self, name: str, number: int) -> Child:
         plan = self.plan

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stream.local.forked import Forked, ForkServer
 from stream.process import PARENT_PID, REFUSED
 
 __all__ = ["Child", "RestartPolicy", "Supervisor"]
@@ -43,7 +44,8 @@ class Child:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
+    forked: bool = False  # its command is arguments of `freshet`, and what it imports is imported before it starts
+    process: subprocess.Popen[str] | Forked | None = None
     restarts: int = 0
     _started: float = 0.0
     _wait: float | None = None
@@ -66,6 +68,7 @@ class Supervisor:
     ) -> None:
         self.children = {child.name: child for child in children}
         self._emit, self._policy, self._grace = emit, policy or RestartPolicy(), grace_seconds
+        self._fork_server = ForkServer() if any(child.forked for child in children) else None
         self.refused: str | None = None  # a child that will not work before somebody has put something right
 
     def start(self) -> None:
@@ -73,20 +76,24 @@ class Supervisor:
             self._spawn(child)
 
     def _spawn(self, child: Child) -> None:
-        child.process = subprocess.Popen(
-            list(child.command),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **child.environment, PARENT_PID: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which ends the children in order
-        )
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **child.environment, PARENT_PID: str(os.getpid())}
+        if child.forked and self._fork_server is not None:
+            child.process = self._fork_server.run(f"freshet-{child.name}", child.command, environment)
+        else:
+            child.process = subprocess.Popen(
+                list(child.command),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which ends the children in order
+            )
         child._started = time.monotonic()
         threading.Thread(target=self._drain, args=(child.name, child.process), daemon=True).start()
 
-    def _drain(self, name: str, process: subprocess.Popen[str]) -> None:
+    def _drain(self, name: str, process: subprocess.Popen[str] | Forked) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             self._emit(name, line.rstrip("\n"))
@@ -95,8 +102,7 @@ class Supervisor:
         """Notice deaths and start what is due."""
         now = time.monotonic()
         for child in self.children.values():
-            if child.process is not None and child.process.poll() is not None:
-                status = child.process.returncode
+            if child.process is not None and (status := child.process.poll()) is not None:
                 if status == REFUSED:
                     self._emit(child.name, "refused to work, for the reason above; it is not started again")
                     self.refused, child.process, child._due = child.name, None, math.inf

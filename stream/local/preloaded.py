@@ -1,0 +1,20 @@
+"""Imported by the process that scorers are forked from (`stream.local.forked`), and by nothing else."""
+
+import gc
+import importlib
+import os
+
+# Its threads would run in the process that is forked; a scorer multiplies with torch.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+for module in (
+    "stream.cli.main",
+    "stream.scorer.worker",
+    *("model.device", "ops.metrics", "ops.server"),
+    # What these import only when they are used.
+    *("faust.app.base", "faust.transport.drivers.aiokafka", "fsspec.implementations.local", "safetensors.torch"),
+):
+    importlib.import_module(module)
+
+gc.collect()
+gc.freeze()  # a collection in a fork then copies none of these pages
