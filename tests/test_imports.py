@@ -59,3 +59,26 @@ def test_a_worker_imports_nothing_heavy_that_it_does_not_need(worker: str, needs
     program = f"import sys, stream.cli.workers, ops.metrics, ops.server, stream.{worker}.worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert HEAVY & set(done.stdout.split()) == needs
+
+
+def test_a_model_is_loaded_without_torchs_compiler(tmp_path: Path) -> None:
+    """To draw the weights of a network that has only shapes, torch imports it: half of a scorer's start."""
+    program = """
+import sys, torch
+from model.artifact import Manifest, load_recommender, save_artifact
+from model.config import preset
+from model.items import ItemIndex
+from model.learner import Learner
+device = torch.device("cpu")
+if sys.argv[2] == "save":
+    learner = Learner.fresh(preset("stream"), ItemIndex(["a", "b", "c"]), seed=0, device=device)
+    save_artifact(sys.argv[1], learner, Manifest(version="v", created=1, data_until=1))
+else:
+    before = set(sys.modules)
+    assert load_recommender(sys.argv[1], None, device).version == "v"
+    print(*sorted({name for name in set(sys.modules) - before if name.startswith(("torch._", "sympy", "triton"))}))
+"""
+    for step in ("save", "load"):
+        command = [sys.executable, "-c", program, str(tmp_path / "v"), step]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

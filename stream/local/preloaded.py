@@ -12,7 +12,8 @@ for module in (
     "stream.scorer.worker",
     *("model.device", "ops.metrics", "ops.server"),
     # What these import only when they are used.
-    *("faust.app.base", "faust.transport.drivers.aiokafka", "fsspec.implementations.local", "safetensors.torch"),
+    *("faust.app.base", "faust.transport.drivers.aiokafka", "fsspec.implementations.local", "river.drift"),
+    *("safetensors.torch", "torch.utils._device"),
 ):
     importlib.import_module(module)
 
