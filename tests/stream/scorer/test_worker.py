@@ -300,15 +300,6 @@ def test_no_list_is_lost_when_one_of_two_scorers_is_killed(
         assert lists.count <= 2 * 50 * 20, "only what was not committed is repeated"
 
 
-def test_every_user_of_a_backlog_gets_a_list(
-    kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
-) -> None:
-    """Its records arrive before the last lists of their partitions are known."""
-    send(kafka, topics, [(f"u{n}", refresh("i1")) for n in range(3_000)])
-    with Process(kafka, topics, tmp_path):
-        until(lambda: len(lists.poll()) == 3_000, "a list for everybody")
-
-
 def test_a_named_worker_that_is_killed_serves_again_when_it_is_back_and_a_clean_end_hands_over_at_once(
     kafka: KafkaConnection, topics: TopicPlan, tmp_path: Path, lists: Lists
 ) -> None:
