@@ -149,14 +149,11 @@ class Recommender:
             raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
         return found
 
-    def vectors(self, columns: np.ndarray) -> np.ndarray:
-        """float32 [n, H]: the output layer's rows of these items; similar items have similar vectors."""
-        return self.scorer.output.rows(torch.from_numpy(columns).to(self.device)).cpu().numpy()
-
-    @property
-    def mean_vector(self) -> np.ndarray:
-        """float32 [H]: the mean of the vectors of all items."""
-        return self.scorer.output.mean.cpu().numpy()
+    def vectors(self, columns: np.ndarray, *, centred: bool = False) -> np.ndarray:
+        """float32 [n, H]: the output layer's rows of these items, less the mean of all items if `centred`; similar
+        items have similar vectors."""
+        rows = self.scorer.output.rows(torch.from_numpy(columns).to(self.device))
+        return (rows - self.scorer.output.mean if centred else rows).cpu().numpy()
 
     def _finite(self, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(columns, -1 where nothing is left, values). Raises `NonFiniteScores`."""

@@ -54,10 +54,9 @@ def standard_popularity(counts: np.ndarray) -> np.ndarray:
     return ((logs - logs.mean()) / deviation if deviation > 0 else np.zeros(len(logs))).astype(np.float32)
 
 
-def unit_vectors(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """[n, H] of length 1 without the `mean` [H] that all items share; the mean itself becomes 0."""
-    centred = vectors - mean
-    return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """[n, H] of length 1, or 0 where the vector is."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def varied(

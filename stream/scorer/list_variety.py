@@ -76,5 +76,5 @@ def _directions(model: Recommender, names: Sequence[str]) -> np.ndarray:
     """float32 [n, H] of length 1; 0 for items that the model does not know."""
     columns = model.items.columns(names)
     known = columns >= 0
-    vectors = model.vectors(np.maximum(columns, 0))
-    return np.where(known[:, None], unit_vectors(vectors, model.mean_vector), 0).astype(np.float32)
+    vectors = model.vectors(np.maximum(columns, 0), centred=True)
+    return np.where(known[:, None], unit_vectors(vectors), 0).astype(np.float32)

@@ -55,14 +55,10 @@ class Fixed:
     ) -> tuple[Ranked, Callable[[np.ndarray], np.ndarray]]:
         return self.rank(histories, k, hidden), lambda wanted: self.terms(histories, wanted)
 
-    def vectors(self, columns: np.ndarray) -> np.ndarray:
+    def vectors(self, columns: np.ndarray, *, centred: bool = False) -> np.ndarray:
         ids = self.items.ids
-        same = self.items.columns([self.alike.get(item, item) for item in ids])
-        return np.eye(len(ids))[same[columns]]
-
-    @property
-    def mean_vector(self) -> np.ndarray:
-        return self.vectors(np.arange(len(self.items))).mean(0)
+        every = np.eye(len(ids))[self.items.columns([self.alike.get(item, item) for item in ids])]
+        return (every - every.mean(0) if centred else every)[columns]
 
 
 class World:
