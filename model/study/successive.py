@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ import torch
 
 from model.items import ItemIndex
 from model.ranker import Ranker
-from model.rerank.reranker import Reranker
+from model.rerank.choice import RerankerChoice
 from model.study.catalogue import Catalogue
-from model.study.contenders import FRESH_POPULARITY, Contender, Settings
+from model.study.contenders import CONTENDERS, FRESH_POPULARITY, Contender, Settings
 from model.study.figures import CUTOFF, Figures, next_figures
 from model.study.fresh_popularity import HALF_LIVES_DAYS, fresh_popularity_ranks
 from model.study.interactions import Interactions, Timeline
@@ -113,30 +114,37 @@ class Successive:
     def row(self, name: str, contender: Contender, seeds: int) -> Row:
         """The figures of one contender over `seeds` trainings, settings chosen once."""
         row = Row(name)
-        # Rows that differ in their second stage alone train alike, so they choose alike.
-        if (chosen := self._chosen.get(contender.train)) is None:
-            chosen = self._chosen[contender.train] = self._choose(name, contender)
+        chosen = self._settings(name, contender)
         for seed in range(seeds if contender.seeded else 1):
             label = f"{name}, seed {seed + 1} of {seeds}" if contender.seeded else name
             self._progress(label, 0.0)
             start = time.perf_counter()
             if name == FRESH_POPULARITY:
-                fitted = time.perf_counter()
+                settings, fitted = chosen, time.perf_counter()
                 ranks = self._popularity_ranks(self._test, chosen["half_life_days"])
             else:
-                reranker = self._reranker(label, contender, seed, chosen) if contender.second_stage else None
-                part, ranker = self._test, self._fitted(self._test, contender, seed, chosen)
-                fitted = time.perf_counter()
-                if reranker is None:
-                    ranks = self._ranks(ranker, part, part.events)
-                else:
-                    ranks = self._second_stage.ranks(ranker, reranker, part.columns, part.events)
+                ranks, settings, fitted = self._measure(label, contender, seed, chosen)
             asked = time.perf_counter()
             figures = Figures(next_figures(ranks), {"users_per_second": len(ranks) / (asked - fitted)})
-            row.add(chosen, figures, fitted - start)
+            row.add(settings, figures, fitted - start)
             self._progress(label, 1.0)
             self._on_measured(row)
         return row
+
+    def _measure(
+        self, label: str, contender: Contender, seed: int, chosen: Settings
+    ) -> tuple[np.ndarray, Settings, float]:
+        """(Ranks int64 [Q], the settings that they were made with, when everything was fitted)."""
+        choice = self._second_stage_of(label, contender, seed, chosen) if contender.second_stage else None
+        part, ranker = self._test, self._fitted(self._test, contender, seed, chosen)
+        fitted = time.perf_counter()
+        if choice is not None and choice.reranker is not None:
+            return self._second_stage.ranks(ranker, choice.reranker, part.columns, part.events), chosen, fitted
+        if choice is not None and choice.demand_ndcg > choice.model_ndcg:
+            # Such a model does not go live, and popularity is served.
+            popular = self._settings(FRESH_POPULARITY, CONTENDERS[FRESH_POPULARITY])
+            return self._popularity_ranks(part, popular["half_life_days"]), popular, fitted
+        return self._ranks(ranker, part, part.events), chosen, fitted
 
     def _fitted(self, part: _Part, contender: Contender, seed: int, chosen: Settings) -> Any:
         """The contender as a ranker, and as a first stage where it has a second one."""
@@ -144,14 +152,18 @@ class Successive:
         (trained,) = contender.train(part.catalogue, histories, seed, self._device, chosen)
         return trained.ranker
 
-    def _reranker(self, label: str, contender: Contender, seed: int, chosen: Settings) -> Reranker | None:
+    def _second_stage_of(self, label: str, contender: Contender, seed: int, chosen: Settings) -> RerankerChoice:
         """What a second stage learns from the questions of the choice, which its first stage was not fitted on."""
         part, label = self._choice, f"{label}: reranker"
         first_stage = self._fitted(part, contender, seed, chosen)
-        choice = self._second_stage.learn(
-            first_stage, part.columns, part.events, seed, lambda done: self._progress(label, done)
-        )
-        return choice.reranker
+        told = partial(self._progress, label)
+        return self._second_stage.learn(first_stage, part.columns, part.events, seed, told)
+
+    def _settings(self, name: str, contender: Contender) -> Settings:
+        """Chosen once: rows that differ in their second stage alone train alike, so they choose alike."""
+        if (chosen := self._chosen.get(contender.train)) is None:
+            chosen = self._chosen[contender.train] = self._choose(name, contender)
+        return chosen
 
     def _choose(self, name: str, contender: Contender) -> Settings:
         part, label = self._choice, f"{name}: settings"

@@ -8,10 +8,12 @@ import torch
 
 from model.batch import Histories
 from model.ranker import Ranked
+from model.rerank.choice import RerankerChoice
 from model.study.catalogue import Catalogue
 from model.study.contenders import CONTENDERS, Contender, Settings, Trained
 from model.study.interactions import Interactions
 from model.study.report import Study
+from model.study.second_stage import SecondStage
 from model.study.successive import Successive, slices_by_length
 
 CPU = torch.device("cpu")
@@ -111,3 +113,26 @@ def test_a_log_without_a_past_is_refused() -> None:
         contest(log_of((0, 0, 1), (1, 1, 1)))
     with pytest.raises(ValueError, match="quantile"):
         contest(log_of((0, 0, 1), (1, 1, 2)), 1.5)
+
+
+@pytest.mark.parametrize(("of_model", "served"), [(0.1, "fresh-popularity"), (0.3, "first-stage")])
+def test_without_a_better_second_stage_the_better_of_model_and_popularity_is_served(
+    monkeypatch: pytest.MonkeyPatch, of_model: float, served: str
+) -> None:
+    choice = RerankerChoice(None, "no better", 100, ndcg=0.2, model_ndcg=of_model, demand_ndcg=0.2)
+    monkeypatch.setattr(SecondStage, "learn", lambda *given: choice)
+
+    def train(
+        catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
+    ) -> Iterator[Trained]:
+        yield Trained(Recorder(len(catalogue.items)), {"own": 1.0})
+
+    study = contest(log_of(*[(n, 29 - n * n % 30, 1 + n) for n in range(200)]), 0.8)
+    rows = {
+        "fresh-popularity": study.row("fresh-popularity", CONTENDERS["fresh-popularity"], 1),
+        "first-stage": study.row("first-stage", Contender(train, 1), 1),
+    }
+    own = study.row("own", Contender(train, 1, second_stage=True), 2)
+    assert (rows["fresh-popularity"].values != rows["first-stage"].values).any()
+    np.testing.assert_array_equal(own.values, rows[served].values)
+    assert own.settings == [rows[served].settings[0]] * 2
