@@ -4,6 +4,9 @@ The checks read what the updaters count per window: `events` valid ones, of them
 `misdated` (ahead of the clock, or of another age); `backward`, events far behind the newest; and the events of the
 busiest user. The scorers add which items they first met. A scorer knows only its own events, and those only since it
 started, so an item is new when no scorer named it in this window or an earlier one.
+
+A share above its limit fails when so many would be rare at a feed that is just sound: two odd events among a few are no
+fault of the feed.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
+
+from scipy.special import bdtrc
 
 from ops.labels import Check
 from ops.monitor.windows import MergedWindow
@@ -20,6 +25,7 @@ __all__ = ["DataQuality", "DataQualityConfig"]
 _HOUR_MS = 3_600_000
 _WEEK_HOURS = 168
 _SCORER = "scorer"  # the kind of worker that meets items
+_RARE = 0.01
 _MOST_ITEMS = 1_000_000  # remembered as met, about 100 MB
 
 
@@ -114,7 +120,7 @@ class DataQuality:
         return len(new) + window.totals.get("new_items", 0)
 
     def _judge(self, check: Check, what: str, part: int, whole: int, limit: float) -> None:
-        if part > limit * whole:
+        if part > limit * whole and bdtrc(part - 1, whole, limit) < _RARE:  # the chance of `part` or more of them
             self.failed[check] = f"{what}: {part} of {whole}, at most {limit:.1%} are sound"
 
     def _judge_rate(self, start_ms: int, events: int) -> None:

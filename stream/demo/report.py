@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["DemoReport", "hit_rates", "milliseconds", "print_report"]
+__all__ = ["EXPECTED_MODELS", "DemoReport", "hit_rates", "milliseconds", "print_report"]
+
+EXPECTED_MODELS = 2  # at least so many versions go live in a demo
 
 
 @dataclass
@@ -42,8 +44,8 @@ class DemoReport:
             found.append(f"{self.sent_in_words}, but {self.accepted:,} accepted + {self.dead_letters:,} dead letters")
         if not self.lists:
             found.append("no list was published")
-        if len(self.models) < 2:
-            found.append(f"{len(self.models)} model versions were taken live, at least 2 were expected")
+        if len(self.models) < EXPECTED_MODELS:
+            found.append(f"{len(self.models)} model versions were taken live, at least {EXPECTED_MODELS} were expected")
         if not self.scored:
             found.append("no event could be compared with a model's list")
         if self.differences:

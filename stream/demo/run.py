@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from stream.demo.audit import (
 )
 from stream.demo.config import DemoConfig
 from stream.demo.latency_probe import Observer
-from stream.demo.report import DemoReport
+from stream.demo.report import EXPECTED_MODELS, DemoReport
 from stream.demo.scrape import scrape
 from stream.demo.screen import Screen
 from stream.local.dashboard import lookout
@@ -47,13 +47,14 @@ from stream.sources.simulate import World, WorldConfig, broken_record
 from stream.wire.records import Interaction
 from stream.wire.topics import UPDATER_GROUP, TopicPlan, ensure_topics
 
-__all__ = ["Demo"]
+__all__ = ["Demo", "event_numbers"]
 
 log = logging.getLogger(__name__)
 
 _HISTORY_ITEMS = 200
 _SETTLE_SECONDS = 30.0  # longest wait for the last events' lists
 _START_SECONDS = 90.0
+_LONGER_SECONDS = 150.0  # for which simulated events go on where the models are late
 _WINDOW_SECONDS = 10.0
 
 
@@ -230,17 +231,29 @@ class Demo:
         else:
             rate = config.events_per_second
             self._screen.total = int(rate * config.seconds)
-            events = self._simulated(self._screen.total)
+            events = self._simulated(self._screen.total, int(rate * _LONGER_SECONDS))
         pacer = Pacer(stop)
         for number, event in enumerate(events):
             if not pacer.wait(number / rate, lambda: None):
                 return
             yield event
 
-    def _simulated(self, count: int) -> Iterator[tuple[Interaction | None, Any]]:
+    def _simulated(self, count: int, more: int) -> Iterator[tuple[Interaction | None, Any]]:
         rng = np.random.default_rng(self._config.seed)
         world = World(WorldConfig(launch_events=count // 2, shifts=(count // 2,)), rng)
-        for _ in range(count):
+
+        def enough() -> bool:
+            return len(self._report.models) >= EXPECTED_MODELS
+
+        def longer() -> None:
+            self._screen.total = count + more
+            self._console.print(
+                f"{EXPECTED_MODELS} models are not live yet: the trainer runs while nothing else wants the core, and "
+                f"this machine is busy. Events go on for up to {_LONGER_SECONDS:.0f} s",
+                soft_wrap=True,
+            )
+
+        for _ in event_numbers(count, more, enough, longer):
             now_ms = int(time.time() * 1000)
             if rng.random() < self._config.broken_share:
                 yield None, broken_record(rng, now_ms)
@@ -285,6 +298,18 @@ class Demo:
         report.users = len(expected)
         report.differences = differences(stored, expected)
         report.differences += differences(changelog_histories(connection, plan.histories), expected)
+
+
+def event_numbers(count: int, more: int, enough: Callable[[], bool], longer: Callable[[], None]) -> Iterator[int]:
+    """0 .. count - 1 and then, after a word by `longer`, up to `more` others until there is `enough`."""
+    yield from range(count)
+    if enough():
+        return
+    longer()
+    for number in range(count, count + more):
+        if enough():
+            return
+        yield number
 
 
 class _NoLive:
