@@ -91,7 +91,7 @@ def choose_reranker(
     wanted = max(demand, key=lambda place: float(_demand_gains(older, place).mean())) if len(older) else demand[0]
     fitted = fit_reranker(untrained := start(wanted), older, config.reranker, seed=seed, stop=stop)
     if fitted is untrained or not len(newer):
-        return RerankerChoice(serving, f"{int((older.answers >= 0).sum())} answers are too few to learn from")
+        return RerankerChoice(serving, f"too few answers to learn from: {int((older.answers >= 0).sum())}")
     gains = _gains(newer, fitted)
     model, popular = _model_gains(newer), max((_demand_gains(newer, place) for place in demand), key=np.mean)
     served = None if serving is None else _gains(newer, serving)

@@ -5,6 +5,7 @@ It fits in its own thread and touches neither the view nor Kafka.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -278,11 +279,18 @@ def describe(given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why
         )
     choice = candidate.choice
     if choice is not None:
-        kept = "chosen" if choice.reranker is not None and not choice.why else "not chosen"
-        parts.append(
-            f"reranker {kept}: NDCG@20 {choice.ndcg:.4f}, model {choice.model_ndcg:.4f}, demand "
-            f"{choice.demand_ndcg:.4f}, serving {choice.serving_ndcg:.4f} on {choice.questions} lists {choice.why}"
-        )
+        parts.append(_in_words(choice))
     parts.append(f"{outcome}{': ' if why else ''}{why}")
     parts.append(", ".join(f"{stage} {value:.1f} s" for stage, value in _seconds(given, candidate).items()))
     return "; ".join(parts)
+
+
+def _in_words(choice: RerankerChoice) -> str:
+    """What came of choosing a reranker; figures that were not measured are left out."""
+    kept = "chosen" if choice.reranker is not None and not choice.why else "not chosen"
+    why = f" ({choice.why})" if choice.why else ""
+    if not choice.questions:
+        return f"reranker {kept}{why}"
+    figures = {"model": choice.model_ndcg, "demand": choice.demand_ndcg, "serving": choice.serving_ndcg}
+    others = "".join(f", {name} {value:.4f}" for name, value in figures.items() if not math.isnan(value))
+    return f"reranker {kept}{why}: NDCG@20 {choice.ndcg:.4f}{others} on {choice.questions} lists"
