@@ -47,7 +47,8 @@ def cpu_seconds() -> Counter[str]:
     own = psutil.Process()
     for process in [own, *own.children(recursive=True)]:
         try:
-            words, times = process.cmdline(), process.cpu_times()
+            # A scorer is forked, and has its own name instead of a command line.
+            words, times = [*process.cmdline(), process.name().removeprefix("freshet-")], process.cpu_times()
         except psutil.NoSuchProcess:
             continue
         role = next((role for role in ("updater", "scorer", "trainer") if role in words), "")
