@@ -14,7 +14,17 @@ from scipy.special import lambertw
 from model.batch import Histories
 from model.ranker import Ranked
 
-__all__ = ["Interval", "Ranker", "allowed_loss", "ndcg", "paired_bootstrap", "ranks_hit", "recall"]
+__all__ = [
+    "Interval",
+    "Ranker",
+    "allowed_loss",
+    "confidence_sequence",
+    "mixture_bound",
+    "ndcg",
+    "paired_bootstrap",
+    "ranks_hit",
+    "recall",
+]
 
 
 _Z95, _Z80 = 1.96, 0.84  # standard normal quantiles: a two-sided 95 % interval, and a power of 80 %
@@ -114,11 +124,17 @@ def confidence_sequence(
     The distance is shortest where the sum of the variances is `tightest_at`, which must not come from the differences;
     by default a twentieth of n, as hits of two good rankers give half-way.
     """
-    alpha, count = 1 - confidence, np.arange(1, len(differences) + 1)
+    count = np.arange(1, len(differences) + 1)
     mean = np.cumsum(differences) / count
     variance_sum = np.maximum(np.cumsum(np.square(differences)) - count * np.square(mean), 0.0)
     best = max(len(differences) / 20 if tightest_at is None else tightest_at, 1e-9)
-    rho_squared = float(-lambertw(-(alpha**2) * np.exp(-1), -1).real - 1) / best
+    return mean, mixture_bound(variance_sum, 1 - confidence, best) / count
+
+
+def mixture_bound(variance_sum: np.ndarray, alpha: float, tightest_at: float) -> np.ndarray:
+    """How far a sum may be from what was to be expected, given the sum of its variances: Brownian motion is ever
+    further away, in either direction, with probability `alpha` at most (the normal mixture of Robbins 1970). The bound
+    is lowest, beside the standard deviation, where the sum of the variances is `tightest_at`."""
+    rho_squared = float(-lambertw(-(alpha**2) * np.exp(-1), -1).real - 1) / tightest_at
     scaled = variance_sum * rho_squared + 1
-    distance = np.sqrt(2 * scaled * np.log(np.sqrt(scaled) / alpha) / rho_squared) / count
-    return mean, distance
+    return np.sqrt(2 * scaled * np.log(np.sqrt(scaled) / alpha) / rho_squared)

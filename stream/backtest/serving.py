@@ -17,6 +17,7 @@ from stream.backtest.windows import WorkerSignals
 from stream.scorer.config import ListConfig
 from stream.scorer.list_maker import Answer, ListMaker
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotLists
 from stream.scorer.requests import Request
 from stream.scorer.two_stages import TwoStages
 from stream.wire.catalogue import Catalogue
@@ -49,7 +50,9 @@ class Serving:
         lists = replace(lists, second_stage=replace(lists.second_stage, examples_per_second=_EXAMPLES_PER_SECOND))
         popularity, catalogue = service.popularity, Catalogue()
         self._stages = TwoStages(lists, popularity, catalogue, clock)
-        self._maker = ListMaker(lists, popularity, catalogue, metrics, tally, signals, self._stages, clock)
+        self._maker = ListMaker(
+            lists, popularity, catalogue, metrics, tally, signals, self._stages, PilotLists(""), clock
+        )
         self.follow(models)
 
     def follow(self, models: Models) -> None:

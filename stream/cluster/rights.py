@@ -62,6 +62,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
             plan.models: _READ,
             plan.monitor_windows: _WRITE,
             plan.examples: _WRITE,
+            plan.pilots: _BOTH,
         },
         "trainer": {
             plan.histories: _READ,
@@ -72,6 +73,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
             plan.recommendations: _READ,
             plan.items: _READ,
             plan.item_lists: _BOTH,
+            plan.pilots: _BOTH,
         },
         "api": {
             plan.interactions: _WRITE,

@@ -131,7 +131,7 @@ class Maker:
         shared = lists, popularity, self._catalogue
         self._stages = TwoStages(*shared, self._clock, counts)
         signals = ListSignals(lists.signals, metrics, tally)
-        self._maker = ListMaker(*shared, metrics, tally, signals, self._stages, self._clock)
+        self._maker = ListMaker(*shared, metrics, tally, signals, self._stages, PilotLists(""), self._clock)
 
     def _clock(self) -> float:
         return self._now_ms / 1000

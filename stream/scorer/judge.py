@@ -15,6 +15,7 @@ from state.popularity import Popularity
 from stream.scorer.config import ListConfig
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotLists
 from stream.scorer.prequential import ShownList, judge_event, rank_of
 from stream.scorer.requests import Request
 from stream.wire.hidden import hidden_items
@@ -30,14 +31,23 @@ class Judge:
     """Counts what new events say: into `tally`, which its owner flushes, and into `signals`."""
 
     def __init__(
-        self, config: ListConfig, popularity: Popularity, metrics: ScorerMetrics, tally: Tally, signals: ListSignals
+        self,
+        config: ListConfig,
+        popularity: Popularity,
+        metrics: ScorerMetrics,
+        tally: Tally,
+        signals: ListSignals,
+        pilots: PilotLists,
     ) -> None:
         self._config, self._popularity = config, popularity
         self._metrics, self._tally, self._signals = metrics, tally, signals
+        self._pilots = pilots
 
     def judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
         """Let the request's events judge `shown`, the last list of its user; None when no list is known."""
         arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
+        piloted = shown if self._pilots.counts(shown) else None
+        shown = None if shown is None else shown.without_pilot()
         variant: ListVariant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
         judged_by = models.canary if slot == CANARY_SLOT else models.live
@@ -50,6 +60,8 @@ class Judge:
             positive = kinds.positive(event.kind, event.weight)
             # An item that is met twice in one batch had one chance to stand in the list.
             hidden = event.item in masked or (place > 0 and any(event.item == e.item for e in request.new[:place]))
+            if piloted is not None and positive:
+                self._pilots.judge(request.user, event, piloted, arrived_ms, oldest_ms, hidden)
             judgement = judge_event(event, shown, arrived_ms, vocabulary, oldest_ms, hidden=hidden, positive=positive)
             self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:

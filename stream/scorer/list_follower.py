@@ -31,7 +31,7 @@ from stream.scorer.shown_lists import LastList, ShownLists
 from stream.wire.changelog import changelog_reader
 from stream.wire.history_version import HistoryVersion
 from stream.wire.made import made_header
-from stream.wire.records import ScoredItem
+from stream.wire.records import InPilot, ScoredItem
 from stream.wire.topics import TopicPlan
 
 __all__ = ["FollowerEvents", "ListFollower"]
@@ -202,7 +202,9 @@ def _last_list(record: Any) -> tuple[bytes, LastList] | None:
             return None
         items, scores = tuple(item.item for item in found.items), tuple(item.score for item in found.items)
         made = made_header(record.headers)
-        shown = ShownList(found.published, found.variant, found.model, items, scores, made=made)
+        shown = ShownList(
+            found.published, found.variant, found.model, items, scores, made=made, pilot=found.pilot
+        )
         last = LastList.without_version(found.as_of, record.offset, shown.encode())
     return record.key, last if version is None else last._replace(version=version)
 
@@ -215,6 +217,7 @@ class _List(msgspec.Struct):
     variant: ListVariant
     as_of: int
     published: int
+    pilot: InPilot | None = None
 
 
 _list = msgspec.json.Decoder(_List)

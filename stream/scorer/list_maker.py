@@ -11,22 +11,25 @@ import msgspec
 import numpy as np
 
 from model.errors import NonFiniteScores
+from model.ranker import Ranked
 from model.recommend import Recommender
 from ops.labels import FallbackReason, ListVariant, ServingSlot
 from ops.metrics import ScorerMetrics, Tally
 from state.popularity import Popularity
+from stream.pilots.pilot import AS_SERVED, Pilot
 from stream.scorer.config import ListConfig
 from stream.scorer.journal import Journal, NoJournal
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.listable import unlisted
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotLists
 from stream.scorer.reasons import with_reasons
 from stream.scorer.requests import Request
 from stream.scorer.two_stages import TwoStages
 from stream.wire.catalogue import Catalogue
-from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, Recommendation, ScoredItem
+from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, InPilot, Recommendation, ScoredItem
 
-__all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow"]
+__all__ = ["Answer", "CanaryUser", "ListMaker", "Shadow", "Twin"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,13 @@ class Shadow(NamedTuple):
     """The list that another model would have shown: the previous model, or live to a user of the canary."""
 
     model: Recommender
+    items: tuple[str, ...]
+
+
+class Twin(NamedTuple):
+    """The list that a pilot's user would have been shown without the pilot."""
+
+    version: str  # of its model, "" for popularity
     items: tuple[str, ...]
 
 
@@ -48,6 +58,8 @@ class Answer(NamedTuple):
     value: bytes | None
     shadow: Shadow | None = None
     made: bytes = b""  # `stream.wire.made`
+    pilot: InPilot | None = None
+    twin: Twin | None = None  # of a list that a pilot's variant made
 
     @property
     def version(self) -> str:
@@ -68,11 +80,14 @@ class _List(NamedTuple):
     variant: ListVariant
     model: Recommender | None
     items: tuple[ScoredItem, ...]
+    pilot: InPilot | None = None
+    twin: Twin | None = None
 
 
 class _RankedBatch(NamedTuple):
     lists: list[_List]  # one for each user asked
     shadows: list[Shadow | None]  # one for each user compared
+    first_stage: Ranked | None = None  # the model's own order, of those asked and those compared
 
 
 class ListMaker:
@@ -88,12 +103,13 @@ class ListMaker:
         tally: Tally,
         signals: ListSignals,
         stages: TwoStages,
+        pilots: PilotLists,
         clock: Callable[[], float] = time.time,
         journal: Journal | None = None,
     ) -> None:
         self._journal = journal or NoJournal()
         self._config, self._popularity, self._catalogue, self._clock = config, popularity, catalogue, clock
-        self._stages = stages
+        self._stages, self._pilots = stages, pilots
         self._metrics, self._tally, self._signals = metrics, tally, signals
 
     def make(self, requests: Sequence[Request], models: Models) -> tuple[list[Answer], list[CanaryUser]]:
@@ -108,7 +124,11 @@ class ListMaker:
                 (canary_users if models.gets_canary(request.user) else others).append(request)
         ranked = self._rank(others, models, canary_users)
         answers = [Answer(request, "popularity", None, (), None) for request in forgotten]
-        answers += self._encode(others, ranked.lists)
+        lists = ranked.lists
+        if (pilot := self._pilots.current) is not None:
+            pairs = zip(others, lists, strict=True)
+            lists = [self._in_pilot(pilot, *pair, ranked, row) for row, pair in enumerate(pairs)]
+        answers += self._encode(others, lists)
         return answers, [CanaryUser(*pair) for pair in zip(canary_users, ranked.shadows, strict=True)]
 
     def answer_canary(self, canary_users: Sequence[CanaryUser], models: Models) -> list[Answer]:
@@ -130,7 +150,7 @@ class ListMaker:
         answers = list(answers)
         if live is None or previous is None or previous.version == live.version:
             return answers
-        served = [place for place, answer in enumerate(answers) if answer.model is live]
+        served = [place for place, answer in enumerate(answers) if answer.model is live and answer.twin is None]
         places = self._signals.to_shadow(served, self._clock())
         if not places:
             return answers
@@ -199,7 +219,26 @@ class ListMaker:
             shadows = _shadows(model, ranking.items[len(requests) :])
         if self._config.explain and lists and model.reranker is None:
             lists = self._explained(model, requests, lists)
-        return _RankedBatch(lists, shadows)
+        return _RankedBatch(lists, shadows, ranking.first_stage)
+
+    def _in_pilot(self, pilot: Pilot, request: Request, served: _List, ranked: _RankedBatch, row: int) -> _List:
+        """The list of the user's variant, marked; `served` is in row `row` of `ranked`."""
+        variant = pilot.variant_of(request.user)
+        if variant is None:
+            return served
+        tag = InPilot(pilot.name, variant.name, pilot.stage)
+        if variant is AS_SERVED:
+            return served._replace(pilot=tag)
+        shown, model, lists = served, served.model, variant.lists
+        if lists.ranking == "popularity" and model is not None:
+            shown = _List("popularity", None, self._popular_items(request))
+        elif lists.ranking == "model" and model is not None and model.reranker and ranked.first_stage is not None:
+            ids, count, found = model.items.ids, self._config.list_items, ranked.first_stage
+            columns, scores = found.columns[row, :count].tolist(), found.scores[row, :count].tolist()
+            own = [ScoredItem(ids[column], score) for column, score in zip(columns, scores, strict=True) if column >= 0]
+            shown = served._replace(items=tuple(own))
+        twin = Twin("" if model is None else model.version, tuple([item.item for item in served.items]))
+        return shown._replace(items=shown.items[: lists.list_items], pilot=tag, twin=twin)
 
     def _explained(self, model: Recommender, requests: Sequence[Request], lists: Sequence[_List]) -> list[_List]:
         """With reasons where `model` ranked the list."""
@@ -218,15 +257,18 @@ class ListMaker:
 
     def _popular(self, request: Request, reason: FallbackReason) -> _List:
         self._metrics.fallback_lists[reason].inc()
+        return _List("popularity", None, self._popular_items(request))
+
+    def _popular_items(self, request: Request) -> tuple[ScoredItem, ...]:
         now_ms, event_ms = int(self._clock() * 1000), self._stages.event_ms([request])
         excluded = unlisted(request, self._config.events, event_ms, self._catalogue, now_ms)
         popular = self._popularity.top(excluded, self._config.list_items)
-        return _List("popularity", None, tuple(ScoredItem(item, score) for item, score in popular))
+        return tuple(ScoredItem(item, score) for item, score in popular)
 
     def _encode(self, requests: Iterable[Request], lists: Iterable[_List]) -> list[Answer]:
         published_ms = int(self._clock() * 1000)
         answers = []
-        for request, (variant, model, items) in zip(requests, lists, strict=True):
+        for request, (variant, model, items, pilot, twin) in zip(requests, lists, strict=True):
             recommendation = Recommendation(
                 user=request.user.decode(),
                 items=items,
@@ -235,9 +277,10 @@ class ListMaker:
                 as_of=request.newest_ms,
                 reason=request.reason,
                 published=published_ms,
+                pilot=pilot,
             )
             made, value = self._journal.made(model, request.digest), _recommendation.encode(recommendation)
-            answers.append(Answer(request, variant, model, items, value, made=made))
+            answers.append(Answer(request, variant, model, items, value, made=made, pilot=pilot, twin=twin))
         return answers
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from ops.labels import EventOutcome, ListVariant
-from stream.wire.records import NewInteraction
+from stream.pilots.pilot import CONTROL
+from stream.wire.records import InPilot, NewInteraction
 
 __all__ = ["Judgement", "ShownList", "judge_event", "rank_of"]
 
@@ -25,14 +26,29 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     version: str  # of the model, "" for popularity
     items: tuple[str, ...]
     scores: tuple[float, ...] = ()  # of the items
-    # What another model would have shown, for a pair of answers to the same event; of some users.
+    # What another model would have shown, or no pilot, for a pair of answers to the same event; of some users.
     shadow_version: str = ""
     shadow: tuple[str, ...] = ()
     counted_for: str = ""  # version of the canary for which the user was counted
     made: bytes = b""  # `stream.wire.made`
+    pilot: InPilot | None = None
 
     def encode(self) -> bytes:
         return _encoder.encode(self)
+
+    @property
+    def in_variant(self) -> bool:
+        """Did a pilot's variant make it? Its shadow is then the list that would have been shown without the pilot."""
+        return self.pilot is not None and self.pilot.variant != CONTROL
+
+    def without_pilot(self) -> ShownList | None:
+        """What would have been shown without a pilot; None where that is not known any more."""
+        if not self.in_variant:
+            return self
+        if not self.shadow:
+            return None
+        variant: ListVariant = "control" if self.shadow_version else "popularity"
+        return ShownList(self.published_ms, variant, self.shadow_version, self.shadow, counted_for=self.counted_for)
 
     @staticmethod
     def decode(value: bytes) -> ShownList:

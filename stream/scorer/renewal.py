@@ -81,6 +81,7 @@ def _record(user: bytes, shown: ShownList, as_of_ms: int, reason: str, now_ms: i
         as_of=as_of_ms,
         reason=reason,
         published=now_ms,
+        pilot=shown.pilot,
     )
     return _encoder.encode(recommendation)
 

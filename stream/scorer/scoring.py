@@ -20,6 +20,7 @@ from stream.scorer.judge import Judge
 from stream.scorer.list_maker import Answer, CanaryUser, ListMaker
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotLists
 from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request
 from stream.scorer.shown_lists import LastList, Offsets, ShownLists
@@ -37,7 +38,7 @@ class Scored(NamedTuple):
 
     answers: list[Answer]
     canary_users: list[CanaryUser]  # the canary answers these in `answer_canary`
-    counted_for: Mapping[bytes, str]  # by user: version of the canary for which the user was counted already
+    before: Mapping[bytes, ShownList]  # last lists by user, while users are counted: for a canary or a pilot
 
 
 class Scoring:
@@ -61,12 +62,14 @@ class Scoring:
         self.popularity = Popularity(config.popularity_half_life_ms)
         self._tally = Tally()  # of the batch at hand
         self.signals = ListSignals(config.signals, metrics, self._tally)
-        self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals)
+        self.pilots = PilotLists(self.signals.window_signals.windows.worker)
+        self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals, self.pilots)
         self.catalogue = Catalogue(config.items)
         self.stages = TwoStages(config, self.popularity, self.catalogue, clock, saved_counts)
         self.journal = journal or NoJournal(settings_digest(config))
         self._maker = ListMaker(
             *(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, self.stages),
+            self.pilots,
             clock=clock,
             journal=self.journal,
         )
@@ -109,9 +112,10 @@ class Scoring:
         self.journal.write(taken, stale, added, models, items, event_ms)
         answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
-        # With a canary, users are counted by what their last lists say.
-        shown = {} if models.canary is None else {user: found for user, known in last.items() if (found := known.shown)}
-        return Scored(answers, canary_users, {user: before.counted_for for user, before in shown.items()})
+        # Users are counted by what their last lists say.
+        counted = models.canary is not None or self.pilots.current is not None
+        before = {user: found for user, known in last.items() if (found := known.shown)} if counted else {}
+        return Scored(answers, canary_users, before)
 
     def _not_older(self, requests: Sequence[Request], last: Mapping[bytes, LastList]) -> list[Request]:
         """Leave out those whose history had come less far than that of the user's last list: an updater that had lost
@@ -138,9 +142,9 @@ class Scoring:
         self._tally.flush()
         return answers
 
-    def delivered(self, answers: Sequence[Answer], counted_for: Mapping[bytes, str], offsets: Offsets) -> list[Answer]:
+    def delivered(self, answers: Sequence[Answer], before: Mapping[bytes, ShownList], offsets: Offsets) -> list[Answer]:
         """The brokers have these lists: from now on they are what their users see. Returns them, some with what the
-        previous model would have shown."""
+        previous model would have shown. `before`: see `Scored`."""
         now, published = self._clock(), self._metrics.recommendations_published
         answers = self._maker.with_shadows(answers, self._batch_models)
         live = self._batch_models.live
@@ -154,7 +158,7 @@ class Scoring:
             self._note_latency(request, now)
             if answer.value is not None:
                 self._tally.inc(published[answer.variant])
-                encoded = self._shown(answer, int(now * 1000), counted_for.get(user, "")).encode()
+                encoded = self._shown(answer, int(now * 1000), before.get(user)).encode()
             if self._undelivered.get(user) == request.version:
                 del self._undelivered[user]
             shown[request.partition][user] = LastList(request.version, offsets.of_users[user], encoded)
@@ -165,10 +169,15 @@ class Scoring:
                 lists.put(shown[number], ranges, int(now * 1000))
         return answers
 
-    def _shown(self, answer: Answer, now_ms: int, counted: str) -> ShownList:
+    def _shown(self, answer: Answer, now_ms: int, before: ShownList | None) -> ShownList:
         names = tuple([item.item for item in answer.items])
-        self._note_list(answer, names)
         version, shadow = ("", ()) if answer.shadow is None else (answer.shadow.model.version, answer.shadow.items)
+        if answer.pilot is not None:
+            self.pilots.shown(answer.pilot, None if before is None else before.pilot)
+        if answer.twin is None:
+            self._note_list(answer, names)
+        else:
+            version, shadow = answer.twin
         return ShownList(
             now_ms,
             answer.variant,
@@ -177,8 +186,9 @@ class Scoring:
             tuple([item.score for item in answer.items]),
             version,
             shadow,
-            self._counted_for(answer, counted),
+            self._counted_for(answer, "" if before is None else before.counted_for),
             answer.made,
+            answer.pilot,
         )
 
     def _note_latency(self, request: Request, now: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from ops.metrics import ScorerMetrics
+from stream.pilots.topic import PilotSender
 from stream.scorer.counts_file import CountsFile
 from stream.scorer.list_maker import Answer
 from stream.scorer.popularity_file import PopularityFile
@@ -37,6 +38,7 @@ class Keeping(NamedTuple):
     counts: CountsFile
     windows: WindowSender
     examples: ExampleSender
+    pilots: PilotSender
 
 
 class ScoringThread:
@@ -82,18 +84,19 @@ class ScoringThread:
         return self._scoring.answer_canary(batch.scored.canary_users)
 
     def note_delivered(self, batch: ScoredBatch, canary_answers: Sequence[Answer], offsets: Offsets) -> None:
-        self._scoring.delivered([*batch.scored.answers, *canary_answers], batch.scored.counted_for, offsets)
+        self._scoring.delivered([*batch.scored.answers, *canary_answers], batch.scored.before, offsets)
 
     def assigned(self, partitions: Set[int]) -> None:
         """These partitions are owned from now on, and no others."""
         self._newest_ms = {number: self._newest_ms.get(number, 0) for number in partitions}
 
     def keep_house(self, closing: bool = False) -> None:
-        """Save what survives a restart, send the windows and the examples, and set the gauges."""
+        """Save what survives a restart, send windows, examples and counts of pilots, and set the gauges."""
         self._keeping.popularity.save(self._scoring.saved_popularity())
         self._keeping.counts.save(self._scoring.stages.second_stage.events.counts, now=closing)
         self._scoring.signals.export()
         self._keeping.windows.send(self._scoring.signals.window_signals.windows, now=True)
+        self._keeping.pilots.send(self._scoring.pilots.tally.take())
         self._keeping.examples.send(self._scoring.stages.examples.take())
         if self._device.type == "cuda":
             self._metrics.gpu_memory_peak_bytes.set(torch.cuda.max_memory_allocated(self._device))

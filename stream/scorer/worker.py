@@ -6,18 +6,20 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from model.rerank.counts import CountsConfig
+from ops.labels import RejectionReason
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
 from stream.clients.faust_records import deliver_eagerly
 from stream.clients.names import NameTaken
 from stream.clients.static_member import StaticName
 from stream.health import Health
+from stream.pilots.topic import PilotSender
 from stream.process import REFUSED, end_process, tune_gc
 from stream.scorer.config import ScorerConfig, settings_digest
 from stream.scorer.counts_file import CountsFile
@@ -26,6 +28,7 @@ from stream.scorer.journal import Journal
 from stream.scorer.liveness import Liveness
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotIntake
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.publisher import Publisher
 from stream.scorer.refresh_stream import RefreshStream
@@ -71,9 +74,8 @@ class Scorer:
         self._loader = ModelLoader(
             connection, plan.models, device, metrics, self._swap, config.lists.chosen_from, config.lists.candidates
         )
-        self._items = ItemFollower(
-            connection, plan.items, lambda reason: metrics.items_rejected[reason].inc(), self._items_changed
-        )
+        pilots = PilotIntake(self._scoring.pilots, keeping.pilots)
+        self._items = _item_follower(connection, plan, metrics, self._items_changed, pilots)
         self._loop = asyncio.get_running_loop()
         self._name = StaticName(connection, plan.prefix + config.group, config.worker)
         self._app = scoring_app(config, connection, plan)
@@ -178,6 +180,7 @@ class Scorer:
         if broker_answers:
             self._keeping.windows.close()
             self._keeping.examples.close()
+            self._keeping.pilots.close()
             self._loader.close()
             self._items.close()
 
@@ -188,6 +191,7 @@ def _keeping(config: ScorerConfig, connection: KafkaConnection, plan: TopicPlan)
         CountsFile(config.state_dir),
         WindowSender(connection, plan.monitor_windows),
         ExampleSender(connection, plan.examples),
+        PilotSender(connection, plan.pilots),
     )
 
 
@@ -201,6 +205,19 @@ def _scoring(config: ScorerConfig, lists: ShownLists, metrics: ScorerMetrics, ke
         saved_counts=keeping.counts.load(CountsConfig()),
         journal=Journal(config.state_dir / "journal", settings, config.journal_hours, half_life_ms),
     )
+
+
+def _item_follower(
+    connection: KafkaConnection,
+    plan: TopicPlan,
+    metrics: ScorerMetrics,
+    changed: Callable[[Mapping[str, ItemRecord | None]], None],
+    pilots: PilotIntake,
+) -> ItemFollower:
+    def rejected(reason: RejectionReason) -> None:
+        metrics.items_rejected[reason].inc()
+
+    return ItemFollower(connection, plan.items, rejected, changed, {plan.pilots: pilots})
 
 
 def run_scorer(

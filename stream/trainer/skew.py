@@ -21,6 +21,7 @@ from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
+from stream.pilots.pilot import CONTROL
 from stream.wire.meaning import ALL_ALIKE, EventKinds
 from stream.wire.packing import pack_decoded
 from stream.wire.records import InputRecord, Recommendation
@@ -149,6 +150,7 @@ def disagreement(
         (shown, history)
         for shown in {shown.user: shown for shown in lists}.values()
         if shown.model == model.version
+        and (shown.pilot is None or shown.pilot.variant == CONTROL)
         and (history := histories.get(shown.user.encode())) is not None
         and history.newest_ms == shown.as_of
     ]

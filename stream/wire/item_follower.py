@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from kafka import TopicPartition
 
 from ops.labels import RejectionReason
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.items import ItemRecord, decode_item
-from stream.wire.records import Rejected
+from stream.wire.records import InputRecord, Rejected
 
 __all__ = ["ItemFollower"]
 
@@ -26,7 +28,8 @@ class ItemFollower:
     follows all of the topic, without a group.
 
     A record that cannot be used changes nothing: it stays in the topic, `rejected` counts it, and the first of each
-    kind of reason is logged.
+    kind of reason is logged. Small topics `beside` it are followed by the same thread: their records go to whoever they
+    are for.
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class ItemFollower:
         topic: str,
         rejected: Callable[[RejectionReason], None],
         changed: Callable[[Mapping[str, ItemRecord | None]], None],
+        beside: Mapping[str, Callable[[Sequence[InputRecord]], None]] | None = None,
     ) -> None:
         self._connection, self._topic, self._rejected, self._changed = connection, topic, rejected, changed
         self.next_offset = 0  # of the topic's one partition: all before it was handed over
+        self._beside = beside or {}
         self._reported: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="items", daemon=True)
@@ -45,16 +50,19 @@ class ItemFollower:
     def start(self) -> None:
         """Take in all that is there now, then follow in a thread."""
         self._reader = self._open()
-        ends = dict(self._reader.ends(self._reader.partitions(self._topic)))
+        ends = dict(self._reader.ends(self._partitions(self._reader)))
         while any(self._reader.position(tp) < end for tp, end in ends.items()):
             self._poll()
         self._thread.start()
 
     def _open(self) -> TopicReader:
         reader = TopicReader(self._connection, poll_records=_RECORDS, wait_seconds=_POLL_SECONDS)
-        reader.assign(reader.partitions(self._topic))
+        reader.assign(self._partitions(reader))
         reader.to_beginning()
         return reader
+
+    def _partitions(self, reader: TopicReader) -> list[TopicPartition]:
+        return [tp for topic in (self._topic, *self._beside) for tp in reader.partitions(topic)]
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -67,6 +75,9 @@ class ItemFollower:
     def _poll(self) -> None:
         changes: dict[str, ItemRecord | None] = {}
         for tp, records in self._reader.poll(_POLL_SECONDS).items():
+            if tp.topic in self._beside:
+                self._beside[tp.topic](records)
+                continue
             for record in records:
                 try:
                     item, said = decode_item(record.key, record.value)

@@ -21,6 +21,7 @@ __all__ = [
     "CANARY_VARIANT",
     "Announcement",
     "Forget",
+    "InPilot",
     "InputRecord",
     "Interaction",
     "Limits",
@@ -227,7 +228,15 @@ class ScoredItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     because: tuple[Reason, ...] = ()  # the largest first; only with the setting `explain`
 
 
-class Recommendation(msgspec.Struct, frozen=True):
+class InPilot(msgspec.Struct, frozen=True, gc=False):
+    """Which variant of a running pilot a list is."""
+
+    name: str  # of the pilot
+    variant: str  # "control" for the settings that everybody else has
+    stage: int  # 1, 2, ...: another with each share
+
+
+class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     """`recommendations`, keyed by user: the ranked list to show now. A null value means: the user was forgotten."""
 
     user: str
@@ -237,6 +246,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     as_of: int  # event time of the newest interaction it knows, milliseconds; 0 for none
     reason: str  # event, model, or items where one may not be listed any more
     published: int  # milliseconds since 1970 UTC
+    pilot: InPilot | None = None  # while there is one; users of a canary and of a stopped variant are in none
 
 
 _OLD_SHARE = "canary_share"

@@ -131,6 +131,10 @@ class TopicPlan:
         return self.prefix + "examples"
 
     @property
+    def pilots(self) -> str:
+        return self.prefix + "pilots"
+
+    @property
     def layout(self) -> str:
         return self.prefix + "layout"
 
@@ -170,6 +174,7 @@ class TopicPlan:
             TopicSpec(self.models, 1, "compact", compacted),
             TopicSpec(self.items, 1, "compact", compacted),
             TopicSpec(self.item_lists, 1, "compact", compacted),
+            TopicSpec(self.pilots, 1, "compact", compacted),
             TopicSpec(self.layout, 1, "compact", compacted),
             TopicSpec(self.api_instances, 1, "compact", compacted),
             # A dead letter is the record unchanged plus headers.

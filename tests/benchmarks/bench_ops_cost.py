@@ -214,7 +214,7 @@ def scorer(spent_us: float) -> Callable[[Path, bool], Callable[[], float]]:
                 first = batch[0][0]
                 users = {answer.request.user: first + place for place, answer in enumerate(answers)}
                 ranges = {0: [(first, first + len(answers))]}
-                scoring.delivered(answers, scored.counted_for, Offsets(users, ranges))
+                scoring.delivered(answers, scored.before, Offsets(users, ranges))
                 spent += time.thread_time() - started
                 clock[0] += len(batch) * spent_us / 1e6
             started = time.thread_time()

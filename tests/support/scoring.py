@@ -97,7 +97,7 @@ class World:
         first, self._published = self._published, self._published + len(answers)
         users = {answer.request.user: first + place for place, answer in enumerate(answers)}
         offsets = Offsets(users, {0: [(first, self._published)]} if answers else {})
-        answers = self.scoring.delivered(answers, scored.counted_for, offsets)
+        answers = self.scoring.delivered(answers, scored.before, offsets)
         self.now_ms += 5
         return answers
 

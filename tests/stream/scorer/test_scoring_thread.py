@@ -31,8 +31,9 @@ def thread(tmp_path: Path, registry: CollectorRegistry) -> Iterator[ScoringThrea
     world = World(tmp_path / "shown")
     windows: Any = SimpleNamespace(send=lambda windows, now: None)
     examples: Any = SimpleNamespace(send=lambda parts: None)
+    pilots: Any = SimpleNamespace(send=lambda counts: None)
     metrics = ScorerMetrics(registry)
-    keeping = Keeping(PopularityFile(tmp_path), CountsFile(tmp_path), windows, examples)
+    keeping = Keeping(PopularityFile(tmp_path), CountsFile(tmp_path), windows, examples, pilots)
     made = ScoringThread(world.scoring, world.lists, keeping, metrics, torch.device("cpu"))
     yield made
     made.close()

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from stream.wire.item_lists import ItemList
 from stream.wire.items import ItemRecord
-from stream.wire.records import Announcement, Interaction, Reason, Recommendation, ScoredItem, decode_interaction
+from stream.wire.records import (
+    Announcement,
+    InPilot,
+    Interaction,
+    Reason,
+    Recommendation,
+    ScoredItem,
+    decode_interaction,
+)
 from stream.wire.records import Limits as InputLimits
 from stream.wire.schemas import PUBLIC, schema
 
@@ -91,6 +99,7 @@ written = {
         as_of=numbers,
         reason=st.text(),
         published=numbers,
+        pilot=st.none() | st.builds(InPilot, name=st.text(), variant=st.text(), stage=numbers),
     ),
     "item-lists": st.builds(
         ItemList, list=st.text(), items=st.lists(scored).map(tuple), model=st.text(), as_of=numbers, published=numbers
