@@ -1,6 +1,7 @@
 """Every metric that Freshet exports, by the process that emits it.
 
-No user, item or model version is ever a label, except the version in `freshet_model_info`. Exported names and labels
+No user, item or model version is ever a label, except the version in `freshet_model_info`. A pilot and its variants
+are: there is one at a time. Exported names and labels
 are what dashboards and alerts read; an attribute has the exported name without its unit, or a better one. The file is
 long because it is one catalogue.
 """
@@ -349,6 +350,24 @@ class TrainerMetrics(ProcessMetrics):
         Counter, Metric("item_lists_written_total", "Lists written to `item-lists`: trending, new and similar items.")
     ]
     item_lists_due: Annotated[Gauge, Metric("item_lists_due", "Lists that differ from those written and wait.")]
+    # -- the pilot: one at a time, with a few variants -----------------------------------------------------------------
+    pilot_share: Annotated[Gauge, Metric("pilot_share_ratio", "Share of the users in a variant.", ("pilot",))]
+    pilot_split_probability: Annotated[
+        Gauge,
+        Metric("pilot_split_probability", "That users are split so by chance; do not read it below 0.001.", ("pilot",)),
+    ]
+    pilot_users: Annotated[Gauge, Metric("pilot_users", "Users counted, again in each stage.", ("pilot", "variant"))]
+    pilot_hit_ratio: Annotated[Gauge, Metric("pilot_hit_ratio", "Hit rate@10.", ("pilot", "variant"))]
+    pilot_ndcg: Annotated[Gauge, Metric("pilot_ndcg", "NDCG@10.", ("pilot", "variant"))]
+    pilot_difference: Annotated[
+        Gauge,
+        Metric("pilot_difference", "Hit rate less that of control: low, mean and high.", ("pilot", "variant", "bound")),
+    ]
+    pilot_verdict: Annotated[
+        Gauge, Metric("pilot_verdict", "1 better than control, -1 worse, 0 not decided.", ("pilot", "variant"))
+    ]
+    pilot_stops: Annotated[Counter, Metric("pilot_stops_total", "Variants stopped by the guardrail.")]
+
     model_info: Annotated[Gauge, _MODEL_INFO]
     model_promotions: Annotated[Counter, Metric("model_promotions_total", "Models promoted.")]
     model_rollbacks: Annotated[

@@ -151,6 +151,40 @@ OVERVIEW = Dashboard(
             ),
         ),
         Row(
+            "Pilot",
+            (
+                Panel(
+                    "Hit rate and NDCG by variant",
+                    [
+                        ("max by (pilot, variant) (freshet_pilot_hit_ratio)", "hit rate {{pilot}} {{variant}}"),
+                        ("max by (pilot, variant) (freshet_pilot_ndcg)", "NDCG {{pilot}} {{variant}}"),
+                    ],
+                ),
+                Panel(
+                    "Against control",
+                    [("max by (pilot, variant, bound) (freshet_pilot_difference)", "{{variant}} {{bound}}")],
+                    lines=(0,),
+                    help="Bounds of the hit rate's difference, right whenever they are read.",
+                ),
+                Panel(
+                    "Verdict",
+                    [
+                        ("max by (pilot, variant) (freshet_pilot_verdict)", "{{pilot}} {{variant}}"),
+                        ("sum(increase(freshet_pilot_stops_total[1h]))", "stopped by the guardrail"),
+                    ],
+                    help="1 better than control, -1 worse.",
+                ),
+                Panel(
+                    "Users",
+                    [
+                        ("max by (pilot, variant) (freshet_pilot_users)", "{{pilot}} {{variant}}"),
+                        ("max by (pilot) (freshet_pilot_share_ratio)", "share in a variant"),
+                        ("max by (pilot) (freshet_pilot_split_probability)", "probability of this split"),
+                    ],
+                ),
+            ),
+        ),
+        Row(
             "Versions",
             (
                 Panel(

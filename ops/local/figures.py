@@ -43,6 +43,7 @@ def figures(now: Samples, before: Samples | None, past: Samples | None) -> dict[
         "drift": _drift(now),
         "feed": _feed(now),
         "quality": _quality(now, past),
+        "pilot": _pilot(now),
     }
 
 
@@ -184,6 +185,32 @@ def _feed(now: Samples) -> dict[str, bool]:
     if not now.total("freshet_drift_evaluated_timestamp_seconds"):
         return {}
     return {check: value == 0 for check, value in now.by("freshet_data_quality_state", "check").items()}
+
+
+def _pilot(now: Samples) -> list[dict[str, Any]]:
+    """A row for each variant of the pilot, control first."""
+    rows = []
+    for _, labels, users in now.each("freshet_pilot_users"):
+        name, at = labels["pilot"], {"pilot": labels["pilot"], "variant": labels["variant"]}
+        verdicts = [value for _, found, value in now.each("freshet_pilot_verdict") if found == at]
+        bounds = {
+            found["bound"]: value
+            for _, found, value in now.each("freshet_pilot_difference")
+            if {**at, "bound": found["bound"]} == found
+        }
+        rows.append(
+            {
+                **at,
+                "share": now.largest("freshet_pilot_share_ratio", pilot=name),
+                "users": users,
+                "hit": now.largest("freshet_pilot_hit_ratio", **at),
+                "ndcg": now.largest("freshet_pilot_ndcg", **at),
+                "difference": bounds or None,
+                "verdict": int(verdicts[0]) if verdicts else None,
+                "split": now.largest("freshet_pilot_split_probability", pilot=name),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["pilot"], row["variant"] != "control", row["variant"]))
 
 
 def _quality(now: Samples, past: Samples | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import msgspec
 
 from state import codec
 from stream.wire.item_lists import ItemList
-from stream.wire.records import Recommendation, ScoredItem
+from stream.wire.records import InPilot, Recommendation, ScoredItem
 
 __all__ = ["UnusableList", "history_answer", "item_list_answer", "list_answer", "popular_answer", "read_list"]
 
@@ -22,7 +22,7 @@ class UnusableList(ValueError):
     """What lies in `recommendations` under this user is not a list of this user."""
 
 
-class _ListAnswer(msgspec.Struct, frozen=True):
+class _ListAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str
     known: bool
     items: Sequence[ScoredItem]
@@ -32,6 +32,7 @@ class _ListAnswer(msgspec.Struct, frozen=True):
     reason: str
     published: int
     age_ms: int
+    pilot: InPilot | None = None
 
 
 class _ItemListAnswer(msgspec.Struct, frozen=True):
@@ -95,6 +96,7 @@ def list_answer(
             found.reason,
             found.published,
             max(now_ms - found.published, 0),
+            found.pilot,
         )
     )
 

@@ -45,6 +45,12 @@ class ItemOut(BaseModel):
     because: Sequence[ReasonOut] = Field((), description="With `explain`, where the list was made with reasons.")
 
 
+class PilotOut(BaseModel):
+    name: str
+    variant: str = Field(description="`control` for the lists that everybody else gets.")
+    stage: int
+
+
 class ListOut(BaseModel):
     user: str
     known: bool = Field(description="False: no list of this user is known, and the items are what is trending.")
@@ -55,6 +61,7 @@ class ListOut(BaseModel):
     reason: str = Field(description="What it answers: an event, a new model, or popularity for an unknown user.")
     published: int = Field(description="Milliseconds since 1970 UTC.")
     age_ms: int = Field(description="Time since it was published.")
+    pilot: PilotOut | None = Field(None, description="Which variant of a running pilot it is; absent without one.")
 
 
 class ListQuery(BaseModel):

@@ -22,6 +22,7 @@ from stream.cli import (
     leaving,
     models,
     reproduce,
+    pilot,
     sinks,
     sources,
     workers,
@@ -88,6 +89,7 @@ for command in (
     evaluate.evaluate,
     backtest.backtest,
     models.model,
+    pilot.pilot,
     config.config,
     kafka.broker,
     cluster.doctor,
@@ -147,6 +149,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
     from stream.cluster.repartition import RepartitionError
     from stream.leaving.folder import LeavingError
     from stream.letters.reading import LetterError
+    from stream.pilots.pilot import PilotError
     from stream.registry.slots import NoWayBack
     from stream.sinks.config import SinkConfigError
     from stream.sources.log.options import LogError
@@ -156,7 +159,7 @@ def _expected(error: Exception) -> tuple[int, str] | None:
 
     refusals = (
         *(ApiConfigError, BrokerError, LeavingError, LetterError, LogError, NameTaken, NoWayBack, RepartitionError),
-        *(SecondTrainer, SinkConfigError, SourceError, TopicError),
+        *(PilotError, SecondTrainer, SinkConfigError, SourceError, TopicError),
     )
     if isinstance(error, refusals):
         return REFUSED, str(error)

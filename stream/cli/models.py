@@ -7,8 +7,7 @@ import click
 from stream.cli.kafka_settings import kafka_connection
 from stream.cli.options import KAFKA, command
 from stream.cli.settings import Settings
-from stream.cli.starting import topic_plan
-from stream.clients.connection import KafkaConnection
+from stream.cli.starting import existing_topic, topic_plan
 
 __all__ = ["model"]
 
@@ -29,7 +28,7 @@ def model_list(settings: Settings) -> None:
     from stream.registry.slots import read_slots
 
     connection = kafka_connection(settings)
-    topic = _existing(connection, topic_plan(settings).models)
+    topic = existing_topic(connection, topic_plan(settings).models)
     table = Table("slot", "version", "parent", "items", "data until (UTC)", "metrics", "address")
     for slot, a in read_slots(connection, topic).items():
         until = f"{datetime.fromtimestamp(a.data_until / 1000, UTC):%Y-%m-%d %H:%M:%S}"
@@ -44,19 +43,8 @@ def model_rollback(settings: Settings) -> None:
     from stream.registry.slots import announce_rollback
 
     connection = kafka_connection(settings)
-    back, gone = announce_rollback(connection, _existing(connection, topic_plan(settings).models))
+    back, gone = announce_rollback(connection, existing_topic(connection, topic_plan(settings).models))
     click.echo(f"live is {back.version} again; {gone.version} is retired")
-
-
-def _existing(connection: KafkaConnection, topic: str) -> str:
-    """Said at once: a reader would wait for its offsets. Raises `TopicError`."""
-    from stream.clients.admin import admin_client, partition_count
-    from stream.wire.topics import TopicError
-
-    with admin_client(connection) as admin:
-        if not partition_count(admin, topic):
-            raise TopicError(f"topic {topic} does not exist; is the --prefix right?")
-    return topic
 
 
 model.add_command(model_list)

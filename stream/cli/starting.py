@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Impossible",
     "Pages",
+    "existing_topic",
     "own_folder",
     "served_pages",
     "started",
@@ -127,3 +128,14 @@ def served_pages(settings: Settings, process: Literal["updater", "scorer", "trai
         yield Pages(registry, health)
     finally:
         server.close()
+
+
+def existing_topic(connection: KafkaConnection, topic: str) -> str:
+    """Said at once: a reader would wait for its offsets. Raises `TopicError`."""
+    from stream.clients.admin import admin_client, partition_count
+    from stream.wire.topics import TopicError
+
+    with admin_client(connection) as admin:
+        if not partition_count(admin, topic):
+            raise TopicError(f"topic {topic} does not exist; is the --prefix right?")
+    return topic

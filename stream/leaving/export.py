@@ -56,6 +56,8 @@ _LISTS = pa.schema(
         ("model", pa.string()),  # version, "" for popularity
         ("variant", pa.string()),
         ("reason", pa.string()),
+        ("pilot", pa.string()),  # that the list is part of, and the variant in it; null for none
+        ("pilot_variant", pa.string()),
         ("as_of", _TIME),  # of the newest interaction that the list knows; null for none
         ("published", _TIME),
         ("partition", pa.int32()),
@@ -177,6 +179,8 @@ def _list_rows(user: bytes, value: bytes) -> Sequence[dict[str, Any]]:
         "model": found.model,
         "variant": found.variant,
         "reason": found.reason,
+        "pilot": None if found.pilot is None else found.pilot.name,
+        "pilot_variant": None if found.pilot is None else found.pilot.variant,
         "as_of": found.as_of or None,
         "published": found.published,
     }

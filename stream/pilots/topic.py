@@ -90,6 +90,12 @@ class Pilots:
         found = [pilot for name in self.names if (pilot := self[name]).running]
         return found[-1] if found else None
 
+    @property
+    def current(self) -> Pilot | None:
+        """The newest that nobody has ended: it runs, or the guardrail stopped all of it."""
+        found = [pilot for name in self.names if not (pilot := self[name]).ended]
+        return found[-1] if found else None
+
     def counts(self, name: str) -> list[Counts]:
         return list(self._counts.get(name, {}).values())
 

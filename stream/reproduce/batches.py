@@ -27,6 +27,7 @@ from stream.scorer.journal import Batch, JournalError, ServedBy, read_anchor
 from stream.scorer.list_maker import Answer, ListMaker
 from stream.scorer.list_signals import ListSignals
 from stream.scorer.models import Models
+from stream.scorer.pilot_lists import PilotLists
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.two_stages import TwoStages
 from stream.wire.catalogue import Catalogue

@@ -15,6 +15,7 @@ from state import codec
 from state.popularity import Popularity
 from stream.clients.connection import KafkaConnection
 from stream.leaving.snapshot import Progress
+from stream.pilots.pilot import CONTROL
 from stream.reproduce.batches import Bench, Maker, Remade, Wanted, remake_batches
 from stream.reproduce.items_then import read_items
 from stream.reproduce.log_history import LogConfig, MergedLog, read_log
@@ -101,6 +102,9 @@ def reproduce(
 
 
 def _refused(served: Served, settings: int) -> str:
+    pilot = served.list.pilot
+    if pilot is not None and pilot.variant != CONTROL:
+        return f"it is of variant {pilot.variant} of pilot {pilot.name}, whose settings no journal names"
     if served.made is None:
         return _OTHER_RELEASE
     if served.made.settings != settings:

@@ -202,9 +202,7 @@ def _last_list(record: Any) -> tuple[bytes, LastList] | None:
             return None
         items, scores = tuple(item.item for item in found.items), tuple(item.score for item in found.items)
         made = made_header(record.headers)
-        shown = ShownList(
-            found.published, found.variant, found.model, items, scores, made=made, pilot=found.pilot
-        )
+        shown = ShownList(found.published, found.variant, found.model, items, scores, made=made, pilot=found.pilot)
         last = LastList.without_version(found.as_of, record.offset, shown.encode())
     return record.key, last if version is None else last._replace(version=version)
 

@@ -8,6 +8,7 @@ One thread follows Kafka and decides. Its parts, each in its own file:
     lifecycle      which models are in service: slots and decisions, moved in one order
     skew           do the scorers recommend what the trainer would?
     item lists     trending, new and similar items (`stream.itemlists`)
+    pilot_guard    what the pilot says, and the end of a variant that does harm
     lock           keeps a second trainer out
 """
 
@@ -47,6 +48,7 @@ from stream.trainer.lifecycle import ModelLifecycle
 from stream.trainer.live_model import LiveModel
 from stream.trainer.lock import TrainerLock
 from stream.trainer.loop_file import LoopFile
+from stream.trainer.pilot_guard import PilotGuard
 from stream.trainer.round import RoundInputs, RoundWorker
 from stream.trainer.rounds import Rounds
 from stream.trainer.skew import PublishedLists, SkewCheck
@@ -92,7 +94,7 @@ class Trainer:
         fit: Fit = fit,
     ) -> None:
         self.metrics, self._clock = metrics, clock
-        self._device = pick_device(config.device, os.environ)
+        device = pick_device(config.device, os.environ)
         ready_topics(connection, plan)
         self._opened: list[_Closeable] = []
         try:
@@ -107,7 +109,7 @@ class Trainer:
             self._feed = self._opens(WindowFeed(loop, connection, plan.monitor_windows))
             self._feed.restore()
             artifacts = Artifacts(config.artifacts_url, plan.prefix)
-            self._live = LiveModel(artifacts, self._device)
+            self._live = LiveModel(artifacts, device)
             self._live.follow(slots.live)
             kinds, memory = config.fine_tune.events, StoreMemory(config.store)
             self._item_lists = self._opens(
@@ -144,7 +146,8 @@ class Trainer:
             )
             lists = PublishedLists(connection, plan.recommendations, plan.partitions, kinds)
             self._skew = self._opens(SkewCheck(lists, metrics))
-            worker = RoundWorker(config, artifacts, self._device, clock=clock, crash=crash, fit=fit)
+            self._pilots = self._opens(PilotGuard(connection, plan.pilots, metrics, clock))
+            worker = RoundWorker(config, artifacts, device, clock=clock, crash=crash, fit=fit)
             examples = self._opens(ExampleReader(connection, plan.examples, config.reranker.most_examples))
             inputs = RoundInputs(config, self.view, examples, clock)
             self.rounds = self._opens(
@@ -152,7 +155,7 @@ class Trainer:
             )
             self._model_info = InfoGauge(metrics.model_info)
             self._slots_due = self._gauges_due = time.monotonic()
-            self._begin()
+            self._begin(device)
         except BaseException:
             self.close()
             raise
@@ -162,7 +165,7 @@ class Trainer:
         self._opened.append(part)
         return part
 
-    def _begin(self) -> None:
+    def _begin(self, device: torch.device) -> None:
         """Take up what is in service and what it has learnt."""
         live = self.lifecycle.slots.live
         provenance = self._live.provenance
@@ -172,10 +175,8 @@ class Trainer:
         log.info(
             "trainer follows %s, fits on %s (%s), live is %s",
             self.view.topic,
-            self._device,
-            torch.cuda.get_device_name(self._device)
-            if self._device.type == "cuda"
-            else f"{torch.get_num_threads()} threads",
+            device,
+            torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
             live.version if live else "no model yet",
         )
 
@@ -230,6 +231,7 @@ class Trainer:
             self._decide()
             self._skew.turn(self._live.recommender, lambda number, users: self.view.partitions[number].histories(users))
             self._item_lists.turn(self._live.recommender)
+        self._pilots.turn()
         self.lifecycle.save()
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS

@@ -22,6 +22,8 @@ from ops.server import serve
 
 PROCESSES = (UpdaterMetrics, ScorerMetrics, TrainerMetrics, ApiMetrics, SinkMetrics)
 OPEN = {"consumer_lag_records", "consumer_committed_offset", "model_info"}
+OPEN |= {f"pilot_{name}" for name in ("share_ratio", "split_probability", "users", "hit_ratio", "ndcg", "difference")}
+OPEN |= {"pilot_verdict"}
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -42,7 +44,7 @@ def test_every_series_of_a_closed_metric_is_there_before_anything_happens(proces
         assert not any(sample.name.endswith("_created") for sample in family.samples)
 
 
-def test_only_the_info_metric_and_lag_have_open_labels() -> None:
+def test_only_the_info_metric_lag_and_the_pilot_have_open_labels() -> None:
     assert {metric.name for metric in CATALOGUE if None in metric.closed.values()} == OPEN
     assert {"user", "item", "version"} & {n for m in CATALOGUE if m.name != "model_info" for n in m.labels} == set()
 

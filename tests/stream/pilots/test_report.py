@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from stream.pilots.counts import RANKS, Counts, PilotTally, add_up
-from stream.pilots.pilot import BUCKETS, CONTROL, ListSettings, Pilot, Stop, Variant, started
+from stream.pilots.pilot import CONTROL, ListSettings, Pilot, Stop, Variant, started
 from stream.pilots.report import PilotReport, report
+from tests.support.pilot_counts import counted
 
 B = Variant("b", ListSettings("popularity"))
 C = Variant("c", ListSettings(list_items=5))
@@ -16,21 +17,6 @@ C = Variant("c", ListSettings(list_items=5))
 
 def pilot(*variants: Variant, share: float = 0.5) -> Pilot:
     return started("p", variants or (B,), share, 0.05, 1_000)
-
-
-def counted(rates: dict[str, float], users: dict[str, int], outcomes: int = 10_000, stage: int = 1) -> list[Counts]:
-    """What two scorers counted: every arm's events hit at rank 2 with these rates."""
-    rng, tallies = np.random.default_rng(0), [PilotTally("scorer@one"), PilotTally("scorer@two")]
-    for variant, number in users.items():
-        for user in range(number):
-            tallies[user % 2].user("p", stage, variant)
-    for variant, rate in rates.items():
-        buckets, hits = rng.integers(0, BUCKETS, outcomes), rng.random(outcomes) < rate
-        for at, (bucket, hit) in enumerate(zip(buckets.tolist(), hits.tolist(), strict=True)):
-            twin = 2 if variant != CONTROL and rng.random() < rates[CONTROL] else RANKS + 1
-            rank = 2 if hit else RANKS + 5
-            tallies[at % 2].outcome("p", stage, variant, bucket, rank, None if variant == CONTROL else twin)
-    return [Counts.decode(record.encode()) for tally in tallies for record in tally.take()]
 
 
 def test_counts_of_scorers_add_up_and_only_changed_stages_are_written() -> None:
