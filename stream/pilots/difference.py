@@ -38,6 +38,7 @@ GAINS: Final[dict[Metric, np.ndarray]] = {
 LEAST: Final = 20
 
 _VISIBLE = 4.0  # standard errors at which a difference is shown at last, about
+_SCALES = (1, 4, 16)  # of the difference: bounds of equal parts of alpha, of which the narrowest holds
 
 
 def rate(tables: Sequence[np.ndarray], metric: Metric) -> float | None:
@@ -51,8 +52,9 @@ def difference(
 ) -> Interval | None:
     """The first minus the second of each pair, over stages; None while too little is known.
 
-    `alpha` is the probability that it ever leaves the bounds, which are tightest when a difference of `shown` becomes
-    visible. `same`: both sides of a pair answered the same outcomes.
+    `alpha` is the probability that it ever leaves the bounds. They are made to show a difference of `shown`, and one
+    some times as large as soon as that is visible: great harm is seen while few users suffer it. `same`: both sides of
+    a pair answered the same outcomes.
     """
     gain = GAINS[metric]
     pairs = [pair for pair in pairs if pair[0].sum() and pair[1].sum()]
@@ -84,5 +86,10 @@ def difference(
     if variance <= 0:
         return None
     information = 1 / variance
-    distance = float(mixture_bound(np.array(information), alpha, (_VISIBLE / shown) ** 2)) / information
+    distance = min(
+        float(mixture_bound(np.array(information), alpha / len(_SCALES), (_VISIBLE / (shown * scale)) ** 2))
+        for scale in _SCALES
+    )
+    distance /= information
+    mean = float(mean)
     return Interval(mean, mean - distance, mean + distance)
