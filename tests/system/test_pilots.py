@@ -66,7 +66,9 @@ class Shop:
 
     def said(self, name: str) -> PilotReport:
         """What the topic says of a pilot by now."""
-        self.pilots.poll()
+        deadline = time.monotonic() + 30
+        while self.pilots.poll() or name not in self.pilots.pilots.names:
+            assert time.monotonic() < deadline
         return report(self.pilots.pilots[name], self.pilots.pilots.counts(name))
 
     def pilot(self, *arguments: str) -> str:
@@ -99,8 +101,7 @@ def test_a_pilot_of_a_running_pipeline(kafka: KafkaConnection, shop: Shop, tmp_p
         shop.pilot("start", "plain", "--variant", "b=list_items=19", "--share", "0.5")
         running.until(lambda: set(variants(shop.lists(running)).values()) == {"b", CONTROL}, "a list of the pilot", 30)
         lists = shop.lists(running)
-        shop.pilots.poll()
-        pilot = shop.pilots.pilots["plain"]
+        pilot = shop.said("plain").pilot
         chosen = {f"u{number}": pilot.variant_of(f"u{number}".encode()) for number in range(USERS)}
         assert variants(lists) == {user: variant and variant.name for user, variant in chosen.items()}
         assert {(found["pilot"]["variant"], len(found["items"])) for found in lists.values()} == {
@@ -128,6 +129,7 @@ def test_a_pilot_of_a_running_pipeline(kafka: KafkaConnection, shop: Shop, tmp_p
         shop.pilot("start", "short", "--variant", "c=list_items=1", "--share", "0.9")
         running.until(lambda: "c" in variants(shop.lists(running)).values(), "a list of the second pilot", 30)
         running.until(lambda: set(variants(shop.lists(running)).values()) == {None}, "the guardrail's stop", 60)
+        running.until(lambda: shop.said("short").variants[0].stopped != "", "the stop on the topic", 30)
         (stopped,) = shop.said("short").variants
         assert (stopped.verdict, stopped.stopped[:10]) == ("worse", "hit rate -")
         assert running.total("freshet_pilot_stops_total") == 1
