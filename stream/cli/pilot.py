@@ -66,9 +66,7 @@ def pilot_start(settings: Settings, name: str, variants: tuple[str, ...], share:
 @command("report", KAFKA, sections=("topics",))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option(
-    "--png", type=PathText(), metavar="FILE", help="Also draw it. Needs matplotlib: pip install freshet[plots]"
-)
+@click.option("--png", type=PathText(), metavar="FILE", help="Also draw it; needs the extra `plots`.")
 def pilot_report(settings: Settings, name: str | None, as_json: bool, png: Path | None) -> None:
     """Say how a pilot does, the newest one without NAME: at any time, as often as you like."""
     import json

@@ -41,12 +41,12 @@ class Judge:
     ) -> None:
         self._config, self._popularity = config, popularity
         self._metrics, self._tally, self._signals = metrics, tally, signals
-        self._pilots = pilots
+        self.pilots = pilots
 
     def judge(self, request: Request, shown: ShownList | None, models: Models) -> None:
         """Let the request's events judge `shown`, the last list of its user; None when no list is known."""
         arrived_ms = request.arrivals_ms[-1] if request.arrivals_ms else 0
-        piloted = shown if self._pilots.counts(shown) else None
+        piloted = shown if self.pilots.counts(shown) else None
         shown = None if shown is None else shown.without_pilot()
         variant: ListVariant = "popularity" if shown is None else shown.variant
         slot = models.slot("" if shown is None else shown.version)
@@ -61,7 +61,7 @@ class Judge:
             # An item that is met twice in one batch had one chance to stand in the list.
             hidden = event.item in masked or (place > 0 and any(event.item == e.item for e in request.new[:place]))
             if piloted is not None and positive:
-                self._pilots.judge(request.user, event, piloted, arrived_ms, oldest_ms, hidden)
+                self.pilots.judge(request.user, event, piloted, arrived_ms, oldest_ms, hidden)
             judgement = judge_event(event, shown, arrived_ms, vocabulary, oldest_ms, hidden=hidden, positive=positive)
             self._tally.inc(self._metrics.prequential_events[variant, judgement.outcome])
             if not judgement.rank or shown is None:

@@ -62,14 +62,14 @@ class Scoring:
         self.popularity = Popularity(config.popularity_half_life_ms)
         self._tally = Tally()  # of the batch at hand
         self.signals = ListSignals(config.signals, metrics, self._tally)
-        self.pilots = PilotLists(self.signals.window_signals.windows.worker)
-        self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals, self.pilots)
+        pilots = PilotLists(self.signals.window_signals.windows.worker)
+        self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals, pilots)
         self.catalogue = Catalogue(config.items)
         self.stages = TwoStages(config, self.popularity, self.catalogue, clock, saved_counts)
         self.journal = journal or NoJournal(settings_digest(config))
         self._maker = ListMaker(
             *(config, self.popularity, self.catalogue, metrics, self._tally, self.signals, self.stages),
-            self.pilots,
+            pilots,
             clock=clock,
             journal=self.journal,
         )
@@ -81,6 +81,11 @@ class Scoring:
                 self.popularity.load(saved_popularity)
             except msgspec.DecodeError as error:
                 log.warning("popularity starts from nothing: %s", error)
+
+    @property
+    def pilots(self) -> PilotLists:
+        """May be told of another pilot by any thread."""
+        return self._judge.pilots
 
     @property
     def waits_for(self) -> str:
@@ -174,10 +179,13 @@ class Scoring:
         version, shadow = ("", ()) if answer.shadow is None else (answer.shadow.model.version, answer.shadow.items)
         if answer.pilot is not None:
             self.pilots.shown(answer.pilot, None if before is None else before.pilot)
-        if answer.twin is None:
-            self._note_list(answer, names)
-        else:
+        if answer.twin is not None:
             version, shadow = answer.twin
+        else:
+            user, newest_ms = answer.request.user, answer.request.newest_ms
+            self.signals.published(user, newest_ms, answer.variant, names, answer.model)
+            if answer.shadow is not None and answer.variant == "control":
+                self.signals.published(user, newest_ms, "previous_shadow", answer.shadow.items, answer.shadow.model)
         return ShownList(
             now_ms,
             answer.variant,
@@ -196,12 +204,6 @@ class Scoring:
             seconds = max(now - arrived_ms / 1000, 0)
             self._tally.observe(self._metrics.event_to_recommendation, seconds)
             self.signals.window_signals.delivered(request.newest_ms, seconds)
-
-    def _note_list(self, answer: Answer, names: Sequence[str]) -> None:
-        user, newest_ms = answer.request.user, answer.request.newest_ms
-        self.signals.published(user, newest_ms, answer.variant, names, answer.model)
-        if answer.shadow is not None and answer.variant == "control":
-            self.signals.published(user, newest_ms, "previous_shadow", answer.shadow.items, answer.shadow.model)
 
     def _counted_for(self, answer: Answer, counted: str) -> str:
         """Count each user once per canary, when the first list since its announcement is out. Returns the version of
