@@ -95,7 +95,7 @@ def variants(lists: dict[str, dict[str, Any]]) -> dict[str, str | None]:
 
 
 def test_a_pilot_of_a_running_pipeline(kafka: KafkaConnection, shop: Shop, tmp_path: Path) -> None:
-    with freshet(tmp_path, kafka, shop.plan, ("--first-users", "1000000")) as running:
+    with freshet(tmp_path, kafka, shop.plan, trainer=("--first-users", "1000000")) as running:
         for _ in range(AHEAD):
             assert set(variants(shop.lists(running)).values()) == {None}
         shop.pilot("start", "plain", "--variant", "b=list_items=19", "--share", "0.5")
