@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
+from ops.instruments import declared
+from ops.metrics import TrainerMetrics
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
+from stream.demo.scrape import scrape
 from stream.pilots.pilot import CONTROL
 from stream.pilots.report import PilotReport, report
 from stream.pilots.topic import PilotReader
@@ -111,6 +114,8 @@ def test_a_pilot_of_a_running_pipeline(kafka: KafkaConnection, shop: Shop, tmp_p
 
         running.until(lambda: all(arm.outcomes >= 20 for arm in shop.said("plain").arms), "counts of both", 30)
         running.until(lambda: running.total("freshet_pilot_users") == USERS, "the guardrail's figures", 30)
+        shown = {metric.exported for metric in declared(TrainerMetrics) if "pilot" in metric.labels}
+        assert shown <= set(scrape(running.pipeline.metrics_urls).values)
         before = {arm.name: arm for arm in shop.said("plain").arms}
         assert sum(arm.users for arm in before.values()) == USERS
 
