@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -44,6 +45,7 @@ from stream.api.partitions import Copies
 from stream.api.popular import PopularItems
 from stream.api.protocol import BoundedHttp
 from stream.api.service import Reads
+from stream.api.short_way import ShortWay
 from stream.api.waiting import Waiters
 from stream.clients.connection import KafkaConnection
 from stream.process import tune_gc
@@ -109,9 +111,10 @@ class Api:
         reads = Reads(config, plan, metrics, copies, pages, waiters, directory, forwarder)
         health = Health(lambda: membership.ready and item_lists.level, stop, self._failed)
         app = make_app(config, access, reads, events, metrics, self._registry, health, version("freshet"))
+        route = next(route for route in app.routes if getattr(route, "name", "") == "recommendations")
         server = _Server(
             uvicorn.Config(
-                Guard(app, metrics, write),
+                Guard(ShortWay(app, access, reads, route), metrics, write),
                 http=BoundedHttp,
                 ws="none",
                 lifespan="off",
@@ -174,4 +177,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def run_api(config: ApiConfig, connection: KafkaConnection, plan: TopicPlan, stop: threading.Event) -> int:
     """Run one instance until `stop`; returns the exit code. Raises `ApiConfigError` when it cannot begin."""
+    # A request should not wait for a thread that copies: by default that one is stopped only after 5 ms.
+    sys.setswitchinterval(0.001)
     return 0 if Api(config, connection, plan).run(stop) else 1
