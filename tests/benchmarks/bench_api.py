@@ -4,7 +4,7 @@ of an event the list that knows it can be read.
 Reading is measured by vegeta, which sends at a constant rate whether or not answers come, so that a slow answer delays
 no other request. It asks for random users at both instances in turn: half of the requests are passed on to the other
 instance. At the same time events are posted, and their lists are asked for with the `as_of` of the receipt. Kafka, all
-processes and both clients share this machine.
+processes and both clients share this machine. It begins when the first model has made everybody's list.
 
     go install github.com/tsenart/vegeta/v12@latest
     python tests/benchmarks/bench_api.py --requests 500 --rate 200 --seconds 60
@@ -26,12 +26,13 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import psutil
+from confluent_kafka import Producer
 
 from ops.local.broker import BrokerConfig, LocalBroker
 from stream.clients.connection import KafkaConnection
 from stream.demo.scrape import scrape
 from stream.local.pipeline import Pipeline, PipelineConfig
-from stream.sources.outbox import InteractionSink, Outbox, as_record
+from stream.sources.outbox import as_record
 from stream.sources.simulate import World, WorldConfig, as_interaction
 from stream.wire.topics import TopicPlan, ensure_topics
 
@@ -61,13 +62,26 @@ def api_cpu_seconds(pipeline: Pipeline) -> float:
     return used
 
 
-def send_events(connection: KafkaConnection, plan: TopicPlan, world: World, rate: float, stop: threading.Event) -> None:
-    with InteractionSink(connection, plan.interactions) as sink:
-        outbox, began, sent = Outbox(sink), time.monotonic(), 0
-        while not stop.wait(max(began + sent / rate - time.monotonic(), 0)):
-            outbox.send(*as_record(as_interaction(world.event(), time.time_ns() // 1_000_000)))
-            sent += 1
-        outbox.drain()
+def send_events(servers: str, plan: TopicPlan, world: World, rate: float, stop: threading.Event) -> None:
+    client = {"bootstrap.servers": servers, "log_level": 2, "linger.ms": 0, "partitioner": "murmur2_random"}
+    producer, began, sent = Producer(client), time.monotonic(), 0
+    while not stop.wait(max(began + sent / rate - time.monotonic(), 0)):
+        key, value = as_record(as_interaction(world.event(), time.time_ns() // 1_000_000))
+        producer.produce(plan.interactions, value, key)
+        producer.poll(0)
+        sent += 1
+    producer.flush()
+
+
+def until_rescored(pipeline: Pipeline, rate: float, deadline: float) -> None:
+    """A new model makes everybody's list again: wait until lists are made for events only."""
+    before = None
+    while time.monotonic() < deadline:
+        made = scrape(pipeline.metrics_urls).total("freshet_recommendations_published_total")
+        if before is not None and made - before < 3 * 1.1 * rate:
+            return
+        before = made
+        time.sleep(3)
 
 
 async def post_and_read(urls: list[str], users: int, seconds: float, per_second: float) -> tuple[list[float], int]:
@@ -128,7 +142,7 @@ def main() -> None:
             usual_ports=False,
         )
         runner = threading.Thread(target=pipeline.run, args=(ended,))
-        source = threading.Thread(target=send_events, args=(connection, plan, world, options.rate, stop))
+        source = threading.Thread(target=send_events, args=(broker.bootstrap_servers, plan, world, options.rate, stop))
         runner.start()
         try:
             while (seen := scrape(pipeline.metrics_urls)).down or seen.waiting():
@@ -138,6 +152,7 @@ def main() -> None:
             while time.monotonic() < deadline and not seen.total("freshet_model_promotions_total"):
                 time.sleep(0.5)
                 seen = scrape(pipeline.metrics_urls)
+            until_rescored(pipeline, options.rate, time.monotonic() + options.warm_up)
             rng, urls = random.Random(0), pipeline.api_urls
             targets = folder / "targets"
             users = [rng.randrange(options.users) for _ in range(20_000)]
