@@ -151,6 +151,19 @@ def test_what_differs_and_what_cannot_be_made_again_is_said(
         item = found["served"][2]
         assert f"place 3: {item['item']} " in done.output
 
+        # A pilot made it with settings that no journal names; what control gets is made as everybody's lists are.
+        for variant, said in (("b", "variant b of pilot plain, whose settings no journal names"), ("control", "same")):
+            piloted = json.loads(record.value) | {"pilot": {"name": "plain", "variant": variant, "stage": 1}}
+            producer.send(
+                plan.recommendations,
+                json.dumps(piloted).encode(),
+                key=b"u1",
+                partition=record.partition,
+                headers=list(record.headers),
+            ).get(10)
+            done = reproduce(world, "--user", "u1")
+            assert (done.exit_code, said in done.output) == (2 if variant == "b" else 0, True), done
+
         # A list of another hand does not say what it was made of.
         producer.send(plan.recommendations, record.value, key=b"u1", partition=record.partition).get(10)
         producer.close()
