@@ -22,7 +22,7 @@ from stream.api.service import Reads
 __all__ = ["ShortWay"]
 
 _PATH = re.compile(r"/v1/users/([A-Za-z0-9._~:@-]{1,512})/recommendations")  # an id without an escape
-_QUERY = re.compile(rb"(?:(limit)=([1-9]\d{0,2})|(as_of)=(\d{1,15}))?")
+_QUERY = re.compile(rb"(?:limit=([1-9]\d{0,2})|as_of=(\d{1,15}))?")
 _UNUSUAL = frozenset((b"origin", b"content-length", b"transfer-encoding"))
 
 
@@ -40,7 +40,7 @@ class ShortWay:
             return
         request = Request(scope)
         scope["route"] = self._route
-        limit, as_of = (None if value is None else int(value) for value in query.group(2, 4))
+        limit, as_of = (None if value is None else int(value) for value in query.groups())
         try:
             scope[CALLER] = self._access.check(request, "read").name
             answer = await self._reads.recommendations(request, path[1], limit, (), as_of, 0)

@@ -61,8 +61,9 @@ class Forked:
             self._process.start()
             if self._ends.is_set():
                 self._process.terminate()
-        except (OSError, EOFError) as error:  # the process that is forked has ended
-            self._error = f"it could not be forked: {type(error).__name__}: {error}\n"
+        except Exception as error:  # noqa: BLE001 - told as its output, and its status says that it failed
+            why = " ".join(str(error).split())
+            self._error = f"it could not be forked: {type(error).__name__}: {why}\n"
             os.write(self._writing.fileno(), self._error.encode())
         finally:
             self._writing.close()

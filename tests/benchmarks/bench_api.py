@@ -73,15 +73,16 @@ def send_events(servers: str, plan: TopicPlan, world: World, rate: float, stop: 
     producer.flush()
 
 
-def until_rescored(pipeline: Pipeline, rate: float, deadline: float) -> None:
-    """A new model makes everybody's list again: wait until lists are made for events only."""
+def until_rescored(pipeline: Pipeline, rate: float, deadline: float) -> bool:
+    """A new model makes everybody's list again: wait until lists are made for events only. Was that reached?"""
     before = None
     while time.monotonic() < deadline:
         made = scrape(pipeline.metrics_urls).total("freshet_recommendations_published_total")
         if before is not None and made - before < 3 * 1.1 * rate:
-            return
+            return True
         before = made
         time.sleep(3)
+    return False
 
 
 async def post_and_read(urls: list[str], users: int, seconds: float, per_second: float) -> tuple[list[float], int]:
@@ -152,7 +153,7 @@ def main() -> None:
             while time.monotonic() < deadline and not seen.total("freshet_model_promotions_total"):
                 time.sleep(0.5)
                 seen = scrape(pipeline.metrics_urls)
-            until_rescored(pipeline, options.rate, time.monotonic() + options.warm_up)
+            rescored = until_rescored(pipeline, options.rate, time.monotonic() + options.warm_up)
             rng, urls = random.Random(0), pipeline.api_urls
             targets = folder / "targets"
             users = [rng.randrange(options.users) for _ in range(20_000)]
@@ -183,6 +184,8 @@ def main() -> None:
     print(f"{machine}, after {os.getloadavg()[0]:.1f}")
     models = seen.total("freshet_model_promotions_total")
     print(f"{options.requests} reads/s, {options.rate:g} events/s through the pipeline, {models:.0f} models")
+    if not rescored:
+        print("lists were still made for a new model when reading began")
     print(f"the two instances took {100 * used / options.seconds:.0f} % of a core")
     print(f"passed on to the other instance: {seen.total('freshet_api_forwarded_total', result='answered'):,.0f}")
     print(text.partition("Error Set")[0])

@@ -47,6 +47,31 @@ def ended(process: Forked) -> tuple[int, str]:
     return process.wait(90), process.stdout.read()
 
 
+# Nothing keeps its second line from being run again where Python prepares the fork.
+UNGUARDED = """
+from stream.local.forked import ForkServer
+process = ForkServer().run("freshet-x", ["--version"], {"PATH": "/usr/bin"})
+print(process.wait(60), process.stdout.read())
+"""
+
+
+def test_a_command_that_cannot_be_forked_ends_and_says_why(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(ROOT)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    assert "1 it could not be forked: RuntimeError: An attempt has been made to start a new process" in done.stdout
+    assert "0 freshet" in done.stdout
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
 def test_the_process_that_is_forked_only_imports() -> None:
     done = subprocess.run(

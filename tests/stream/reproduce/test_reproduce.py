@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
@@ -139,13 +140,12 @@ def test_what_differs_and_what_cannot_be_made_again_is_said(
         changed = json.loads(record.value)
         changed["items"][2]["score"] += 1e-4
         producer = KafkaProducer(**kafka.kafka_python())
-        producer.send(
-            plan.recommendations,
-            json.dumps(changed).encode(),
-            key=b"u1",
-            partition=record.partition,
-            headers=list(record.headers),
-        ).get(10)
+
+        def publish(body: dict[str, Any]) -> None:
+            value, at, headers = json.dumps(body).encode(), record.partition, list(record.headers)
+            producer.send(plan.recommendations, value, key=b"u1", partition=at, headers=headers).get(10)
+
+        publish(changed)
         done = reproduce(world, "--user", "u1")
         assert done.exit_code == 1
         item = found["served"][2]
@@ -154,13 +154,7 @@ def test_what_differs_and_what_cannot_be_made_again_is_said(
         # A pilot made it with settings that no journal names; what control gets is made as everybody's lists are.
         for variant, said in (("b", "variant b of pilot plain, whose settings no journal names"), ("control", "same")):
             piloted = json.loads(record.value) | {"pilot": {"name": "plain", "variant": variant, "stage": 1}}
-            producer.send(
-                plan.recommendations,
-                json.dumps(piloted).encode(),
-                key=b"u1",
-                partition=record.partition,
-                headers=list(record.headers),
-            ).get(10)
+            publish(piloted)
             done = reproduce(world, "--user", "u1")
             assert (done.exit_code, said in done.output) == (2 if variant == "b" else 0, True), done
 
