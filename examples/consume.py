@@ -1,7 +1,7 @@
 """Follow everybody's newest list: `python examples/consume.py`. A service keeps the last one of each user.
 
 Needs kafka-python and FRESHET_BOOTSTRAP_SERVERS. The topic is compacted, so reading it from the beginning gives every
-user's newest list; a null value means that the user was forgotten.
+user's newest list; a null value means that the user was forgotten, or moved to another partition.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main() -> None:
     for number, record in enumerate(consumer, 1):
         user = record.key.decode()
         if record.value is None:
-            print(f"{user}: forgotten", flush=True)
+            print(f"{user}: {'moved' if dict(record.headers).keys() == {'moved'} else 'forgotten'}", flush=True)
         else:
             found = json.loads(record.value)
             items = ", ".join(scored["item"] for scored in found["items"])

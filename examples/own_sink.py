@@ -15,7 +15,7 @@ import time
 from kafka import KafkaConsumer, TopicPartition
 
 TABLES = """
-create table if not exists lists (user text primary key, items text not null, published integer not null);
+create table if not exists lists (user text primary key, items text not null, as_of integer not null);
 create table if not exists positions (partition integer primary key, next_offset integer not null);
 """
 
@@ -56,13 +56,20 @@ def main() -> None:
 
 
 def take(database: sqlite3.Connection, record) -> None:
-    user = record.key.decode()
-    if record.value is None:  # the user was forgotten
-        database.execute("delete from lists where user = ?", (user,))
+    """What is newer stays: a user who moved, or was forgotten, has records in several partitions, read in any order."""
+    user, headers = record.key.decode(), dict(record.headers)
+    if record.value is None:
+        if "moved" not in headers:  # else nobody was forgotten: the list lies in another partition now
+            forgotten = int(headers["history"].split()[0]) if "history" in headers else 2**63 - 1
+            database.execute("delete from lists where user = ? and as_of <= ?", (user, forgotten))
         return
     found = json.loads(record.value)
     items = json.dumps([scored["item"] for scored in found["items"]])
-    database.execute("insert or replace into lists values (?, ?, ?)", (user, items, found["published"]))
+    database.execute(
+        "insert into lists values (?, ?, ?) on conflict do update set items = excluded.items, as_of = excluded.as_of "
+        "where excluded.as_of >= lists.as_of",
+        (user, items, found["as_of"]),
+    )
 
 
 if __name__ == "__main__":

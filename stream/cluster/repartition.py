@@ -40,6 +40,7 @@ from stream.clients.bulk_producer import bulk_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.layout import Layout, read_layout, write_layout
+from stream.wire.newest import MOVED
 from stream.wire.partitioning import home_of
 from stream.wire.records import Refresh
 from stream.wire.topics import API_GROUP, SCORER_GROUP, SINK_GROUP, UPDATER_GROUP, TopicPlan
@@ -235,7 +236,7 @@ class _Mover:
                     if value is not None:
                         producer.send(topic, value, key=user, partition=home)
                     for number in others:
-                        producer.send(topic, None, key=user, partition=number)
+                        producer.send(topic, None, key=user, partition=number, headers=[(MOVED, b"")])
                 producer.flush()
                 self._crash("sent")
                 producer.commit_transaction()

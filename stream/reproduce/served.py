@@ -13,6 +13,7 @@ from stream.clients.reader import TopicReader
 from stream.leaving.folder import LeavingError
 from stream.leaving.snapshot import Progress, read_between
 from stream.wire.made import Made
+from stream.wire.newest import stands_over
 from stream.wire.records import Recommendation
 from stream.wire.topics import TopicPlan
 
@@ -56,9 +57,7 @@ def find_lists(
     later: dict[bytes, int] = {}
     for key, record in _records(connection, plan.recommendations, lambda key: user is None or key == user, progress):
         if until_ms is None or record.timestamp <= until_ms:
-            before = last.get(key)
-            # A user who moved to another partition left a deletion behind.
-            if before is None or before.partition == record.partition or record.timestamp >= before.timestamp:
+            if key not in last or stands_over(record, last[key]):
                 last[key] = record
         else:
             later.setdefault(key, record.timestamp)

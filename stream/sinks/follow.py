@@ -22,8 +22,10 @@ from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
 from stream.health import Health
 from stream.sinks.config import SinkConfig
-from stream.sinks.redis_sink import Position, RedisSink
+from stream.sinks.redis_sink import Entry, Position, RedisSink
 from stream.wire.layout import agreed_layout
+from stream.wire.newest import erased_until_ms
+from stream.wire.partitioning import home_of
 from stream.wire.records import Recommendation
 from stream.wire.topics import TopicPlan, ensure_topics
 
@@ -115,36 +117,38 @@ class Sink:
         self._report()
 
     def _take(self, tp: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        lists: dict[bytes, bytes | None] = {}
+        entries: dict[bytes, Entry] = {}
         for record in records:
-            if record.key is not None and self._is_list(record):
-                lists[record.key] = record.value
+            if record.key is not None and (entry := self._entry(record)) is not None:
+                entries[record.key] = entry
         after = records[-1].offset + 1
-        found = self._target.write(tp.partition, self._positions[tp], lists, self._topic_id, after)
+        found = self._target.write(tp.partition, self._positions[tp], entries, self._topic_id, after)
         if found is None:
             log.warning("partition %d is written by somebody else as well: looking where it is", tp.partition)
             self._lost.add(tp)
             return
         self._positions[tp] = found
-        self._written += len(lists)
-        deletions = sum(value is None for value in lists.values())
+        self._written += len(entries)
+        deletions = sum(entry.value is None for entry in entries.values())
         self._metrics.sink_records["deletion"].inc(deletions)
-        self._metrics.sink_records["list"].inc(len(lists) - deletions)
+        self._metrics.sink_records["list"].inc(len(entries) - deletions)
 
-    def _is_list(self, record: ConsumerRecord) -> bool:
-        """A deletion, or a list of the user it lies under; anything else is not carried on."""
+    def _entry(self, record: ConsumerRecord) -> Entry | None:
+        """A deletion, or a list of the user it lies under; None for anything else, which is not carried on."""
         if record.value is None:
-            return True
+            at_home = record.partition == home_of(record.key, self._plan.partitions)
+            return Entry(None, erased_until_ms(record, at_home))
         try:
-            if _recommendation.decode(record.value).user.encode() == record.key:
-                return True
+            found = _recommendation.decode(record.value)
+            if found.user.encode() == record.key:
+                return Entry(record.value, found.as_of)
             why = "it is of somebody else"
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             why = str(error)
         self._refused += 1
         self._metrics.sink_records["refused"].inc()
         log.error("%s/%d at %d is no list and is left out: %s", record.topic, record.partition, record.offset, why)
-        return False
+        return None
 
     def _find_position(self, tp: TopicPartition) -> None:
         """Read on from where the sink is, or from the beginning into an emptied one."""

@@ -13,6 +13,9 @@ still the one that the batch begins at. So whatever dies, lists and position agr
     Redis goes back to an older state (a crash without its log): both go back, and what follows is read again
     a sink that slept wakes and writes: the position is another's by now, the condition fails, nothing is written
 
+A list that knows newer events stays. Each partition is read at its own pace, and one where a user lived before, or
+where the wish to be forgotten was only passed on, may bring its old list or its deletion after the new list of another.
+
 A database of a Redis Cluster does not do: a transaction there holds keys of one slot only.
 """
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import msgspec
 import redis
@@ -27,9 +31,10 @@ import redis
 from stream.sinks.config import SinkConfig
 from stream.wire.partitioning import home_of
 
-__all__ = ["Position", "RedisSink"]
+__all__ = ["Entry", "Position", "RedisSink"]
 
 _SCAN = 1000
+_TRIES = 20
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -38,6 +43,13 @@ class Position(msgspec.Struct, frozen=True):
     topic_id: str
     next_offset: int
     written_ms: int
+
+
+class Entry(NamedTuple):
+    """A list of the topic, or a deletion."""
+
+    value: bytes | None  # None deletes
+    as_of_ms: int  # event time that the list knows; of a deletion: lists that know nothing newer are deleted
 
 
 class RedisSink:
@@ -72,28 +84,34 @@ class RedisSink:
             return None
 
     def write(
-        self, partition: int, before: Position | None, lists: Mapping[bytes, bytes | None], topic_id: str, after: int
+        self, partition: int, before: Position | None, entries: Mapping[bytes, Entry], topic_id: str, after: int
     ) -> Position | None:
-        """Write lists (None deletes) and the position after them. None when the position is not `before` any more:
-        then nothing was written."""
+        """Write what each user's entry says, unless a newer list is there, and the position after them. None when the
+        position is not `before` any more: then nothing was written."""
         key = self._position_key(partition)
         position = Position(topic_id, after, self._clock_ms())
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.watch(key)
-            if self.position(partition) != before:
-                return None
-            pipe.multi()
-            for user, value in lists.items():
-                if value is None:
-                    pipe.delete(self.key(user))
-                else:
-                    pipe.set(self.key(user), value, px=self._expire_ms)
-            pipe.set(key, msgspec.json.encode(position))
-            try:
-                pipe.execute()
-            except redis.WatchError:
-                return None
-        return position
+            keys = [self.key(user) for user in entries]
+            for _ in range(_TRIES):
+                pipe.watch(key, *keys)
+                if self.position(partition) != before:
+                    return None
+                stored = pipe.mget(keys) if keys else []
+                pipe.multi()
+                for name, (value, as_of_ms), there in zip(keys, entries.values(), stored, strict=True):
+                    if there is not None and _as_of_ms(there) > as_of_ms:
+                        continue
+                    if value is None:
+                        pipe.delete(name)
+                    else:
+                        pipe.set(name, value, px=self._expire_ms)
+                pipe.set(key, msgspec.json.encode(position))
+                try:
+                    pipe.execute()
+                    return position
+                except redis.WatchError:  # the position is another's now, or a list is: the next turn tells
+                    continue
+        return None
 
     def empty(self, partition: int, partitions: int) -> None:
         """Take away the position and all lists of the partition's users, before the topic is read from its beginning:
@@ -118,6 +136,21 @@ class RedisSink:
 
     def close(self) -> None:
         self._client.close()
+
+
+class _List(msgspec.Struct):
+    as_of: int
+
+
+_list = msgspec.json.Decoder(_List)
+
+
+def _as_of_ms(stored: bytes | str) -> int:
+    """-1 for what is no list: it stands over nothing."""
+    try:
+        return _list.decode(stored).as_of
+    except msgspec.DecodeError:
+        return -1
 
 
 def _escaped(begin: bytes) -> bytes:

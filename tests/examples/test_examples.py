@@ -79,7 +79,9 @@ def test_a_sink_of_ones_own_goes_on_where_it_was(kafka: KafkaConnection, topics:
     assert carried() == {"ann": '["tea", "cup"]', "bob": '["pot"]'}
     with closing(sqlite3.connect(database)) as found, found:
         found.execute("delete from lists where user = 'bob'")  # what it has behind it is not read again
-    writer.list_of("cem", ["tin"])
+    writer.list_of("cem", ["tin"], as_of=7)
+    writer.raw_list("cem", None, away=1, headers=[("history", b"6 0 0")])  # forgotten before that list
+    writer.raw_list("cem", None, away=1, headers=[("moved", b"")])
     writer.raw_list("ann", None)
     assert carried() == {"cem": '["tin"]'}
     writer.close()

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,9 @@ class ApiProcess(Instance):
         self.process.stdout.close()
 
 
+Headers = Sequence[tuple[str, bytes]]
+
+
 class Writer:
     """Writes lists and histories as scorer and updater do."""
 
@@ -166,10 +169,10 @@ class Writer:
         self._plan = plan
         self._producer = KafkaProducer(**kafka.kafka_python(), linger_ms=0)
 
-    def _send(self, topic: str, user: str, value: bytes | None) -> None:
+    def _send(self, topic: str, user: str, value: bytes | None, away: int = 0, headers: Headers = ()) -> None:
         key = user.encode()
-        partition = home_of(key, self._plan.partitions)
-        self._producer.send(topic, value, key=key, partition=partition).get(timeout=10)
+        partition = (home_of(key, self._plan.partitions) + away) % self._plan.partitions
+        self._producer.send(topic, value, key=key, partition=partition, headers=list(headers)).get(timeout=10)
 
     def list_of(self, user: str, items: list[str], as_of: int = 1, **fields: Any) -> None:
         value = {
@@ -184,8 +187,9 @@ class Writer:
         }
         self._send(self._plan.recommendations, user, json.dumps(value).encode())
 
-    def raw_list(self, user: str, value: bytes | None) -> None:
-        self._send(self._plan.recommendations, user, value)
+    def raw_list(self, user: str, value: bytes | None, away: int = 0, headers: Headers = ()) -> None:
+        """`away`: so many partitions from the one where the user lives."""
+        self._send(self._plan.recommendations, user, value, away, headers)
 
     def history_of(self, user: str, items: Mapping[str, int]) -> None:
         history = merge_entries(EMPTY, [Entry(time_ms, item, 1.0) for item, time_ms in items.items()], 200)

@@ -32,6 +32,7 @@ from stream.local.pipeline import free_port
 from stream.registry.artifacts import Artifacts, Provenance
 from stream.registry.reference import Reference
 from stream.registry.slots import SlotWriter, promotion
+from stream.wire.newest import newest_records
 from stream.wire.records import Interaction, Recommendation
 from stream.wire.topics import TopicPlan, ensure_topics
 
@@ -141,32 +142,38 @@ class SmallWorld:
 
     def lists(self) -> dict[str, Recommendation]:
         """Everybody's newest."""
-        found: dict[str, Recommendation] = {}
         with TopicReader(self.kafka) as reader:
             reader.assign(reader.partitions(self.plan.recommendations))
             reader.to_beginning()
-            for record in reader.read_to_end():
-                if record.key is not None and record.value is not None:
-                    found[record.key.decode()] = msgspec.json.decode(record.value, type=Recommendation)
-                else:
-                    found.pop((record.key or b"").decode(), None)
-        return found
+            newest = newest_records(reader.read_to_end())
+        return {
+            user.decode(): msgspec.json.decode(record.value, type=Recommendation)
+            for user, record in newest.items()
+            if record.value is not None
+        }
 
-    def until_answered(self, version: str = "", seconds: float = 180.0) -> None:
+    def until_answered(self, version: str = "") -> None:
         """Every event has its list, and, if a version is given, every list that it is to make is made."""
 
-        def answered() -> bool:
+        def open_questions() -> str:
             lists = self.lists()
-            known = all(user in lists and lists[user].as_of >= newest for user, newest in self._newest.items())
-            return known and (not version or any(one.model == version for one in lists.values()))
+            behind = {
+                user: f"{lists[user].as_of if user in lists else 'no list'}, newest event {newest}"
+                for user, newest in self._newest.items()
+                if user not in lists or lists[user].as_of < newest
+            }
+            made_by = sorted({one.model for one in lists.values()})
+            unused = f" none by {version!r}, but by {made_by};" if version and version not in made_by else ""
+            return f"{unused} behind: {behind}" if unused or behind else ""
 
-        self.until(answered, "everybody's list")
+        self.until(lambda: not open_questions(), "everybody's list", open_questions)
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], bool], what: str, detail: Callable[[], str] = str) -> None:
+        deadline = time.monotonic() + 180
         while not condition():
-            logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
-            assert time.monotonic() < deadline, f"{what} did not come:\n{logs}"
+            if time.monotonic() > deadline:
+                logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
+                raise AssertionError(f"{what} did not come:{detail()}\n{logs}")
             time.sleep(0.2)
 
     def serves(self, slot: str, version: str) -> None:

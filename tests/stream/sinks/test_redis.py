@@ -21,7 +21,7 @@ from stream.clients.connection import KafkaConnection
 from stream.demo.audit import last_values
 from stream.local.pipeline import free_port
 from stream.sinks.config import SinkConfig, SinkConfigError
-from stream.sinks.redis_sink import RedisSink
+from stream.sinks.redis_sink import Entry, RedisSink
 from stream.wire.topics import TopicPlan
 from tests.support.api import Writer, until
 from tests.support.probes import probe
@@ -156,22 +156,64 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it(url: str) -> No
     assert "secret" not in str(refused.value)
 
 
+def a_list(as_of: int, name: str = "") -> Entry:
+    return Entry(json.dumps({"as_of": as_of, "name": name}).encode(), as_of)
+
+
 def test_lists_and_position_are_written_together_and_only_from_the_position_on(store: Redis) -> None:
     sink = RedisSink(SinkConfig(store.url), "")
-    first = sink.write(0, None, {b"ann": b"one", b"bob": None}, "t", 5)
+    first = sink.write(0, None, {b"ann": a_list(1), b"bob": Entry(None, 1)}, "t", 5)
     assert first is not None and first.next_offset == 5 and sink.position(0) == first
-    second = sink.write(0, first, {b"ann": b"two"}, "t", 9)
-    assert sink.write(0, first, {b"ann": b"late", b"cem": b"late"}, "t", 6) is None  # who slept meanwhile
-    assert sink.write(0, None, {b"ann": b"late"}, "t", 6) is None
-    assert store.lists(b"freshet:rec:") == {b"ann": b"two"} and sink.position(0) == second
+    second = sink.write(0, first, {b"ann": a_list(2)}, "t", 9)
+    assert sink.write(0, first, {b"ann": a_list(3), b"cem": a_list(3)}, "t", 6) is None  # who slept meanwhile
+    assert sink.write(0, None, {b"ann": a_list(3)}, "t", 6) is None
+    assert store.lists(b"freshet:rec:") == {b"ann": a_list(2).value} and sink.position(0) == second
+    assert sink.write(0, second, {}, "t", 12) == sink.position(0) != second
     sink.close()
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "left"),
+    [
+        (a_list(5), a_list(4), a_list(5)),
+        (a_list(5, "old"), a_list(5, "again"), a_list(5, "again")),
+        (a_list(5), Entry(None, 4), a_list(5)),
+        (a_list(5), Entry(None, 5), None),
+        (Entry(b"no list", 9), a_list(1), a_list(1)),
+        (Entry(b"no list", 9), Entry(None, 0), None),
+    ],
+)
+def test_what_is_newer_stays(store: Redis, there: Entry, comes: Entry, left: Entry | None) -> None:
+    """Partitions are read in any order."""
+    sink = RedisSink(SinkConfig(store.url), "")
+    sink.write(0, None, {b"ann": there}, "t", 1)
+    assert sink.write(1, None, {b"ann": comes}, "t", 1) is not None
+    assert store.client.get("freshet:rec:ann") == (None if left is None else left.value)
+    sink.close()
+
+
+def test_a_list_that_changes_under_a_batch_is_looked_at_again(store: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the transaction another sink writes the user's newer list."""
+    sink, other = (RedisSink(SinkConfig(store.url), "") for _ in range(2))
+    execute, meanwhile = redis.client.Pipeline.execute, [{b"ann": a_list(7)}]
+
+    def late(self: redis.client.Pipeline, *arguments: Any, **options: Any) -> Any:
+        if meanwhile:
+            other.write(1, None, meanwhile.pop(), "t", 1)
+        return execute(self, *arguments, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", late)
+    assert sink.write(0, None, {b"ann": a_list(6), b"bob": a_list(1)}, "t", 1) is not None
+    assert store.lists(b"freshet:rec:") == {b"ann": a_list(7).value, b"bob": a_list(1).value}
+    for one in (sink, other):
+        one.close()
 
 
 def test_a_partition_is_emptied_of_its_own_users_only(store: Redis) -> None:
     sink = RedisSink(SinkConfig(store.url, namespace="a*[b]"), "x?")
     users = [b"u%d" % n for n in range(50)]
     for partition in (0, 1):
-        sink.write(partition, None, dict.fromkeys(users, b"list"), "t", 1)
+        sink.write(partition, None, dict.fromkeys(users, a_list(1)), "t", 1)
     store.client.set("aZ[b]:x?:rec:u1", "of somebody else")
     sink.empty(1, 2)
     assert sink.position(1) is None and sink.position(0) is not None
@@ -184,9 +226,33 @@ def test_a_partition_is_emptied_of_its_own_users_only(store: Redis) -> None:
 
 def test_a_list_may_expire(store: Redis) -> None:
     sink = RedisSink(SinkConfig(store.url, expire_seconds=100), "")
-    sink.write(0, None, {b"ann": b"one"}, "t", 5)
+    sink.write(0, None, {b"ann": a_list(1)}, "t", 5)
     assert 0 < store.client.ttl("freshet:rec:ann") <= 100 and store.client.ttl("freshet:position:0") == -1
     sink.close()
+
+
+@pytest.mark.kafka
+def test_a_deletion_of_another_partition_takes_no_newer_list(
+    kafka: KafkaConnection, topics: TopicPlan, store: Redis, writer: Writer, started: Callable[[], SinkProcess]
+) -> None:
+    """Somebody was forgotten everywhere, and came back before every partition had been answered."""
+    assert topics.partitions > 1
+    forgotten = [("history", b"100 0 0")]
+    writer.list_of("ann", ["after"], as_of=101)
+    writer.list_of("bob", ["before"], as_of=100)
+    writer.list_of("cem", ["moved"], as_of=50)
+    writer.list_of("eve", ["gone"], as_of=50)
+    started()
+    until(lambda: len(store.lists(begin_of(topics))) == 4, "the lists")
+    writer.raw_list("ann", None, away=1, headers=forgotten)
+    writer.raw_list("bob", None, away=1, headers=forgotten)
+    writer.raw_list("cem", None, away=1, headers=[("moved", b"")])
+    writer.raw_list("cem", None, away=1)  # as earlier releases moved
+    writer.raw_list("eve", None)  # by another hand
+    writer.list_of("dan", ["last"])
+    until(lambda: store.client.get(begin_of(topics) + b"dan"), "what came last in its partition")
+    until(lambda: len(store.lists(begin_of(topics))) == 3, "the deletions")
+    assert set(store.lists(begin_of(topics))) == {b"ann", b"cem", b"dan"}
 
 
 @pytest.mark.kafka
