@@ -92,6 +92,19 @@ class Watched:
             assert time.monotonic() < deadline, f"{what} did not happen:\n" + "\n".join(self.lines[-40:])
             time.sleep(0.2)
 
+    def until_trained(self) -> None:
+        """A round was fitted, so nothing of before is refused any more: a refusal is counted once until the next
+        round. On a busy machine a window may be judged before a scorer has counted it, and freeze training."""
+        rounds = self.total("freshet_training_round_seconds_count", stage="train")
+        for _ in range(8):
+            self.send(1)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                if self.total("freshet_training_round_seconds_count", stage="train") > rounds:
+                    return
+                time.sleep(0.2)
+        raise AssertionError("no round in 8 sound windows:\n" + "\n".join(self.lines[-40:]))
+
     def ready(self) -> bool:
         seen = scrape(self.pipeline.metrics_urls)
         return not seen.down and not seen.waiting()
@@ -116,6 +129,7 @@ def watched(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) ->
                 loaded = partial(watched.total, "freshet_model_loaded_timestamp_seconds", slot="live")
                 watched.until(lambda: loaded() > 0, "taking it over")
                 watched.send(8)
+                watched.until_trained()
                 yield watched
     finally:
         stop.set()

@@ -157,6 +157,7 @@ def test_instances_that_come_and_go_leave_no_gap(world: World) -> None:
 def test_a_killed_instance_costs_a_503_and_never_a_wrong_list(world: World) -> None:
     first, second = world.start("first"), world.start("second")
     until(answers_for_all(world, second), "answers for everybody")
+    until(lambda: any("is let go" in line for line in first.lines), "the second holding its share", 60)
     world.asked = [first]
     world.run()
     time.sleep(1.0)
