@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -177,6 +176,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def run_api(config: ApiConfig, connection: KafkaConnection, plan: TopicPlan, stop: threading.Event) -> int:
     """Run one instance until `stop`; returns the exit code. Raises `ApiConfigError` when it cannot begin."""
-    # A request should not wait for a thread that copies: by default that one is stopped only after 5 ms.
-    sys.setswitchinterval(0.001)
     return 0 if Api(config, connection, plan).run(stop) else 1
