@@ -11,7 +11,8 @@ from stream.scorer.models import Models
 from stream.scorer.requests import Request
 from stream.wire.meaning import EventKind, EventKinds
 from stream.wire.records import NewInteraction, Refresh
-from tests.support.scoring import NOW, Fixed, World, names
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import NOW, World, names
 
 DAY = 86_400_000
 KINDS = EventKinds(
@@ -27,7 +28,7 @@ KINDS = EventKinds(
 def world(tmp_path: Path) -> World:
     world = World(tmp_path / "lists")
     world.configure(ListConfig(3, events=KINDS))
-    world.scoring.models = Models(live=Fixed("v1", "abcdef"))
+    world.scoring.models = Models(live=fixed("v1", "abcdef"))
     return world
 
 
@@ -82,7 +83,7 @@ def test_a_return_hides_its_item_is_no_hit_and_raises_nothing(world: World) -> N
 
 def test_what_left_the_history_stays_hidden(world: World) -> None:
     world.configure(ListConfig(3))
-    world.scoring.models = Models(live=Fixed("v1", "abcdef"))
+    world.scoring.models = Models(live=fixed("v1", "abcdef"))
     events = [(item, NOW - 9 * DAY + place, "") for place, item in enumerate("abef")]
     (answer,) = world.serve(request(world, *events, limit=2))
     assert names(answer) == "cd"

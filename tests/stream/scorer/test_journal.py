@@ -16,7 +16,8 @@ from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scoring
 from stream.wire.made import Made, history_digest
-from tests.support.scoring import NOW, Fixed, World
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import NOW, World
 
 CONFIG = ListConfig(3, popularity_half_life_ms=10_000)
 
@@ -82,7 +83,7 @@ def recorded(tmp_path: Path) -> Recorded:
             history = "".join(rng.permutation(list("abcdefghijkl"))[: rng.integers(1, 6)])
             requests.append(world.request(f"u{user}", history, new=history[: rng.integers(0, 2)]))
         if step in (6, 13):
-            recorded.scoring.models = Models(live=Fixed(f"v{step}", "abcdefgh"), previous=Fixed("v0", "hgfedcb"))
+            recorded.scoring.models = Models(live=fixed(f"v{step}", "abcdefgh"), previous=fixed("v0", "hgfedcb"))
         if step % 5 == 4:
             recorded.scoring.saved_popularity()
         recorded.batch(*requests)

@@ -6,11 +6,12 @@ import pytest
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
 from stream.wire.records import NewInteraction
-from tests.support.scoring import NOW, Fixed, World
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import NOW, World
 
 
 def test_an_event_is_asked_of_the_list_before_it(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(world.request("u", "h", new="h"))  # shown: abc
     world.serve(world.request("u", "bh", new="b"))  # rank 2; shown: acd
     world.serve(world.request("u", "gbh", new="g"))  # not shown
@@ -29,7 +30,7 @@ def test_an_event_is_asked_of_the_list_before_it(world: World) -> None:
 
 
 def test_popularity_answers_the_same_event_from_the_same_moment(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*(world.request(f"w{n}", "gh", new="g") for n in range(5)))
     world.serve(world.request("u", "h", new="h"))
     world.serve(world.request("u", "gh", new="g"))  # popularity had it first, the model not at all
@@ -42,7 +43,7 @@ def test_popularity_answers_the_same_event_from_the_same_moment(world: World) ->
 
 
 def test_only_a_list_from_before_the_event_counts(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     early = world.request("u", "ah", new="a")  # arrived before the list below was published
     world.serve(world.request("u", "h", new="h"))
     world.serve(early)
@@ -50,7 +51,7 @@ def test_only_a_list_from_before_the_event_counts(world: World) -> None:
 
 
 def test_a_list_speaks_for_the_model_that_made_it(world: World) -> None:
-    first, second = Fixed("v1", "abcdefgh"), Fixed("v2", "hgfedcba")
+    first, second = fixed("v1", "abcdefgh"), fixed("v2", "hgfedcba")
     world.scoring.models = Models(live=first)
     world.serve(world.request("u", "h", new="h"))
     world.scoring.models = Models(live=second, previous=first)
@@ -60,7 +61,7 @@ def test_a_list_speaks_for_the_model_that_made_it(world: World) -> None:
 
 
 def test_repeats_and_unknown_items_are_not_held_against_the_model(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(world.request("u", "h", new="h"))
     world.serve(world.request("u", "xh", new="x"))
     again = world.request("u", "hx")
@@ -72,7 +73,7 @@ def test_repeats_and_unknown_items_are_not_held_against_the_model(world: World) 
 
 
 def test_an_event_against_an_item_is_no_hit_of_any_list(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*(world.request(f"w{n}", "ah", new="a") for n in range(5)))  # a is popular
     world.serve(world.request("u", "h", new="h"))  # shown: abc
     before = world.count("prequential_events_total", variant="popularity", outcome="hit")

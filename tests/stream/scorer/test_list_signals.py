@@ -7,12 +7,13 @@ from state.history import History
 from stream.registry.reference import Reference
 from stream.scorer.config import ListConfig, ListSignalsConfig
 from stream.scorer.models import Models, in_canary_share
-from tests.support.scoring import Fixed, World, everybody
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import World, everybody
 
 
 def test_the_previous_model_answers_the_same_event(world: World) -> None:
     world.configure(everybody(1.0))
-    world.scoring.models = Models(live=Fixed("v2", "abcdefgh"), previous=Fixed("v1", "hgfedcba"))
+    world.scoring.models = Models(live=fixed("v2", "abcdefgh"), previous=fixed("v1", "hgfedcba"))
     world.serve(world.request("u", "d", new="d"))  # shown abc; the previous one would have shown hgf
     world.serve(world.request("u", "gd", new="g"))
     found = world.windows()
@@ -25,7 +26,7 @@ def test_the_previous_model_answers_the_same_event(world: World) -> None:
 
 def test_the_previous_model_is_asked_by_the_clock_not_by_the_lists(world: World) -> None:
     world.configure(everybody(4.0))
-    world.scoring.models = Models(live=Fixed("v2", "abcdefgh"), previous=Fixed("v1", "hgfedcba"))
+    world.scoring.models = Models(live=fixed("v2", "abcdefgh"), previous=fixed("v1", "hgfedcba"))
 
     def shadowed(users: int) -> int:
         answers = world.serve(*(world.request(f"u{n}", "d") for n in range(users)))
@@ -40,7 +41,7 @@ def test_the_previous_model_is_asked_by_the_clock_not_by_the_lists(world: World)
 
 def test_lists_are_judged_by_the_clock_and_drift_by_every_event(world: World) -> None:
     world.configure(ListConfig(3, signals=ListSignalsConfig(judged_per_second=4.0)))
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
 
     def outcomes() -> float:
         names = ("hit", "miss", "no_list")
@@ -61,13 +62,13 @@ def test_lists_are_judged_by_the_clock_and_drift_by_every_event(world: World) ->
 
 def test_nobody_is_asked_of_a_previous_model_that_is_live_again(world: World) -> None:
     world.configure(everybody(1.0))
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"), previous=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"), previous=fixed("v1", "abcdefgh"))
     (answer,) = world.serve(world.request("u", "d", new="d"))
     assert answer.shadow is None
 
 
 def test_a_canary_is_paired_with_what_live_would_have_shown(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"), canary=Fixed("v2", "hgfedcba"), canary_share=1.0)
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"), canary=fixed("v2", "hgfedcba"), canary_share=1.0)
     world.serve(world.request("u", "d", new="d"))
     world.serve(world.request("u", "gd", new="g"))  # in the canary's list only
     world.serve(world.request("u", "agd", new="a"))  # in live's only
@@ -77,9 +78,9 @@ def test_a_canary_is_paired_with_what_live_would_have_shown(world: World) -> Non
 
 
 def test_each_user_is_counted_once_for_a_canary(world: World) -> None:
-    live, users = Fixed("v1", "abcdefgh"), [f"u{n}" for n in range(200)]
+    live, users = fixed("v1", "abcdefgh"), [f"u{n}" for n in range(200)]
     for version in ("v2", "v3"):
-        world.scoring.models = Models(live=live, canary=Fixed(version, "hgfedcba"), canary_share=0.3)
+        world.scoring.models = Models(live=live, canary=fixed(version, "hgfedcba"), canary_share=0.3)
         for _ in range(2):
             world.serve(*(world.request(user, "d") for user in users))
     canary_users = sum(in_canary_share(user.encode(), 0.3) for user in users)
@@ -92,7 +93,7 @@ def test_lists_have_figures_and_scores_have_bins(world: World) -> None:
     world.configure(everybody(0.0))
     histories = [History(("a", "b"), (2, 1), (1.0, 1.0))] * 10
     reference = Reference.fit("v1", histories, np.array([[3.0, 1.0]] * 10), None)
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"), reference=reference)
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"), reference=reference)
     world.serve(*(world.request(f"u{n}", "h", new="h") for n in range(4)))
     world.serve(world.request("u0", "ah", new="a"))
     found = world.windows()

@@ -14,13 +14,14 @@ from stream.scorer.config import ListConfig, settings_digest
 from stream.scorer.list_maker import Answer
 from stream.scorer.models import Models
 from stream.wire.items import ItemRecord
+from tests.stream.scorer.known_models import fixed
 from tests.support.scoring import Fixed, World, names
 
 
 def world(tmp_path: Path, **variety: float) -> World:
     made = World(tmp_path)
     made.configure(ListConfig(3, variety=VarietyConfig(**variety)))  # type: ignore[arg-type]
-    made.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    made.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     return made
 
 

@@ -15,7 +15,8 @@ from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
 from stream.wire.records import Announcement
 from stream.wire.topics import TopicPlan
-from tests.support.scoring import NOW, Fixed
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import NOW
 
 pytestmark = pytest.mark.kafka
 
@@ -36,7 +37,7 @@ def test_the_share_of_users_that_a_canary_answers_is_what_was_announced_with_it(
         swapped.set()
 
     def load(address: str, sha256: str | None, device: torch.device) -> Recommender:
-        return Fixed(address, "abc")  # type: ignore[return-value]
+        return fixed(address, "abc")
 
     writer = SlotWriter(kafka, topics.models)
     writer.move({"live": announcement("v1"), "candidate": announcement("v2", 0.3)})
@@ -45,7 +46,9 @@ def test_the_share_of_users_that_a_canary_answers_is_what_was_announced_with_it(
     loader.start()
     try:
         assert loader.looked.wait(30)
-        assert (served[-1].live.version, served[-1].canary.version, served[-1].canary_share) == ("v1", "v2", 0.3)
+        live, canary = served[-1].live, served[-1].canary
+        assert live is not None and canary is not None
+        assert (live.version, canary.version, served[-1].canary_share) == ("v1", "v2", 0.3)
         swapped.clear()
         writer.move({"candidate": announcement("v2", 0.6)})
         assert swapped.wait(30) and served[-1].canary_share == 0.6

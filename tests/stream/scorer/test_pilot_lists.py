@@ -10,8 +10,9 @@ from stream.pilots.pilot import CONTROL, ListSettings, Pilot, Stop, Variant, sta
 from stream.scorer.models import Models
 from stream.scorer.prequential import ShownList
 from stream.wire.records import InPilot, Recommendation
+from tests.stream.scorer.known_models import fixed
 from tests.stream.scorer.test_two_stages import by_demand
-from tests.support.scoring import NOW, Fixed, World, names
+from tests.support.scoring import NOW, World, names
 
 USERS = [f"u{number}" for number in range(60)]
 
@@ -43,7 +44,7 @@ def counts(world: World) -> list[Counts]:
 
 
 def test_without_a_pilot_nothing_is_marked_and_nothing_counted(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     (answer,) = world.serve(world.request("u", "a", new="a"))
     world.serve(world.request("u", "ba", new="b"))
     assert b"pilot" not in (answer.value or b"")
@@ -51,7 +52,7 @@ def test_without_a_pilot_nothing_is_marked_and_nothing_counted(world: World) -> 
 
 
 def test_each_list_says_which_variant_it_is_and_the_variant_makes_it(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*[world.request(f"w{n}", "h", new="h") for n in range(3)])
     pilot = begin(world, ListSettings("popularity", list_items=2))
     b, control = inside(pilot)
@@ -63,7 +64,7 @@ def test_each_list_says_which_variant_it_is_and_the_variant_makes_it(world: Worl
 
 
 def test_the_models_own_order_is_served_where_a_reranker_orders_all_others(world: World) -> None:
-    model = Fixed("v1", "abcdefgh")
+    model = fixed("v1", "abcdefgh")
     model.reranker = by_demand()
     world.scoring.models = Models(live=model)
     world.serve(*[world.request(f"w{n}", "z", new="z") for n in range(3)], world.request("w9", "h", new="h"))
@@ -74,7 +75,7 @@ def test_the_models_own_order_is_served_where_a_reranker_orders_all_others(world
 
 
 def test_an_outcome_counts_for_the_variant_that_made_the_list_and_for_the_list_of_control(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*[world.request(f"w{n}", "h", new="h") for n in range(3)])
     b, control = inside(begin(world, ListSettings("popularity")))
     world.serve(world.request(b, "a", new="a"), world.request(control, "a", new="a"))
@@ -90,7 +91,7 @@ def test_an_outcome_counts_for_the_variant_that_made_the_list_and_for_the_list_o
 
 def test_what_no_model_knows_is_a_miss_of_every_variant(world: World) -> None:
     """The model's own lists are not asked about it elsewhere; between variants that would be a difference of itself."""
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     users = inside(begin(world, ListSettings("popularity")))
     world.serve(*[world.request(user, "a", new="a") for user in users])
     world.serve(*[world.request(user, "za", new="z") for user in users])
@@ -99,7 +100,7 @@ def test_what_no_model_knows_is_a_miss_of_every_variant(world: World) -> None:
 
 
 def test_events_that_say_nothing_about_a_list_count_nowhere(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     b, _ = inside(begin(world, ListSettings("popularity")))
     world.serve(world.request(b, "a", new="a"))
     counts(world)
@@ -109,7 +110,7 @@ def test_events_that_say_nothing_about_a_list_count_nowhere(world: World) -> Non
 
 def test_the_monitor_is_told_of_the_list_that_control_would_have_shown(world: World) -> None:
     """Popularity's bad list is no fault of the live model, and its good one no merit."""
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*[world.request(f"w{n}", "h", new="h") for n in range(3)])
     b, _ = inside(begin(world, ListSettings("popularity")))
     world.serve(world.request(b, "a", new="a"))
@@ -120,14 +121,14 @@ def test_the_monitor_is_told_of_the_list_that_control_would_have_shown(world: Wo
 
 
 def test_users_of_the_canary_are_in_no_variant(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcd"), canary=Fixed("v2", "dcba"), canary_share=1.0)
+    world.scoring.models = Models(live=fixed("v1", "abcd"), canary=fixed("v2", "dcba"), canary_share=1.0)
     begin(world, ListSettings("popularity"))
     answers = world.serve(*[world.request(user, "a", new="a") for user in USERS[:5]])
     assert {(answer.variant, tag(answer.value)) for answer in answers} == {("treatment", None)}
 
 
 def test_a_stopped_variant_gives_its_users_the_lists_of_control_and_counts_them_no_more(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     pilot = started(
         "p", [Variant("b", ListSettings("popularity")), Variant("c", ListSettings("model"))], 1.0, 0.05, NOW
     )
@@ -138,7 +139,7 @@ def test_a_stopped_variant_gives_its_users_the_lists_of_control_and_counts_them_
 
 
 def test_a_user_is_counted_again_at_the_next_stage_and_outcomes_go_to_the_stage_of_the_list(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     pilot = begin(world, ListSettings("popularity"))
     b, _ = inside(pilot)
     world.serve(world.request(b, "a", new="a"))
@@ -151,11 +152,11 @@ def test_a_user_is_counted_again_at_the_next_stage_and_outcomes_go_to_the_stage_
 
 
 def test_another_start_of_the_scorer_gives_the_same_variant_and_knows_who_was_counted(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     pilot = begin(world, ListSettings("popularity"))
     before = world.serve(*[world.request(user, "a", new="a") for user in USERS])
     world.configure(world.scoring.config)
-    world.scoring.models, world.scoring.pilots.current = Models(live=Fixed("v1", "abcdefgh")), pilot
+    world.scoring.models, world.scoring.pilots.current = Models(live=fixed("v1", "abcdefgh")), pilot
     after = world.serve(*[world.request(user, "ba", new="b") for user in USERS])
     assert [tag(answer.value) for answer in before] == [tag(answer.value) for answer in after]
     (record,) = counts(world)

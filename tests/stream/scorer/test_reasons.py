@@ -10,8 +10,9 @@ from stream.scorer.config import ListConfig
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
 from stream.wire.records import Recommendation, Refresh
+from tests.stream.scorer.known_models import fixed
 from tests.support.pairs import paired_model
-from tests.support.scoring import NOW, Fixed, World
+from tests.support.scoring import NOW, World
 
 
 def asked(*items: str) -> Request:
@@ -23,6 +24,7 @@ def asked(*items: str) -> Request:
 
 def published(world: World, request: Request) -> Recommendation:
     (answer,) = world.serve(request)
+    assert answer.value is not None
     return msgspec.json.decode(answer.value, type=Recommendation)
 
 
@@ -48,9 +50,10 @@ def test_each_item_names_what_raised_its_score_and_by_how_much(world: World) -> 
 
 def test_nothing_is_said_unless_it_is_asked_for_nor_where_nobody_knows(world: World) -> None:
     world.scoring.models = Models(live=paired_model())
-    assert b"because" not in world.serve(asked("i20"))[0].value
+    value = world.serve(asked("i20"))[0].value
+    assert value is not None and b"because" not in value
     world.configure(ListConfig(2, explain=2))
-    world.scoring.models = Models(live=Fixed("v1", "abc"))  # which cannot say why
+    world.scoring.models = Models(live=fixed("v1", "abc"))  # which cannot say why
     found = published(world, asked("a"))
     assert [scored.item for scored in found.items] == ["b", "c"] and not any(s.because for s in found.items)
     assert published(world, asked("x")).variant == "popularity"

@@ -8,11 +8,12 @@ from state.history import History
 from stream.scorer.models import Models
 from stream.scorer.requests import Request
 from stream.wire.records import Refresh, Rejected
-from tests.support.scoring import NOW, Fixed, World, names
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import NOW, World, names
 
 
 def test_the_newest_history_answers_for_all_that_came(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     first, second = world.request("u", "h", new="h"), world.request("u", "ah", new="a")
     model = world.request("u", "ah", reason="model")
     (answer,) = world.serve(first, second, model)
@@ -24,7 +25,7 @@ def test_the_newest_history_answers_for_all_that_came(world: World) -> None:
 
 
 def test_forgetting_wins_and_what_follows_starts_over(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(world.request("u", "h", new="h"))
     forget, event = world.request("u", "", reason="forget"), world.request("u", "a", new="a")
     (answer,) = world.serve(forget, event)

@@ -10,11 +10,12 @@ from stream.scorer.config import ListConfig
 from stream.scorer.models import Models
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.scoring import Scoring
-from tests.support.scoring import Fixed, World, names
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import World, names
 
 
 def test_a_forgotten_user_leaves_a_tombstone_and_no_list(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(world.request("u", "h", new="h"))
     (answer,) = world.serve(world.request("u", "", reason="forget"))
     assert answer.value is None
@@ -52,7 +53,7 @@ class TestOlderHistories:
     """An updater that had lost its partitions sends what it knew before."""
 
     def test_an_older_history_does_not_replace_the_list_of_a_newer_one(self, world: World) -> None:
-        world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+        world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
         older = world.request("u", "h", new="h")
         world.serve(world.request("u", "ah", new="a"))
         assert world.serve(older) == []
@@ -68,7 +69,7 @@ class TestOlderHistories:
         assert answer.value is not None
 
     def test_neither_does_it_within_a_batch(self, world: World) -> None:
-        world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+        world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
         older, newer = world.request("u", "h", new="h"), world.request("u", "ah", new="a")
         (answer,) = world.serve(newer, older)
         assert names(answer) == "bcd"

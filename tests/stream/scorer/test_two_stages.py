@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.recommend import Recommender
 from model.rerank.counts import CountsConfig
 from model.rerank.features import USER_FEATURES, feature_names, start_weights
 from model.rerank.reranker import Reranker
@@ -14,7 +15,8 @@ from stream.scorer.counts_file import CountsFile
 from stream.scorer.models import Models
 from stream.wire.examples_topic import decode_examples, encode_examples
 from stream.wire.items import ItemRecord
-from tests.support.scoring import Fixed, World, names
+from tests.stream.scorer.known_models import fixed
+from tests.support.scoring import World, names
 
 
 def by_demand() -> Reranker:
@@ -22,8 +24,8 @@ def by_demand() -> Reranker:
     return Reranker(torch.from_numpy(start_weights(CountsConfig(), 5)), len(USER_FEATURES), hidden=3)
 
 
-def reranked() -> Fixed:
-    model = Fixed("v1", "abcdefgh")
+def reranked() -> Recommender:
+    model = fixed("v1", "abcdefgh")
     model.reranker = by_demand()
     return model
 
@@ -41,7 +43,7 @@ def test_what_began_after_the_model_is_listed_at_once(world: World) -> None:
 
 
 def test_without_a_reranker_the_models_own_order_is_served(world: World) -> None:
-    world.scoring.models = Models(live=Fixed("v1", "abcdefgh"))
+    world.scoring.models = Models(live=fixed("v1", "abcdefgh"))
     world.serve(*[world.request(f"w{n}", "z", new="z") for n in range(3)])
     (answer,) = world.serve(world.request("u", "a", new="a"))
     assert names(answer) == "bcd"
@@ -74,8 +76,8 @@ def test_an_event_of_an_item_that_no_model_knows_is_judged(world: World) -> None
     assert world.count("prequential_events_total", variant="control", outcome="hit") == 1
 
 
-@pytest.mark.parametrize("live", [None, Fixed("v1", "abcdefgh"), reranked()], ids=["no model", "model", "reranker"])
-def test_lists_become_examples_with_what_came_next(world: World, live: Fixed | None) -> None:
+@pytest.mark.parametrize("live", [None, fixed("v1", "abcdefgh"), reranked()], ids=["no model", "model", "reranker"])
+def test_lists_become_examples_with_what_came_next(world: World, live: Recommender | None) -> None:
     world.scoring.models = Models(live=live)
     world.serve(world.request("w", "bz", new="bz"))
     for user in "uv":
