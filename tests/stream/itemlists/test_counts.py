@@ -1,6 +1,6 @@
 """Every interaction is counted once, whatever is read again, restarted or still on its way."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ class View:
 
 
 @pytest.fixture
-def view(tmp_path: Path):
+def view(tmp_path: Path) -> Iterator[View]:
     view = View(tmp_path)
     yield view
     view.close()

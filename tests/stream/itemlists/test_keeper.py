@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
+from model.recommend import Recommender
 from ops.metrics import TrainerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
@@ -47,6 +49,7 @@ def on_topic(kafka: KafkaConnection, plan: TopicPlan) -> dict[str, list[str]]:
         reader.assign([TopicPartition(plan.item_lists, 0)])
         reader.to_beginning()
         for record in reader.read_to_end():
+            assert record.key is not None
             if record.value is None:
                 del found[record.key.decode()]
             else:
@@ -55,7 +58,7 @@ def on_topic(kafka: KafkaConnection, plan: TopicPlan) -> dict[str, list[str]]:
     return found
 
 
-def say(kafka: KafkaConnection, plan: TopicPlan, item: str, **fields: object) -> None:
+def say(kafka: KafkaConnection, plan: TopicPlan, item: str, **fields: Any) -> None:
     producer = KafkaProducer(**kafka.kafka_python())
     producer.send(plan.items, ItemRecord(item, **fields).encode(), key=item.encode(), partition=0)
     producer.close()
@@ -89,7 +92,7 @@ class Kept:
             self.keeper.changed(0, [Change(self._offset, b"h" + user.encode(), None, value)])
             self._offset += 1
 
-    def turn_until(self, condition: Callable[[], object], model: object = None) -> None:
+    def turn_until(self, condition: Callable[[], object], model: Recommender | None = None) -> None:
         deadline = time.monotonic() + 30
         while not condition():
             self.keeper.turn(model)
@@ -100,8 +103,14 @@ class Kept:
         self.keeper.close()
         self.store.close()
 
+    def counted(self) -> bool:
+        assert self.keeper._counts is not None
+        return self.keeper._counts.complete
+
     def written(self) -> float:
-        return self.metrics.registry.get_sample_value("freshet_item_lists_written_total")
+        written = self.metrics.registry.get_sample_value("freshet_item_lists_written_total")
+        assert written is not None
+        return written
 
 
 def test_lists_are_written_follow_items_and_are_not_written_twice(
@@ -109,7 +118,7 @@ def test_lists_are_written_follow_items_and_are_not_written_twice(
 ) -> None:
     say(kafka, topics, "i2", categories=("tea",))
     kept = Kept(kafka, topics, tmp_path)
-    kept.turn_until(lambda: kept.keeper._counts.complete)
+    kept.turn_until(kept.counted)
     kept.put(ann=bought("i0", "i2"), bob=bought("i0", "i2", "i4"), cem=bought("i0"))
     kept.turn_until(lambda: kept.written() >= 3 + ITEMS, paired_model())
     lists = on_topic(kafka, topics)
@@ -126,7 +135,7 @@ def test_lists_are_written_follow_items_and_are_not_written_twice(
     kept.close()
 
     again = Kept(kafka, topics, tmp_path)  # which knows what it wrote
-    again.turn_until(lambda: again.keeper._counts.complete)
+    again.turn_until(again.counted)
     for _ in range(3):
         again.keeper._turn_due = 0.0
         again.keeper.turn(paired_model())

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
 from state.history import EMPTY, Entry, History, merge_entries
+from stream.trainer.changed_users import Changed
 from stream.trainer.exam import Exam, pack
-from stream.trainer.history_view import Changed
 from stream.trainer.holdout import Question, hold_out
 from stream.wire.meaning import EventKind, EventKinds
 

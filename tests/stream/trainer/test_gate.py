@@ -1,6 +1,7 @@
 """What may go live: evidence that is honest, and a verdict that asks for no more than it can know."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from model.errors import NonFiniteScores
 from model.items import ItemIndex
 from model.popularity import DecayedPopularity
 from model.ranker import Hidden, Ranked
+from model.recommend import Recommender
 from state.history import EMPTY, Entry, History, merge_entries
 from stream.trainer.changed_users import Changed
 from stream.trainer.exam import Exam, pack
@@ -139,6 +141,11 @@ class Fixed:
         return Ranked(np.tile(row, (len(histories), 1)), np.zeros((len(histories), len(row)), np.float32))
 
 
+def fixed(items: ItemIndex, *names: str, fails: bool = False) -> Recommender:
+    """`Fixed` has what an exam asks of a model, without being one."""
+    return cast(Recommender, Fixed(items, *names, fails=fails))
+
+
 def exam() -> tuple[Exam, ItemIndex]:
     items = ItemIndex([f"i{n}" for n in (95, 96, 97, 1, 2)])
     users = {f"u{n}".encode(): (history(1, 2, 95 + n % 2), Changed(0, 50, 1)) for n in range(40)}
@@ -150,8 +157,8 @@ def test_all_arms_answer_the_same_questions_in_the_candidates_columns() -> None:
     assert len(questions) == 40
     older = ItemIndex(["i2", "i96"])  # the live catalogue is smaller and in another order
     evidence = questions.evidence(
-        Fixed(items, "i95", "i96"),
-        Fixed(older, "i96", "i2"),
+        fixed(items, "i95", "i96"),
+        fixed(older, "i96", "i2"),
         DecayedPopularity(items).fit(pack(items, [history(97)])),
         np.random.default_rng(0),
     )
@@ -159,8 +166,10 @@ def test_all_arms_answer_the_same_questions_in_the_candidates_columns() -> None:
     assert evidence.ndcg == pytest.approx((1 + second) / 2)
     assert evidence.live_ndcg == pytest.approx(0.5)
     assert evidence.recall == 1.0
+    assert evidence.popularity_ndcg is not None and evidence.ndcg is not None
     assert evidence.popularity_ndcg < evidence.ndcg
     assert evidence.difference == pytest.approx(second / 2)
+    assert evidence.lower is not None and evidence.difference is not None
     assert 0.1 < evidence.lower < evidence.difference
     assert (evidence.coverage, evidence.live_coverage) == (2, 2)
 
@@ -170,13 +179,13 @@ def test_a_candidate_without_sound_scores_is_not_finite_and_a_live_one_defends_n
     popularity = DecayedPopularity(items).fit(pack(items, [history(97)]))
     rng = np.random.default_rng(0)
     assert judge(questions.evidence(None, None, popularity, rng), GateConfig()).keys() == {"finite"}
-    broken = Fixed(items, fails=True)
+    broken = fixed(items, fails=True)
     assert not questions.evidence(broken, None, popularity, rng).finite
-    assert questions.evidence(Fixed(items, "i95"), broken, popularity, rng).live_ndcg is None
+    assert questions.evidence(fixed(items, "i95"), broken, popularity, rng).live_ndcg is None
 
 
 def test_no_questions_no_verdict() -> None:
     items = ItemIndex(["i1"])
-    evidence = Exam(items, []).evidence(Fixed(items, "i1"), None, DecayedPopularity(items), np.random.default_rng(0))
+    evidence = Exam(items, []).evidence(fixed(items, "i1"), None, DecayedPopularity(items), np.random.default_rng(0))
     assert evidence.users == 0
     assert "holdout" in judge(evidence, GateConfig())

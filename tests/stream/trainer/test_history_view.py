@@ -2,7 +2,7 @@
 
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,8 +110,8 @@ def test_samples_of_every_start_reach_everybody_equally_and_leave_out_whom_they_
         counts = dict.fromkeys(users, 0)
         for step in range(256):
             start = bytes([step]) + b"\x00" * 7
-            for user in view.sample(50, start, unchanged=True):
-                counts[user.decode()] += 1
+            for found in view.sample(50, start, unchanged=True):
+                counts[found.decode()] += 1
         assert counts.pop("user7") == 0
         assert all(counts.values())  # a run starts everywhere, so nobody is out of reach
         assert len(view.sample(500, b"\xff" * 8)) == 200
@@ -194,7 +194,9 @@ events = st.lists(
 
 
 @given(events)
-def test_the_running_count_is_the_sum_and_markers_are_what_memory_says(tmp_path_factory, steps: list) -> None:
+def test_the_running_count_is_the_sum_and_markers_are_what_memory_says(
+    tmp_path_factory: pytest.TempPathFactory, steps: list
+) -> None:
     path = tmp_path_factory.mktemp("view")
     log: list[tuple[int, bytes, bytes | None]] = []
     view = PartitionView(Store(path, IDENTITY, MEMORY))
@@ -222,7 +224,7 @@ def test_the_running_count_is_the_sum_and_markers_are_what_memory_says(tmp_path_
 # -- with a real Kafka -------------------------------------------------------------------------------------------------
 
 
-def write(kafka: KafkaConnection, plan: TopicPlan, users: dict[str, History | None]) -> None:
+def write(kafka: KafkaConnection, plan: TopicPlan, users: Mapping[str, History | None]) -> None:
     producer = KafkaProducer(**kafka.kafka_python())
     for user, value in users.items():
         encoded = None if value is None else encode(value)
@@ -299,7 +301,9 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("harm", [destroy, damage])
-def test_a_missing_or_broken_store_is_rebuilt(kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, harm) -> None:
+def test_a_missing_or_broken_store_is_rebuilt(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
     with following(kafka, plan, tmp_path):
         pass
     write(kafka, plan, PEOPLE)

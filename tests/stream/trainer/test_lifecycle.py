@@ -9,7 +9,7 @@ import pytest
 
 from ops.monitor.loop_state import HOUR_MS
 from stream.clients.connection import KafkaConnection
-from stream.registry.slots import NoWayBack, announce_rollback, read_slots
+from stream.registry.slots import NoWayBack, SlotWriter, announce_rollback, read_slots
 from stream.trainer.lifecycle import CRASH_POINTS, IllegalMove, ModelLifecycle
 from stream.wire.topics import TopicPlan
 from tests.support import lifecycle_worker as worker
@@ -182,7 +182,7 @@ def test_what_somebody_else_promoted_is_adopted_and_nothing_is_known_against_it(
     lifecycle = opened()
     for step, version in PATHS["live"]:
         worker.take(lifecycle, step, version)
-    writer = worker.SlotWriter(kafka, topics.models)
+    writer = SlotWriter(kafka, topics.models)
     writer.put("live", worker.announcement("by hand"))
     writer.close()
     lifecycle.slots.poll(1.0)

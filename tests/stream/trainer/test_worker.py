@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,7 +88,7 @@ def config(tmp_path: Path, **changes: object) -> TrainerConfig:
 
 
 @contextmanager
-def training(config: TrainerConfig, kafka: KafkaConnection, plan: TopicPlan, **options: object) -> Iterator[Trainer]:
+def training(config: TrainerConfig, kafka: KafkaConnection, plan: TopicPlan, **options: Any) -> Iterator[Trainer]:
     trainer = Trainer(config, kafka, plan, TrainerMetrics(CollectorRegistry()), **options)
     try:
         yield trainer
@@ -97,7 +98,7 @@ def training(config: TrainerConfig, kafka: KafkaConnection, plan: TopicPlan, **o
 
 def rounds(trainer: Trainer, outcome: str, trigger: str = "schedule") -> float:
     labels = {"trigger": trigger, "outcome": outcome}
-    return trainer.metrics.registry.get_sample_value("freshet_training_rounds_total", labels)
+    return trainer.metrics.registry.get_sample_value("freshet_training_rounds_total", labels) or 0.0
 
 
 def turn_until(trainer: Trainer, condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -194,7 +195,7 @@ def test_what_was_learnt_while_the_feed_broke_does_not_go_live(
     with training(config(tmp_path), kafka, plan, fit=in_bad_times) as trainer:
         turn_until(trainer, lambda: rounds(trainer, "rejected") == 1)
         failures = partial(trainer.metrics.registry.get_sample_value, "freshet_training_gate_failures_total")
-        assert failures({"gate": "data_quality"}) >= 1
+        assert (failures({"gate": "data_quality"}) or 0) >= 1
         assert not read_slots(kafka, plan.models)
         trainer.request("manual")  # whatever the loop thinks
         turn_until(trainer, lambda: rounds(trainer, "promoted", "manual") == 1)
@@ -261,7 +262,7 @@ def test_a_rollback_takes_the_previous_model_live_and_the_next_round_starts_from
 
 
 def rolled_back(trainer: Trainer, reason: str) -> float:
-    return trainer.metrics.registry.get_sample_value("freshet_model_rollbacks_total", {"reason": reason})
+    return trainer.metrics.registry.get_sample_value("freshet_model_rollbacks_total", {"reason": reason}) or 0.0
 
 
 def test_old_artifacts_go_and_those_that_slots_name_stay(
@@ -313,7 +314,7 @@ def test_a_refit_starts_from_nothing_and_is_judged_against_live(
         trainer.request("drift", refit=True)
         turn_until(trainer, lambda: rounds(trainer, "promoted", "drift") == 1)
         with pytest.raises(ValueError, match="whim"):
-            trainer.request("whim")
+            trainer.request("whim")  # type: ignore[arg-type]  # refused
     live = read_slots(kafka, plan.models)["live"]
     assert live.parent == ""
     root = read_provenance(live).root
