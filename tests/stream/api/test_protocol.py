@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stream.api import protocol
 
@@ -116,5 +117,5 @@ def test_tricks_are_refused(port: int, request_bytes: bytes) -> None:
 
 def test_the_methods_it_overrides_are_those_of_the_library() -> None:
     for name in ("connection_made", "connection_lost", "data_received", "on_message_begin", "on_headers_complete"):
-        assert name in vars(protocol.HttpToolsProtocol), name
-    assert "send_400_response" in vars(protocol.HttpToolsProtocol)
+        assert name in vars(HttpToolsProtocol), name
+    assert "send_400_response" in vars(HttpToolsProtocol)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ class Source:
 
 
 @pytest.fixture
-def refuse(kafka: KafkaConnection, topics: TopicPlan) -> Callable[..., None]:
+def refuse(kafka: KafkaConnection, topics: TopicPlan) -> Iterator[Callable[..., None]]:
     """Records as the updater refuses them."""
     producer = KafkaProducer(**kafka.kafka_python())
 

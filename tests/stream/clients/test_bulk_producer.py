@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -37,7 +38,7 @@ def test_all_arrive_in_order_and_each_future_names_its_offset(kafka: KafkaConnec
 
 
 def test_a_transaction_holds_all_of_them_or_none(kafka: KafkaConnection, topics: TopicPlan) -> None:
-    options = {"batch_size": BATCH, "transactional_id": topics.prefix + "bulk"}
+    options: dict[str, Any] = {"batch_size": BATCH, "transactional_id": topics.prefix + "bulk"}
     with BulkProducer(**kafka.kafka_python(), **options) as producer:
         producer.init_transactions()
         producer.begin_transaction()

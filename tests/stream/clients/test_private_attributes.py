@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import faust
 import pytest
@@ -67,7 +68,7 @@ def test_kafka_python_has_what_is_used(kafka: KafkaConnection, topics: TopicPlan
 
 
 def test_faust_and_aiokafka_have_what_is_used(tmp_path: Path) -> None:
-    app = faust.App("test", broker=["aiokafka://127.0.0.1:1"], datadir=tmp_path, Topic=RawTopic, web_enabled=False)
+    app: Any = faust.App("test", broker=["aiokafka://127.0.0.1:1"], datadir=tmp_path, Topic=RawTopic, web_enabled=False)
     app.finalize()
     assert callable(app.consumer.wait_first)
     assert app.consumer._get_active_partitions() is app.consumer._active_partitions
@@ -91,7 +92,7 @@ def test_every_setting_that_a_stub_names_is_one_of_the_library(tmp_path: Path) -
         (KafkaAdminClient, "kafka/admin/client.pyi"),
     ):
         assert keywords(stub, client.__name__) <= client.DEFAULT_CONFIG.keys()
-    app = faust.App("test", broker=["aiokafka://127.0.0.1:1"], datadir=tmp_path, web_enabled=False)
+    app: Any = faust.App("test", broker=["aiokafka://127.0.0.1:1"], datadir=tmp_path, web_enabled=False)
     for name in keywords("faust/app/base.pyi", "App"):
         getattr(app.conf, name)
 

@@ -114,7 +114,7 @@ def test_an_address_that_contradicts_the_protocol_is_refused() -> None:
         KafkaConnection("SASL_SSL://a:1", security_protocol="SSL")
 
 
-words = st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), min_size=1, max_size=12).map(str.strip)
+words = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=12).map(str.strip)
 
 
 @given(st.dictionaries(words.filter(lambda w: w and w[0] not in "#!"), words, max_size=5))

@@ -1,12 +1,12 @@
 """Of several Faust consumers of one name the one that joined last stays, in every order, and all others are told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer  # type: ignore[attr-defined]  # the stub has what Freshet calls
 
 from stream.clients.connection import KafkaConnection
 from stream.clients.names import NameTaken
@@ -66,7 +66,7 @@ async def joined(*members: Member) -> AsyncIterator[None]:
         await asyncio.gather(*(member.consumer.stop() for member in members))
 
 
-async def until(condition) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.02)

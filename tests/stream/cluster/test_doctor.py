@@ -1,9 +1,10 @@
 """A cluster is examined before it is used: what fits, what does not, and the command that mends it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from kafka.admin import (
+from kafka.admin import (  # type: ignore[attr-defined]  # the stub has what Freshet calls
     ACL,
     ACLOperation,
     ACLPermissionType,
@@ -62,7 +63,7 @@ def guarded() -> Iterator[str]:
 
 
 def grant(servers: str, kind: ResourceType, name: str, operations: tuple[str, ...]) -> None:
-    admin = KafkaAdminClient(**as_user(servers, "admin").kafka_python())
+    admin: Any = KafkaAdminClient(**as_user(servers, "admin").kafka_python())
     admin.create_acls(
         [
             ACL("User:worker", "*", ACLOperation[op], ACLPermissionType.ALLOW, ResourcePattern(kind, name))

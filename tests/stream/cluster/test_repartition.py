@@ -1,5 +1,7 @@
 """Users move to the partition that more partitions give them, whole, whatever the run is interrupted by."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
@@ -24,7 +26,7 @@ def history(*times: int) -> History:
     return merge_entries(EMPTY, [Entry(time_ms, f"i{time_ms}", 1.0) for time_ms in times], LIMIT)
 
 
-def latest(kafka: KafkaConnection, topic: str) -> dict[tuple[bytes, int], bytes]:
+def latest(kafka: KafkaConnection, topic: str) -> dict[tuple[bytes | None, int], bytes]:
     """The last value by (user, partition), deletions applied."""
     with TopicReader(kafka) as reader:
         reader.assign(reader.partitions(topic))
@@ -88,7 +90,7 @@ def test_refreshes_that_no_scorer_read_are_sent_again_to_the_new_partition(
 ) -> None:
     plan = grown(topics)
     repartition(kafka, plan, LIMIT)
-    scorer = KafkaConsumer(
+    scorer: Any = KafkaConsumer(  # its stub has what Freshet calls
         plan.refreshes, **kafka.kafka_python(), group_id=plan.prefix + SCORER_GROUP, auto_offset_reset="earliest"
     )
     found = {}

@@ -10,7 +10,9 @@ def test_it_ends_as_planned_where_the_models_are_live() -> None:
 
 
 def test_it_goes_on_until_they_are_and_says_so_once() -> None:
-    live, said, sent = [False], [], []
+    live = [False]
+    said: list[int] = []
+    sent: list[int] = []
     for number in event_numbers(3, 5, lambda: live[0], lambda: said.append(len(sent))):
         sent.append(number)
         live[0] = number == 4

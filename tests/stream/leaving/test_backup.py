@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,10 +69,10 @@ class System:
         (self.scorer / "popularity").write_bytes(popularity.dump())
         (self.scorer / "counts").write_bytes(b"counts")
 
-    def back_up(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, **options: object) -> None:
+    def back_up(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, **options: Any) -> None:
         back_up(kafka, plan, folder, self.decisions, [self.scorer], "[topics]\n", **options)
 
-    def restore(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, **options: object) -> None:
+    def restore(self, kafka: KafkaConnection, plan: TopicPlan, folder: Path, **options: Any) -> None:
         restore(kafka, plan, folder, self.artifacts.url, self.decisions, [self.scorer], **options)
 
 
@@ -182,6 +183,7 @@ def test_nothing_is_overwritten(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from stream.clients.connection import KafkaConnection
 from stream.leaving.restore import restore
 from stream.wire.topics import TopicPlan

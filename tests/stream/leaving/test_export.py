@@ -66,7 +66,9 @@ def quiet(topic: str, done: int, total: int) -> None:
 
 
 def query(folder: Path, sql: str) -> list[tuple]:
-    return duckdb.sql(sql.replace("freshet-data", str(folder))).fetchall()
+    found = duckdb.sql(sql.replace("freshet-data", str(folder)))
+    assert found is not None
+    return found.fetchall()
 
 
 def histories(folder: Path) -> list[tuple]:

@@ -137,6 +137,7 @@ def test_what_differs_and_what_cannot_be_made_again_is_said(
         # Somebody changes a score.
         found = json.loads(reproduce(world, "--user", "u1", "--json").output)[0]
         record = world.record("u1")
+        assert record.value is not None
         changed = json.loads(record.value)
         changed["items"][2]["score"] += 1e-4
         producer = KafkaProducer(**kafka.kafka_python())

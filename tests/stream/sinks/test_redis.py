@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -63,7 +63,7 @@ class Redis:
     def lists(self, begin: bytes) -> dict[bytes, bytes]:
         """What lies under keys that begin so, by the rest of the key."""
         keys = [key for key in self.client.scan_iter(count=1000) if key.startswith(begin)]
-        return {key[len(begin) :]: self.client.get(key) for key in keys}
+        return {key[len(begin) :]: cast(bytes, self.client.get(key)) for key in keys}
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ class SinkProcess:
 
     def __init__(self, kafka: KafkaConnection, plan: TopicPlan, url: str) -> None:
         self.port = free_port()
-        command = ("sink", url, "--prefix", plan.prefix, "--partitions", str(plan.partitions))
-        command += ("--metrics-port", str(self.port))
+        command = ["sink", url, "--prefix", plan.prefix, "--partitions", str(plan.partitions)]
+        command += ["--metrics-port", str(self.port)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", *command, "--session-seconds", "6", "--batch-records", "20"],
             cwd=ROOT,
@@ -270,7 +270,7 @@ def test_every_newest_list_is_there_and_a_forgotten_users_is_not(
     found: Any = until(lambda: store.client.get(key), "a list")
     assert json.loads(found)["items"][0]["item"] == "new"
     until(lambda: len(store.lists(begin_of(topics))) == 30, "all lists")
-    assert json.loads(store.client.get(begin_of(topics) + b"u7"))["items"][0]["item"] == "new"
+    assert json.loads(store.client.get(begin_of(topics) + b"u7") or b"")["items"][0]["item"] == "new"
     writer.raw_list("u1", None)
     until(lambda: store.client.get(key) is None, "forgetting")
     assert [probe(sink.port, path) for path in ("/healthz", "/readyz")] == ["", ""]

@@ -140,7 +140,8 @@ class Wire:
 
 def test_a_clock_of_its_own_makes_a_run_repeatable() -> None:
     def run() -> tuple[list[tuple[bytes | None, bytes | None]], list[Interaction]]:
-        wire, events = Wire(), []
+        wire = Wire()
+        events: list[Interaction] = []
         result = simulate(
             world(),
             wire,

@@ -2,14 +2,16 @@
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ops.labels import RejectionReason
 from stream.updater.refusal_log import RefusalLog
 from stream.wire.records import Rejected
 
 
-def refused(reason: str, offset: int) -> tuple:
+def refused(reason: RejectionReason, offset: int) -> tuple[Any, Rejected]:
     return SimpleNamespace(topic="interactions", partition=1, offset=offset), Rejected(reason, f"why {offset}")
 
 

@@ -56,8 +56,8 @@ def test_a_registry_that_is_down_is_waited_for(kafka: KafkaConnection, plan: Top
         producer.flush()
         until(lambda: "schema registry" in health.why_unready(), "waiting for the registry")
         # What needs no schema keeps its place behind those that do.
-        user, value = interaction("own", "cup", NOW)
-        producer.send(plan.interactions, value, key=user, partition=0, headers=own_headers(PLAIN)).get(10)
+        key, value = interaction("own", "cup", NOW)
+        producer.send(plan.interactions, value, key=key, partition=0, headers=own_headers(PLAIN)).get(10)
         assert (applied(metrics), rejected(metrics)) == (0, 0)
         with fake_registry(port) as registry:
             registry.schemas |= known

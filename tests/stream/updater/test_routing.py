@@ -1,6 +1,7 @@
 """One user, one history, whatever hash the producers use."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ NOW = 1_700_000_000_000
 class Place:
     def __init__(self, key: bytes | None, partition: int, offset: int) -> None:
         self.key, self.partition, self.offset = key, partition, offset
-        self.topic, self.timestamp, self.value = "interactions", NOW, None
+        self.topic, self.timestamp = "interactions", NOW
+        self.value: bytes | None = None
+        self.headers: Sequence[tuple[str, bytes]] = ()
 
 
 def test_home_is_where_java_clients_put_a_key() -> None:
@@ -145,4 +148,5 @@ def test_a_user_is_forgotten_in_every_partition(kafka: KafkaConnection, topics: 
 
 
 def _reason(record: ConsumerRecord) -> str:
+    assert record.value is not None
     return Refresh.decode(record.value).reason

@@ -84,7 +84,7 @@ def test_a_restart_continues_and_a_replay_changes_nothing(
     kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
 ) -> None:
     config = UpdaterConfig(tmp_path, checkpoint_seconds=0.2)
-    first = [interaction(f"u{n}", "a", NOW + n) for n in range(20)]
+    first: list[tuple[bytes | None, bytes | None]] = [interaction(f"u{n}", "a", NOW + n) for n in range(20)]
     with running(config, kafka, plan) as metrics:
         produce(kafka, plan, first)
         until(lambda: applied(metrics) == 20, "the first events")
@@ -239,7 +239,8 @@ def test_an_updater_that_its_group_forgot_ends_and_its_successor_has_all_events(
     produce(kafka, plan, [interaction("u", "before", NOW)])
     while "u" not in changelog_histories(kafka, plan.histories):
         forgotten.turn()
-    forgotten._member._consumer._coordinator._disable_heartbeat()  # as when the library's heartbeats end for good
+    coordinator: Any = forgotten._member._consumer._coordinator
+    coordinator._disable_heartbeat()  # as when the library's heartbeats end for good
     feeding = threading.Event()
 
     def feed() -> None:

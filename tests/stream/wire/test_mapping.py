@@ -60,7 +60,7 @@ Event = dict[str, Any]
 
 
 def as_json(event: Event) -> tuple[InputMapping, bytes, Any]:
-    body = {"payload": {"after": {"user_id": event["user"]}, "items": [{"sku": event["item"]}]}}
+    body: Event = {"payload": {"after": {"user_id": event["user"]}, "items": [{"sku": event["item"]}]}}
     body |= {"at": event["timestamp"], "w": event.get("weight"), "kind": event.get("event"), "other": [None, {}]}
     return JSON, json.dumps(body).encode(), ()
 

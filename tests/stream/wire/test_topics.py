@@ -44,8 +44,8 @@ def test_what_is_made_fits(kafka: KafkaConnection, admin: KafkaAdminClient, plan
 def test_a_topic_made_beforehand_that_breaks_a_promise_is_refused_by_name(
     kafka: KafkaConnection, admin: KafkaAdminClient, plan: TopicPlan, configs: dict[str, str], problem: str
 ) -> None:
-    fitting = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": str(plan.message_bytes)}
-    make(admin, plan.interactions, **(fitting | configs))
+    configs = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": str(plan.message_bytes)} | configs
+    make(admin, plan.interactions, 2, **configs)
     with pytest.raises(TopicError, match=problem) as refused:
         ensure_topics(kafka, plan)
     assert str(refused.value).count(plan.interactions) == 2  # the topic, and the command that mends it

@@ -242,8 +242,8 @@ def test_columns_without_names_are_taken_by_what_they_hold_or_the_right_options_
         assert [(column.role, column.name) for column in log.account.columns] == [
             *(("user", "0"), ("item", "2"), ("timestamp", "1"))
         ]
-    days = ("1,2014-04-07T10:51:09.277Z,214536502,0", "1,2014-04-07T10:54:09.868Z,214536500,0")
-    days += ("2,2014-04-07T13:56:37.614Z,214662742,0", "3,2014-04-02T13:17:46.940Z,214716935,S")
+    days = ["1,2014-04-07T10:51:09.277Z,214536502,0", "1,2014-04-07T10:54:09.868Z,214536500,0"]
+    days += ["2,2014-04-07T13:56:37.614Z,214662742,0", "3,2014-04-02T13:17:46.940Z,214716935,S"]
     path.write_text("\n".join(days))  # too few to tell a session from a category
     with pytest.raises(LogError) as refused:
         read_log(path)
