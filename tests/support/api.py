@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property
@@ -95,7 +96,8 @@ class Instance:
 @contextmanager
 def api(kafka: KafkaConnection, plan: TopicPlan, folder: Path, **settings: Any) -> Iterator[Instance]:
     """An instance in a thread; leaving the block stops it the way SIGTERM does."""
-    config = ApiConfig(folder, **({"port": 0, "access_log": "off", "session_seconds": 6.0} | settings))
+    given: dict[str, Any] = {"port": 0, "access_log": "off", "session_seconds": 6.0} | settings
+    config = ApiConfig(folder, **given)
     instance = Api(config, kafka, plan)
     stop, ended = threading.Event(), []
 

@@ -32,6 +32,7 @@ def walks(users: int = 160, length: int = 12, days: int = 40, seed: int = 0) -> 
         for _ in range(length):
             rows.append((user, item, START_MS + int((day + rng.random()) * DAY_MS)))
             item, day = (item + (1 if day < days / 2 else 7)) % ITEMS, day + 1
-    user, item, time_ms = (np.array(column) for column in zip(*rows, strict=True))
+    users_of, items_of, times_ms = (np.array(column) for column in zip(*rows, strict=True))
     ids = [f"u{n}" for n in range(users)], [f"i{n}" for n in range(ITEMS)], [""]
-    return EventLog.ordered("walks", ids, (user, item, time_ms, np.ones(len(user)), np.zeros(len(user))))
+    count = len(rows)
+    return EventLog.ordered("walks", ids, (users_of, items_of, times_ms, np.ones(count), np.zeros(count)))

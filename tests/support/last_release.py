@@ -9,6 +9,7 @@ import json
 import tarfile
 from base64 import b64decode
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def bring_back(kafka: KafkaConnection, plan: TopicPlan, folder: Path, unanswered
                 TopicPartition(plan.prefix + topic, number): OffsetAndMetadata(offset - back, "", -1)
                 for topic, number, offset in committed
             }
-            ask_coordinator(lambda name=plan.prefix + group, to=offsets: admin.alter_group_offsets(name, to))
+            ask_coordinator(partial(admin.alter_group_offsets, plan.prefix + group, offsets))
         topic_id = topic_identity(admin, plan.histories)["topic_id"]
     for store in [*(folder / "updater" / "histories").iterdir(), *(folder / "trainer" / "view").iterdir()]:
         _rename(store, topic_id)
@@ -56,9 +57,8 @@ def bring_back(kafka: KafkaConnection, plan: TopicPlan, folder: Path, unanswered
 
 def _write(kafka: KafkaConnection, topic: str, number: int, partition: dict[str, Any], moved: tuple[str, str]) -> None:
     for run, marked in _runs(partition):
-        producer = KafkaProducer(
-            **kafka.kafka_python(), **({"transactional_id": f"{topic}-{number}"} if marked else {}), linger_ms=5
-        )
+        settings: dict[str, Any] = {"transactional_id": f"{topic}-{number}"} if marked else {}
+        producer = KafkaProducer(**kafka.kafka_python(), **settings, linger_ms=5)
         if marked:
             producer.init_transactions()
             producer.begin_transaction()

@@ -16,10 +16,11 @@ from state.history import EMPTY, Entry, merge_entries
 from state.store import StoreConfig
 from stream.scorer.config import ListConfig, ListSignalsConfig
 from stream.scorer.list_maker import Answer
+from stream.scorer.prequential import ShownList
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scoring
-from stream.scorer.shown_lists import Offsets, PartitionLists, ShownList, ShownLists
-from stream.wire.records import NewInteraction, Refresh
+from stream.scorer.shown_lists import Offsets, PartitionLists, ShownLists
+from stream.wire.records import NewInteraction, Refresh, RefreshReason
 
 NOW = 1_700_000_000_000
 CATALOGUE = tuple("abcdefgh")
@@ -79,7 +80,9 @@ class World:
         """Begin again with these settings and the same lists and metrics."""
         self.scoring = Scoring(config, self.lists, self._metrics, lambda: self.now_ms / 1000)
 
-    def request(self, user: str, history: str, new: str = "", reason: str = "event", weight: float = 1.0) -> Request:
+    def request(
+        self, user: str, history: str, new: str = "", reason: RefreshReason = "event", weight: float = 1.0
+    ) -> Request:
         """`history` is newest first; `new` are those of its items that came now, each with this weight."""
         if reason == "forget":
             self._forgotten_ms[user] = NOW - 1000

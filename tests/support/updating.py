@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 
+from ops.labels import RejectionReason
 from ops.metrics import UpdaterMetrics
 from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
@@ -79,7 +80,7 @@ def applied(metrics: UpdaterMetrics) -> float:
 
 
 def rejected(metrics: UpdaterMetrics) -> float:
-    reasons = ("decode", "schema", "timestamp", "oversize")
+    reasons: tuple[RejectionReason, ...] = ("decode", "schema", "timestamp", "oversize")
     return sum(metrics.dead_letters[r]._value.get() for r in reasons)
 
 
