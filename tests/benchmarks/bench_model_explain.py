@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for items in (3_700, 30_000, 100_000):
         config = replace(preset("stream"), item_item=replace(preset("stream").item_item, exact_items=1))
-        learner = Learner.fresh(config, ItemIndex(map(str, range(items))), seed=0, device=torch.device("cpu"))
+        learner = Learner.fresh(config, ItemIndex([*map(str, range(items))]), seed=0, device=torch.device("cpu"))
         learner.neighbours = torch.from_numpy(rng.integers(0, items, (items, 300)))
         learner.neighbour_weights = torch.rand(items, 300)
         model = learner.recommender("v")
@@ -43,8 +44,8 @@ def main() -> None:
         times = np.tile(np.arange(LENGTH, 0, -1), USERS)
         users = Histories(offsets, columns, times, np.ones(len(columns), np.float32))
         listed = model.rank(users, LISTED).columns
-        ranking = seconds(lambda model=model, users=users: model.rank(users, LISTED))
-        why = seconds(lambda model=model, users=users, listed=listed: reasons(model, users, listed, NAMED, TRIED))
+        ranking = seconds(partial(model.rank, users, LISTED))
+        why = seconds(partial(reasons, model, users, listed, NAMED, TRIED))
         print(f"{items:7,} items: ranking {ranking * 1e3 / USERS:.2f} ms a user, reasons {why / ranking:.0%} of that")
 
 

@@ -38,7 +38,7 @@ class Published:
         dense = np.zeros((len(histories), items), np.float32)
         dense[np.repeat(np.arange(len(histories)), histories.lengths), histories.columns] = 1
         rows: list[Tensor] = list(torch.from_numpy(dense))
-        self.loader = DataLoader(rows, batch_size=CONFIG.batch_users, shuffle=True)  # type: ignore[arg-type]
+        self.loader: DataLoader[Tensor] = DataLoader(rows, batch_size=CONFIG.batch_users, shuffle=True)  # type: ignore[arg-type]
         self.network = Denoiser(items, CONFIG.dims, CONFIG.embedding, 0.0)
         self.dropout = torch.nn.Dropout(CONFIG.dropout)
         self.schedule = NoiseSchedule(CONFIG.schedule)

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from bench_stream_scorer import ITEMS, USERS, backlog, refresh
 from prometheus_client import CollectorRegistry
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from model.config import preset
 from model.items import ItemIndex
@@ -47,6 +49,7 @@ from stream.scorer.shown_lists import Offsets, ShownLists
 from stream.updater.merging import Outcomes, apply, decode_batch
 from stream.wire.records import Limits, NewInteraction, Refresh
 from stream.wire.topics import TopicPlan
+from tests.benchmarks.bench_stream_scorer import ITEMS, USERS, backlog, refresh
 
 EVENTS, BATCH, REFRESHES = 50_000, 500, 256
 NOW = 1_700_000_000_000
@@ -125,14 +128,14 @@ def updater(folder: Path, watched: bool) -> Callable[[], float]:
             records = []
             for offset in range(BATCH):
                 clock[0] += 5
-                user, item = f"u{rng.integers(USERS)}", f"i{rng.integers(ITEMS)}"
-                value = {"user": user, "item": item, "timestamp": clock[0], "event": "view"}
+                who, item = f"u{rng.integers(USERS)}", f"i{rng.integers(ITEMS)}"
+                value = {"user": who, "item": item, "timestamp": clock[0], "event": "view"}
                 record = SimpleNamespace(topic="t", partition=0, offset=offset, timestamp=clock[0])
-                record.key, record.value = user.encode(), json.dumps(value).encode()
+                record.key, record.value = who.encode(), json.dumps(value).encode()
                 records.append(record)
             started = time.thread_time()
             arrivals, rejected = decode_batch(records, limits)
-            outcomes, dirty = Outcomes(), {}
+            outcomes, dirty = Outcomes(), dict[bytes, bytes]()
             for user, events in arrivals.items():
                 stored = histories.get(user)
                 before = EMPTY if stored is None else codec.decode(stored)

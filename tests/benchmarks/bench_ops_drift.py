@@ -16,7 +16,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +104,7 @@ def psi_constant(world: DriftWorld, seen: list[dict[str, np.ndarray]]) -> tuple[
     return false, delay, wrong
 
 
-def river(make: Callable[[], object]) -> Callable[..., tuple[int, int | None, int]]:
+def river(make: Callable[[], Any]) -> Callable[..., tuple[int, int | None, int]]:
     def detect(world: DriftWorld, seen: list[dict[str, np.ndarray]]) -> tuple[int, int | None, int]:
         false, delay, wrong = 0, None, 0
         streams = {
@@ -127,13 +129,23 @@ def river(make: Callable[[], object]) -> Callable[..., tuple[int, int | None, in
     return detect
 
 
+@dataclass
+class Row:
+    """Of one detector: false alarms, falls found, those that were named right, and the delays in events."""
+
+    false: int = 0
+    found: int = 0
+    named: int = 0
+    delays: list[int] = field(default_factory=list)
+
+
 def quality_table(runs: int) -> None:
     """A model that loses 30 % of its hits, and a demand that does, after 100,000 outcomes."""
     normal = {"model": (0.10, 0.06, 0.03), "demand": (0.10, 0.06, 0.03), "none": (0.10, 0.06, 0.03)}
     after = {"model": (0.07, 0.06, 0.021), "demand": (0.07, 0.042, 0.021), "none": (0.10, 0.06, 0.03)}
     print(f"\n{'hit rate .10, falls by 30 %':34}{'false':>7}{'found':>9}{'named':>9}{'median events':>15}{'worst':>8}")
     for case in ("none", "model", "demand"):
-        rows = {name: [0, 0, 0, []] for name in ("Freshet", "ADWIN on hits", "Page-Hinkley on hits")}
+        rows = {name: Row() for name in ("Freshet", "ADWIN on hits", "Page-Hinkley on hits")}
         for seed in range(runs):
             rng = np.random.default_rng(seed)
             blocks = []
@@ -148,13 +160,13 @@ def quality_table(runs: int) -> None:
                 if verdict in ("model", "demand") and not known:
                     known = True
                     if case == "none" or end <= 100_000:
-                        row[0] += 1
+                        row.false += 1
                         watch.reset()
                         known = False
                         continue
-                    row[1] += 1
-                    row[2] += verdict == case
-                    row[3].append(end - 100_000)
+                    row.found += 1
+                    row.named += verdict == case
+                    row.delays.append(end - 100_000)
             hits = (outcomes < 2).tolist()
             for name, detector in (("ADWIN on hits", ADWIN()), ("Page-Hinkley on hits", PageHinkley())):
                 row, known = rows[name], False
@@ -162,18 +174,18 @@ def quality_table(runs: int) -> None:
                     detector.update(float(hit))
                     if detector.drift_detected and not known:
                         if case == "none" or number < 100_000:
-                            row[0] += 1
+                            row.false += 1
                         else:
                             known = True
-                            row[1] += 1
-                            row[3].append(number - 100_000)
-        for name, (false, found, named, delays) in rows.items():
+                            row.found += 1
+                            row.delays.append(number - 100_000)
+        for name, row in rows.items():
             what = {"none": "nothing", "model": "model only", "demand": "demand"}[case]
-            middle = f"{statistics.median(delays):,.0f}" if delays else "-"
-            worst = f"{max(delays):,}" if delays else "-"
-            told = f"{named}/{found}" if name == "Freshet" and case != "none" else "-"
-            share = "-" if case == "none" else f"{found}/{runs}"
-            print(f"{what:11} {name:22}{false:>7}{share:>9}{told:>9}{middle:>15}{worst:>8}")
+            middle = f"{statistics.median(row.delays):,.0f}" if row.delays else "-"
+            worst = f"{max(row.delays):,}" if row.delays else "-"
+            told = f"{row.named}/{row.found}" if name == "Freshet" and case != "none" else "-"
+            share = "-" if case == "none" else f"{row.found}/{runs}"
+            print(f"{what:11} {name:22}{row.false:>7}{share:>9}{told:>9}{middle:>15}{worst:>8}")
 
 
 def main() -> None:

@@ -21,6 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream.clients.connection import KafkaConnection
+    from stream.wire.topics import TopicPlan
 
 ROOT = Path(__file__).parents[2]
 ITEMS, PARTITIONS, LIMIT = 2_810, 2, 200
@@ -35,7 +40,7 @@ def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tupl
     from state.history import EMPTY, Entry, merge_entries
     from stream.wire.records import Limits, NewInteraction, Refresh, decode_interaction
 
-    event = decode_interaction(key, value, arrived_ms, Limits())
+    event: Any = decode_interaction(key, value, arrived_ms, Limits())  # an Interaction: nobody asks to be forgotten
     before = EMPTY if stored is None else codec.decode(stored)
     after = merge_entries(before, (Entry(event.timestamp, event.item, event.weight, event.event),), LIMIT)
     if after is before:
@@ -46,8 +51,9 @@ def job(key: bytes, value: bytes, arrived_ms: int, stored: bytes | None) -> tupl
 
 
 def faust_worker(servers: str, prefix: str, folder: str) -> None:
-    import faust
+    import faust as library
 
+    faust: Any = library  # the stubs have the calls of Freshet itself
     app = faust.App(
         prefix + "faust",
         broker=f"aiokafka://{servers}",
@@ -66,7 +72,7 @@ def faust_worker(servers: str, prefix: str, folder: str) -> None:
     table = app.Table("histories", partitions=PARTITIONS, options=options, key_type=bytes, value_type=bytes)
 
     @app.agent(interactions)
-    async def update(stream):
+    async def update(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
             done = job(event.key, event.value, int(message.timestamp * 1000), table.get(event.key))
@@ -78,7 +84,7 @@ def faust_worker(servers: str, prefix: str, folder: str) -> None:
 
 
 def quix_worker(servers: str, prefix: str, folder: str) -> None:
-    from quixstreams import Application
+    from quixstreams import Application  # type: ignore[import-not-found]  # in an environment of its own
 
     app = Application(
         servers,
@@ -93,7 +99,7 @@ def quix_worker(servers: str, prefix: str, folder: str) -> None:
     interactions = app.topic(prefix + "interactions", key_deserializer="bytes", value_deserializer="bytes")
     refreshes = app.topic(prefix + "refreshes", key_serializer="bytes", value_serializer="bytes")
 
-    def update(value, key, timestamp, headers, state):
+    def update(value: bytes, key: bytes, timestamp: int, headers: Any, state: Any) -> bytes | None:
         done = job(key, value, timestamp, state.get_bytes("history"))
         if done is None:
             return None
@@ -127,7 +133,7 @@ def commands(servers: str, prefix: str, folder: str) -> dict[str, tuple[str, lis
     }
 
 
-def fill(connection, plan, count: int, users: int) -> None:
+def fill(connection: "KafkaConnection", plan: "TopicPlan", count: int, users: int) -> None:
     import numpy as np
     from kafka import KafkaProducer
 
@@ -144,7 +150,9 @@ def fill(connection, plan, count: int, users: int) -> None:
     producer.close()
 
 
-def measure(connection, name: str, prefix: str, count: int, users: int) -> tuple[float, float, float]:
+def measure(
+    connection: "KafkaConnection", name: str, prefix: str, count: int, users: int
+) -> tuple[float, float, float]:
     """Events per second, events per second of CPU, and resident MiB at the end."""
     import psutil
 
