@@ -103,7 +103,11 @@ def test_killed_processes_come_back_and_nothing_is_lost(
             before = running.pid(victim)
             os.kill(before, signal.SIGKILL)
             send(200)
-            running.until(lambda victim=victim: running.pipeline.supervisor.children[victim].restarts > 0, "a restart")
+
+            def restarted(victim: str = victim) -> bool:
+                return running.pipeline.supervisor.children[victim].restarts > 0
+
+            running.until(restarted, "a restart")
             running.until(running.ready, f"{victim} coming back")
             assert running.pid(victim) != before
         send(200)

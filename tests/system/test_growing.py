@@ -29,7 +29,7 @@ class Load(threading.Thread):
 
     def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         super().__init__(daemon=True)
-        self._producer = KafkaProducer(**kafka.kafka_python(), metadata_max_age_ms=2_000)
+        self._producer = KafkaProducer(**kafka.kafka_python() | {"metadata_max_age_ms": 2_000})
         self._topic, self._stop_asked, self.events = topic, threading.Event(), list[tuple[str, Entry]]()
 
     def run(self) -> None:
@@ -74,7 +74,7 @@ def test_nobody_is_split_or_lost(kafka: KafkaConnection, topics: TopicPlan, tmp_
         load.stop()
         wanted = load.wanted()
         until(lambda: differences(changelog_histories(kafka, plan.histories), wanted) == [], "every history", 60)
-    places = {}
+    places: dict[bytes, dict[int, bytes | None]] = {}
     for record in read_all(kafka, plan.histories):
         places.setdefault(record.key, {})[record.partition] = record.value
     for user, values in places.items():

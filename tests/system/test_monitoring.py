@@ -78,7 +78,11 @@ class Watched:
                     self._producer.send(self._topic, value, key=key)
                     sent += 1
             self._producer.flush()
-            self.until(lambda due=before + sent: self.taken() >= due, "taking the events in")
+
+            def taken_in(due: float = before + sent) -> bool:
+                return self.taken() >= due
+
+            self.until(taken_in, "taking the events in")
 
     def taken(self) -> float:
         return self.total("freshet_events_applied_total") + self.total("freshet_dead_letters_total")
@@ -178,8 +182,11 @@ def test_what_happened_is_on_the_metrics(watched: Watched) -> None:
 
 def test_windows_of_both_kinds_of_workers_reach_the_trainer(watched: Watched) -> None:
     for signal in ("history_length", "new_user_rate", "event_type", "unknown_item_rate", "item_popularity"):
-        judged = partial(watched.total, "freshet_drift_evaluated_timestamp_seconds", signal=signal)
-        watched.until(lambda judged=judged: judged() > 0, f"judging {signal}")
+
+        def judged(signal: str = signal) -> bool:
+            return watched.total("freshet_drift_evaluated_timestamp_seconds", signal=signal) > 0
+
+        watched.until(judged, f"judging {signal}")
         assert watched.total("freshet_drift_window_events", signal=signal, window="current") > 0
 
 

@@ -53,6 +53,7 @@ class Shop:
         """Has everybody a list that knows the events of this time?"""
         for records in self.reader.poll(0.1).values():
             for record in records:
+                assert record.key is not None
                 if record.value is not None and record.key.startswith(b"u"):
                     found = json.loads(record.value)
                     self.last[found["user"]] = found

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
@@ -86,7 +87,7 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         began = time.monotonic()
-        futures = []
+        futures: list[Any] = []  # the stubs have no `exception`
         while not self._enough.is_set():
             number = len(self.events)
             time.sleep(max(began + number / PER_SECOND - time.monotonic(), 0))

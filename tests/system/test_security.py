@@ -94,8 +94,9 @@ def command(environment: dict[str, str], *arguments: str) -> Iterator[tuple[subp
         text=True,
     )
     lines: list[str] = []
-    assert process.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+    output = process.stdout
+    assert output is not None
+    reader = threading.Thread(target=lambda: lines.extend(output))
     reader.start()
     try:
         yield process, lines
@@ -103,7 +104,7 @@ def command(environment: dict[str, str], *arguments: str) -> Iterator[tuple[subp
         process.terminate()
         process.wait(30)
         reader.join()
-        process.stdout.close()
+        output.close()
 
 
 def test_an_event_becomes_a_list_over_tls_and_scram_and_the_secret_stays_secret(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_todays_processes_go_on_where_the_last_release_stopped(
         for kind in order:
             workers[kind] = Worker(kind, kafka, plan, tmp_path, *options[kind])
             running.callback(workers[kind].stop)
-            until(lambda kind=kind: workers[kind].said(serving[kind]), f"the {kind} serving", workers[kind])
+            until(partial(workers[kind].said, serving[kind]), f"the {kind} serving", workers[kind])
     with ExitStack() as running:  # the events have ended: what they lead to is known
         for kind in order:
             workers[kind] = Worker(kind, kafka, plan, tmp_path, *options[kind])
