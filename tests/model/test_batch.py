@@ -22,7 +22,7 @@ def test_packed_bytes_are_packed_numbers_and_unknown_items_are_left_out() -> Non
         assert packed.columns.tolist() == [2, 0, 1]
         assert packed.times_ms.tolist() == [9, 7, 2**40]
         assert packed.strengths.tolist() == [1.0, 0.5, 3.0]
-        assert (packed.times_ms.dtype, packed.strengths.dtype) == (np.int64, np.float32)
+        assert (packed.times_ms.dtype, packed.strengths.dtype) == (np.dtype(np.int64), np.dtype(np.float32))
 
 
 def test_padded_rows_hold_the_newest_interactions_and_zeros() -> None:

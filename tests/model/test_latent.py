@@ -79,7 +79,8 @@ def test_both_learn_the_checkerboard_and_grow(name: str) -> None:
     before = learner.denoiser.encode.weight.detach().clone()
     assert learner.grow(["new"]) == 1
     assert torch.equal(learner.denoiser.encode.weight[:, :20], before)
-    assert len(learner.denoiser.clusters) == 21
+    clusters = learner.denoiser.clusters
+    assert isinstance(clusters, torch.Tensor) and len(clusters) == 21
     learner.fit(histories, epochs=1)
 
 

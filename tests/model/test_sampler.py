@@ -1,5 +1,7 @@
 """The hidden-space chain gives what the published chain gives, for any model."""
 
+from typing import Literal
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,12 @@ from model.schedule import NoiseSchedule, ScheduleConfig
     st.floats(0.01, 0.9),
 )
 def test_equal_to_the_plain_chain(
-    seed: int, steps: int, prediction: str, kind: str, dims: tuple[int, ...], scale: float
+    seed: int,
+    steps: int,
+    prediction: str,
+    kind: Literal["linear_variance", "linear", "cosine"],
+    dims: tuple[int, ...],
+    scale: float,
 ) -> None:
     torch.manual_seed(seed)
     items, users, places = 23, 6, 5

@@ -32,7 +32,7 @@ def check(*arguments: str, stdin: str | None = None) -> str:
 
 def samples() -> dict[str, tuple[str, ...]]:
     """Every sample name that the catalogue can produce, with its labels."""
-    names = {}
+    names: dict[str, tuple[str, ...]] = {}
     for metric in CATALOGUE:
         labels = tuple(metric.labels)
         if metric.kind == "histogram":

@@ -1,5 +1,7 @@
 """The history is a join-semilattice: order, batching and repetition of events cannot change it."""
 
+import random as randomness
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,7 +65,7 @@ def test_equals_the_definition(events: list[Entry], forgotten_ms: int) -> None:
 
 
 @given(entries, st.randoms(use_true_random=False))
-def test_order_and_repetition_do_not_matter(events: list[Entry], random) -> None:
+def test_order_and_repetition_do_not_matter(events: list[Entry], random: randomness.Random) -> None:
     shuffled = events + random.sample(events, k=len(events) // 2)
     random.shuffle(shuffled)
     assert merge_entries(EMPTY, shuffled, LIMIT) == merge_entries(EMPTY, events, LIMIT)

@@ -153,5 +153,6 @@ def test_of_too_many_rows_the_lightest_go() -> None:
 def test_what_is_wanted_now_stands_before_what_was_wanted_once() -> None:
     counts = StreamCounts(CountsConfig(demand_days=(1.0, 8.0)))
     counts.known(["old", "new", "never"])
-    counts.add(counted([(0, 1, [])] * 5 + [(1, 24 * 60, [])]))
+    events: list[Event] = [*[(0, 1, [])] * 5, (1, 24 * 60, [])]
+    counts.add(counted(events))
     assert counts.most_wanted(3).tolist() == [1, 0]

@@ -14,6 +14,7 @@ from model.study.dataset import joined, split_per_user
 from model.study.figures import HELD_OUT_METRICS, held_out_figures, rank_unmasked
 from model.study.interactions import Interactions
 from model.study.protocols import Protocol, contestants, run
+from model.study.report import Row
 
 ITEMS = ItemIndex([f"i{n}" for n in range(30)])
 
@@ -104,7 +105,7 @@ def test_each_user_is_cut_by_time() -> None:
 
 @pytest.mark.parametrize("protocol", ["global", "per-user", "paper"])
 def test_a_study_finds_what_follows(tmp_path: Path, protocol: Protocol) -> None:
-    rows = []
+    rows: list[Row] = []
     study = run(
         walks(), protocol=protocol, models=["covisit"], seeds=2, against="fresh-popularity", on_measured=rows.append
     )

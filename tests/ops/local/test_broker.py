@@ -40,14 +40,14 @@ def create_topic(connection: KafkaConnection, topic: str, configs: dict[str, str
         admin.close()
 
 
-def read_all(connection: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:
+def read_all(connection: KafkaConnection, topic: str) -> list[tuple[bytes | None, bytes | None]]:
     consumer = KafkaConsumer(
         **connection.kafka_python(), isolation_level="read_committed", auto_offset_reset="earliest"
     )
     partition = TopicPartition(topic, 0)
     consumer.assign([partition])
     (end,) = consumer.end_offsets([partition]).values()
-    found: list[tuple[bytes, bytes]] = []
+    found: list[tuple[bytes | None, bytes | None]] = []
     while consumer.position(partition) < end:
         for records in consumer.poll(timeout_ms=200).values():
             found += [(record.key, record.value) for record in records]

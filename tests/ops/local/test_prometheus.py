@@ -34,6 +34,7 @@ def test_every_metric_of_the_catalogue_arrives_and_the_rules_are_evaluated(tmp_p
         registry = CollectorRegistry()
         metrics = process(registry)
         if name == "updater":
+            assert isinstance(metrics, UpdaterMetrics)
             metrics.events_applied["applied"].inc(7)
         servers[f"freshet-{name}"] = serve(registry)
     jobs = {job: [f"127.0.0.1:{server.port}"] for job, server in servers.items()}

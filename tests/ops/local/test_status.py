@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ops.local.figures import figures
-from ops.local.scraping import quantile, read
+from ops.local.scraping import Samples, quantile, read
 from ops.local.status import PAGE, StatusPage
 from ops.metrics import ScorerMetrics, TrainerMetrics, UpdaterMetrics
 from ops.server import serve
@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_the_processes(world: World) -> None:
 
 def test_a_process_that_restarted_does_not_run_backwards() -> None:
     registries = [CollectorRegistry(), CollectorRegistry()]
-    seen = []
+    seen: list[Samples] = []
     for registry, observed in zip(registries, (50, 5), strict=True):
         metrics = ScorerMetrics(registry)
         metrics.recommendations_published["control"].inc(observed)

@@ -1,6 +1,8 @@
 """From workers' events to the trainer's decisions: drift, a broken feed, a poisoned model."""
 
 import itertools
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -125,7 +127,7 @@ def test_moved_demand_asks_for_a_round(stream: Stream) -> None:
     stream.windows(4)
     # Hits and popularity's fall together; the advantage stays.
     original = stream.rng.random
-    stream.rng = _Thinned(stream.rng, original)
+    stream.rng = cast(np.random.Generator, _Thinned(stream.rng, original))
     actions = stream.windows(10)
     assert any(isinstance(action, StartRound) and action.trigger == "quality" for action in actions)
 
@@ -133,7 +135,7 @@ def test_moved_demand_asks_for_a_round(stream: Stream) -> None:
 class _Thinned:
     """Outcomes of a demand that moved: every list hits 0.6 times as often."""
 
-    def __init__(self, rng: np.random.Generator, draw) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, rng: np.random.Generator, draw: Callable[[], float]) -> None:
         self._rng, self._draw = rng, draw
 
     def __getattr__(self, name: str) -> object:
@@ -149,9 +151,14 @@ def test_a_record_that_is_not_ours_is_counted_and_left(stream: Stream) -> None:
 
 
 def test_a_restarted_trainer_reads_the_windows_again_and_stands_where_it_stood() -> None:
-    stream, records = Stream(), []
+    stream, records = Stream(), list[bytes]()
     add = stream.loop.add
-    stream.loop.add = lambda value: (records.append(value), add(value))[1]  # type: ignore[method-assign]
+
+    def noted(value: bytes) -> None:
+        records.append(value)
+        add(value)
+
+    stream.loop.add = noted  # type: ignore[method-assign]
     stream.promote("m1")
     stream.windows(30)
     stream.promote("m2")

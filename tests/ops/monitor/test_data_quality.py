@@ -3,6 +3,7 @@
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from ops.labels import Check
 from ops.metrics import ScorerMetrics
 from ops.monitor.data_quality import DataQuality, DataQualityConfig
 from ops.monitor.signals import ScorerSignals
@@ -24,7 +25,7 @@ class Feed:
         metrics = ScorerMetrics(CollectorRegistry())
         return self._scorers.setdefault(start, ScorerSignals(WindowCounter(f"scorer@host:{start}", CONFIG), metrics))
 
-    def window(self, number: int, met: dict[str, list[str]]) -> dict[str, str]:
+    def window(self, number: int, met: dict[str, list[str]]) -> dict[Check, str]:
         """The checks that fail in a window in which these starts of scorers met these items for the first time."""
         merge = WindowMerge(CONFIG)
         updater = WindowCounter("updater@host:1", CONFIG)

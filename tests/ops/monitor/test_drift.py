@@ -57,8 +57,8 @@ def test_a_long_tail_without_drift_is_not_severe() -> None:
     share /= share.sum()
     x, y = rng.multinomial(10_000, share), rng.multinomial(100_000, share)
     bins = ItemBins.fit({str(item): int(count) for item, count in enumerate(y) if count})
-    binned = [bins.count({str(item): int(n) for item, n in enumerate(sample)})[:-1] for sample in (x, y)]
-    assert compare(*binned).excess < 0.1
+    first, second = (bins.count({str(item): int(n) for item, n in enumerate(sample)})[:-1] for sample in (x, y))
+    assert compare(first, second).excess < 0.1
     # Shares by item, zeros replaced by a tiny number, as libraries do it.
     p, q = (np.where(n > 0, n / n.sum(), n[n > 0].min() / n.sum() / 1e6) for n in (x, y))
     assert ((p - q) * np.log(p / q)).sum() > 2.5

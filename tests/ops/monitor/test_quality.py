@@ -105,7 +105,7 @@ def test_a_user_counts_once_in_a_while() -> None:
 def test_a_scorer_sees_a_fall_by_both_detectors() -> None:
     rng = np.random.default_rng(0)
     monitor = OutcomeMonitor(QualityConfig(reference_events=2_000))
-    found = {}
+    found: dict[tuple[str, str], int] = {}
     for number, hit in enumerate((rng.random(12_000) < np.repeat([0.3, 0.15], 6_000)).tolist()):
         for one in monitor.update(b"u%d" % number, 0, "control", hit):
             found.setdefault((one.detector, one.direction), number)
