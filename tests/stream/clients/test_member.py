@@ -146,6 +146,20 @@ def sharing(join: Callable[..., GroupMember], *names: str | None, rest_seconds: 
     return members
 
 
+def at_rest(members: list[GroupMember], seconds: float = 1.5) -> None:
+    """Return when they have been of one generation for a while: no join is under way."""
+    known, since = set[int](), time.monotonic()
+
+    def rested() -> bool:
+        nonlocal known, since
+        found = {member.metadata.generation_id for member in members}
+        if found != known:
+            known, since = found, time.monotonic()
+        return len(known) == 1 and time.monotonic() - since > seconds
+
+    poll_all(members, rested)
+
+
 def test_members_that_poll_rarely_join_once_and_not_over_and_over(join: Callable[..., GroupMember]) -> None:
     """The answers to a join come while they do not poll."""
     members = sharing(join, None, None, rest_seconds=0.3)
@@ -160,6 +174,7 @@ def test_partitions_of_a_named_member_wait_for_its_restart_and_nobody_else_notic
     join: Callable[..., GroupMember],
 ) -> None:
     first, other = sharing(join, "first", "other")
+    at_rest([first, other])
     was, generation = owned(first), other.metadata.generation_id
     other.moves.clear()
     first.close(stay=True)  # as when it is killed
