@@ -91,24 +91,26 @@ def look_at_redis(
     sink: RedisSink | None,
     key: bytes,
     deletions: Mapping[int, int | None],
+    time_ms: int,
     deadline: float,
 ) -> list[Copy]:
-    """`deletions`: the offset of the list's deletion by partition; None where it is not there yet."""
+    """`deletions`: the offset of the list's deletion by partition; None where it is not there yet. `time_ms`: that of
+    the wish; a list that knows a later event is of a user who came back."""
     processes = _members(admin, plan.prefix + SINK_GROUP)
     if sink is None:
         note = "a sink deletes the key when it has read these offsets; --redis URL looks whether it has"
         return [Copy("redis", processes, None, note)] if processes else []
-    why = _until_none(lambda: _in_redis(sink, key, deletions), deadline)
+    why = _until_none(lambda: _in_redis(sink, key, deletions, time_ms), deadline)
     return [Copy("redis", processes, not why, why or "the key is gone, and the deletions have been read")]
 
 
-def _in_redis(sink: RedisSink, key: bytes, deletions: Mapping[int, int | None]) -> str:
+def _in_redis(sink: RedisSink, key: bytes, deletions: Mapping[int, int | None], time_ms: int) -> str:
     try:
         for partition, offset in deletions.items():
             position = sink.position(partition)
             if offset is None or position is None or position.next_offset <= offset:
                 return f"the deletion of partition {partition} has not been read: does `freshet sink` run?"
-        return "the key is there" if sink.has(key) else ""
+        return "the key is there" if sink.has(key, time_ms) else ""
     except redis.RedisError as error:
         return f"Redis does not answer: {type(error).__name__}"
 

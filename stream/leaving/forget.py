@@ -103,7 +103,7 @@ def forget_user(
         deletions = {place.partition: place.offset for place in lists}
         copies = [
             look_at_api(admin, plan, api, user, wish.time, deadline),
-            *look_at_redis(admin, plan, sink, key, deletions, deadline),
+            *look_at_redis(admin, plan, sink, key, deletions, wish.time, deadline),
         ]
         remains = _remains(admin, plan, wish)
     known = any(record.topic == plan.histories for record in before)

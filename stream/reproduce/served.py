@@ -13,7 +13,7 @@ from stream.clients.reader import TopicReader
 from stream.leaving.folder import LeavingError
 from stream.leaving.snapshot import Progress, read_between
 from stream.wire.made import Made
-from stream.wire.newest import stands_over
+from stream.wire.newest import newest_records
 from stream.wire.records import Recommendation
 from stream.wire.topics import TopicPlan
 
@@ -53,14 +53,12 @@ def find_lists(
     Compaction keeps the order: it removes a record only together with all older ones of its key. So the last one that
     is left up to the moment was the last one then. Raises `LeavingError` when there is no topic.
     """
-    last: dict[bytes, ConsumerRecord] = {}
     later: dict[bytes, int] = {}
-    for key, record in _records(connection, plan.recommendations, lambda key: user is None or key == user, progress):
-        if until_ms is None or record.timestamp <= until_ms:
-            if key not in last or stands_over(record, last[key]):
-                last[key] = record
-        else:
-            later.setdefault(key, record.timestamp)
+    records = _records(connection, plan.recommendations, lambda key: user is None or key == user, progress)
+    last = newest_records(one for _, one in records if until_ms is None or one.timestamp <= until_ms)
+    for key, one in records:
+        if until_ms is not None and one.timestamp > until_ms:
+            later.setdefault(key, one.timestamp)
     found = ServedLists({}, set(), {key: ms for key, ms in later.items() if key not in last}, [])
     for key, record in last.items():
         if record.value is None:

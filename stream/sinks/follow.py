@@ -53,7 +53,8 @@ class Sink:
     ) -> None:
         self._plan, self._target, self._metrics = plan, target, metrics
         ensure_topics(connection, plan)
-        agreed_layout(connection, plan)
+        # Only `freshet repartition` leaves deletions behind that forget nobody, and it makes the layout strict.
+        self._moved = agreed_layout(connection, plan).routing == "strict"
         self._admin = admin_client(connection)
         self._topic_id = topic_identity(self._admin, plan.recommendations)["topic_id"]
         self._positions: dict[TopicPartition, Position | None] = {}  # of what is assigned
@@ -136,7 +137,7 @@ class Sink:
     def _entry(self, record: ConsumerRecord) -> Entry | None:
         """A deletion, or a list of the user it lies under; None for anything else, which is not carried on."""
         if record.value is None:
-            at_home = record.partition == home_of(record.key, self._plan.partitions)
+            at_home = not self._moved or record.partition == home_of(record.key, self._plan.partitions)
             return Entry(None, erased_until_ms(record, at_home))
         try:
             found = _recommendation.decode(record.value)

@@ -128,8 +128,10 @@ class RedisSink:
         if batch:
             self._client.unlink(*batch)
 
-    def has(self, user: bytes) -> bool:
-        return bool(self._client.exists(self.key(user)))
+    def has(self, user: bytes, until_ms: int) -> bool:
+        """Is there something of the user that knows no event after this time?"""
+        stored = self._client.get(self.key(user))
+        return stored is not None and _as_of_ms(stored) <= until_ms
 
     def ping(self) -> None:
         self._client.ping()

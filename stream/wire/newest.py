@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from stream.wire.history_version import HistoryVersion
 from stream.wire.records import InputRecord
 
-__all__ = ["MOVED", "erased_until_ms", "newest_records", "stands_over"]
+__all__ = ["MOVED", "erased_until_ms", "newest_records"]
 
 MOVED = "moved"
 """Header of a deletion that forgets nobody: the user lives in another partition now."""
@@ -22,8 +22,8 @@ _NEVER, _FOREVER = -1, 2**63 - 1
 
 def erased_until_ms(deletion: InputRecord, at_home: bool) -> int:
     """The lists that a deletion erases are those of no newer event than this. `at_home`: it lies in its user's
-    partition. One without a version is of an earlier release or of another hand: at home it erases whatever there is,
-    elsewhere it is what a move left behind."""
+    partition, or nobody was ever moved. One without a version is of an earlier release or of another hand: at home it
+    erases whatever there is, elsewhere it is what a move left behind."""
     version = HistoryVersion.from_headers(deletion.headers)
     if version is not None:
         return version.forgotten_ms
@@ -31,7 +31,7 @@ def erased_until_ms(deletion: InputRecord, at_home: bool) -> int:
     return _FOREVER if at_home and not moved else _NEVER
 
 
-def stands_over(record: InputRecord, before: InputRecord) -> bool:
+def _stands_over(record: InputRecord, before: InputRecord) -> bool:
     """Whether `record`, which was read after `before`, a record of the same user, is what the user sees."""
     if record.partition == before.partition:
         return True
@@ -48,6 +48,6 @@ def newest_records(records: Iterable[InputRecord]) -> dict[bytes, InputRecord]:
     """What each user sees, deletions included, of records that were read partition by partition or mixed."""
     newest: dict[bytes, InputRecord] = {}
     for record in records:
-        if record.key is not None and (record.key not in newest or stands_over(record, newest[record.key])):
+        if record.key is not None and (record.key not in newest or _stands_over(record, newest[record.key])):
             newest[record.key] = record
     return newest

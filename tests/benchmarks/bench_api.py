@@ -4,7 +4,8 @@ of an event the list that knows it can be read.
 Reading is measured by vegeta, which sends at a constant rate whether or not answers come, so that a slow answer delays
 no other request. It asks for random users at both instances in turn: half of the requests are passed on to the other
 instance. At the same time events are posted, and their lists are asked for with the `as_of` of the receipt. Kafka, all
-processes and both clients share this machine. It begins when the first model has made everybody's list.
+processes and both clients share this machine; vegeta may go first, where that is allowed. It begins when the first
+model has made everybody's list.
 
     go install github.com/tsenart/vegeta/v12@latest
     python tests/benchmarks/bench_api.py --requests 500 --rate 200 --seconds 60

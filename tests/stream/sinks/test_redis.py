@@ -22,6 +22,8 @@ from stream.demo.audit import last_values
 from stream.local.pipeline import free_port
 from stream.sinks.config import SinkConfig, SinkConfigError
 from stream.sinks.redis_sink import Entry, RedisSink
+from stream.wire.layout import Layout, write_layout
+from stream.wire.partitioning import home_of
 from stream.wire.topics import TopicPlan
 from tests.support.api import Writer, until
 from tests.support.probes import probe
@@ -189,6 +191,9 @@ def test_what_is_newer_stays(store: Redis, there: Entry, comes: Entry, left: Ent
     sink.write(0, None, {b"ann": there}, "t", 1)
     assert sink.write(1, None, {b"ann": comes}, "t", 1) is not None
     assert store.client.get("freshet:rec:ann") == (None if left is None else left.value)
+    if left is not None:
+        assert sink.has(b"ann", left.as_of_ms) and not sink.has(b"ann", left.as_of_ms - 1)
+    assert not sink.has(b"bob", 9)
     sink.close()
 
 
@@ -237,6 +242,7 @@ def test_a_deletion_of_another_partition_takes_no_newer_list(
 ) -> None:
     """Somebody was forgotten everywhere, and came back before every partition had been answered."""
     assert topics.partitions > 1
+    write_layout(kafka, topics.layout, Layout(topics.partitions, "strict"))
     forgotten = [("history", b"100 0 0")]
     writer.list_of("ann", ["after"], as_of=101)
     writer.list_of("bob", ["before"], as_of=100)
@@ -249,10 +255,24 @@ def test_a_deletion_of_another_partition_takes_no_newer_list(
     writer.raw_list("cem", None, away=1, headers=[("moved", b"")])
     writer.raw_list("cem", None, away=1)  # as earlier releases moved
     writer.raw_list("eve", None)  # by another hand
-    writer.list_of("dan", ["last"])
-    until(lambda: store.client.get(begin_of(topics) + b"dan"), "what came last in its partition")
-    until(lambda: len(store.lists(begin_of(topics))) == 3, "the deletions")
-    assert set(store.lists(begin_of(topics))) == {b"ann", b"cem", b"dan"}
+    last = {f"last{n}" for n in range(20)}
+    assert {home_of(user.encode(), topics.partitions) for user in last} == set(range(topics.partitions))
+    for user in last:
+        writer.list_of(user, ["tea"])
+    until(lambda: {user.encode() for user in last} <= store.lists(begin_of(topics)).keys(), "the end of each partition")
+    assert store.lists(begin_of(topics)).keys() - {user.encode() for user in last} == {b"ann", b"cem"}
+
+
+@pytest.mark.kafka
+def test_where_nobody_was_moved_a_deletion_without_a_version_erases_wherever_it_lies(
+    kafka: KafkaConnection, topics: TopicPlan, store: Redis, writer: Writer, started: Callable[[], SinkProcess]
+) -> None:
+    """The first release wrote none, and producers partition as they like."""
+    writer.list_of("ann", ["tea"])
+    started()
+    until(lambda: store.lists(begin_of(topics)), "the list")
+    writer.raw_list("ann", None, away=1)
+    until(lambda: not store.lists(begin_of(topics)), "the deletion")
 
 
 @pytest.mark.kafka
