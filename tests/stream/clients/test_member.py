@@ -147,15 +147,16 @@ def sharing(join: Callable[..., GroupMember], *names: str | None, rest_seconds: 
 
 
 def at_rest(members: list[GroupMember], seconds: float = 1.5) -> None:
-    """Return when they have been of one generation for a while: no join is under way."""
-    known, since = set[int](), time.monotonic()
+    """Return when they have been stable in one generation for a while. One that joins waits, in its old generation, for
+    the others, which hear of it in the answer to a heartbeat, so an unchanged generation alone says nothing."""
+    known, since = set[tuple[int, str]](), time.monotonic()
 
     def rested() -> bool:
         nonlocal known, since
-        found = {member.metadata.generation_id for member in members}
+        found = {(member.metadata.generation_id, member.metadata.state) for member in members}
         if found != known:
             known, since = found, time.monotonic()
-        return len(known) == 1 and time.monotonic() - since > seconds
+        return {state for _, state in known} == {"<stable>"} and len(known) == 1 and time.monotonic() - since > seconds
 
     poll_all(members, rested)
 
