@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
 
 from stream.clients.bulk_producer import has_successor
 from stream.clients.connection import KafkaConnection
@@ -43,6 +44,7 @@ class Slots:
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._tp = TopicPartition(topic, 0)
         self.current: dict[str, Announcement] = {}
+        self.live_offset = -1  # of the newest announcement of a live model; every reader meets it or a later one
         self._reader = TopicReader(connection, wait_seconds=0.1)
         self._reader.assign([self._tp])
         self._reader.to_beginning()
@@ -67,24 +69,26 @@ class Slots:
     def catch_up(self) -> None:
         """Read to the end of the topic as it is now. Raises `KafkaTimeoutError` when the brokers do not answer."""
         for record in self._reader.read_to_end():
-            self._take(record.key, record.value)
+            self._take(record)
 
     def poll(self, timeout_seconds: float = 0.0) -> bool:
         """Take in what was announced; True when a slot moved."""
         moved = False
         for records in self._reader.poll(timeout_seconds).values():
             for record in records:
-                moved |= self._take(record.key, record.value)
+                moved |= self._take(record)
         return moved
 
-    def _take(self, key: bytes | None, value: bytes | None) -> bool:
-        slot = (key or b"").decode(errors="replace")
+    def _take(self, record: ConsumerRecord) -> bool:
+        slot = (record.key or b"").decode(errors="replace")
         before = self.current.get(slot)
-        if value is None:
+        if record.value is None:
             self.current.pop(slot, None)
         else:
+            if slot == "live":
+                self.live_offset = record.offset
             try:
-                self.current[slot] = Announcement.decode(value)
+                self.current[slot] = Announcement.decode(record.value)
             except Rejected as error:
                 log.error("%s: slot %r keeps its model: %s", self._tp.topic, slot, error)
         return self.current.get(slot) != before

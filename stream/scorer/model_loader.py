@@ -22,7 +22,7 @@ from stream.registry.slots import Slots
 from stream.scorer.models import Models
 from stream.wire.records import CANARY_SLOT, Announcement
 
-__all__ = ["ModelLoader", "warm_up"]
+__all__ = ["Looked", "ModelLoader", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,25 @@ def warm_up(model: Recommender, listed: int, candidates: int) -> None:
 
 
 Load = Callable[[str, str | None, torch.device], Recommender]
+
+
+class Looked:
+    """How far announcements of live models were followed: each is loaded, or did not load."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._offset: int | None = None
+
+    def to(self, offset: int) -> None:
+        """Everything up to this offset of `models`; -1 when nothing is announced."""
+        with self._condition:
+            self._offset = offset
+            self._condition.notify_all()
+
+    def wait(self, seconds: float, offset: int = -1) -> bool:
+        """Wait until it has come as far as this; False when it has not in this time."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._offset is not None and self._offset >= offset, seconds)
 
 
 class ModelLoader:
@@ -73,7 +92,7 @@ class ModelLoader:
         self._retry_at: float | None = None
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._stop = threading.Event()
-        self.looked = threading.Event()  # what was announced at the start is loaded, or did not load
+        self.looked = Looked()
         self._thread = threading.Thread(target=self._follow, name="model-loader", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +106,7 @@ class ModelLoader:
                     self._retry_seconds = _FIRST_RETRY_SECONDS
                 if moved or (self._retry_at is not None and time.monotonic() >= self._retry_at):
                     self._take_over()
-                self.looked.set()
+                self.looked.to(self._slots.live_offset)
                 moved = self._slots.poll(_POLL_SECONDS)
             except Exception:  # the traffic goes on with the models it has
                 log.exception("following the models topic failed, trying again")

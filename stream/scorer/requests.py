@@ -31,6 +31,7 @@ class Request(msgspec.Struct, frozen=True):
     forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
     version: HistoryVersion = _NOT_YET  # how far the history has come; always that of `history`
     digest: int = 0  # of the history's bytes
+    live_offset: int = -1  # where in `models` the model was announced that this one is for; -1 for whichever is live
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "version", HistoryVersion.of(self.history))
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True):
             *(partition, offset, user, history, refresh.reason, refresh.new, arrivals_ms),
             forgotten=forgotten,
             digest=history_digest(refresh.history),
+            live_offset=refresh.live_offset,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,7 @@ from ops.metrics import ScorerMetrics
 from stream.pilots.topic import PilotSender
 from stream.scorer.counts_file import CountsFile
 from stream.scorer.list_maker import Answer
+from stream.scorer.model_loader import Looked
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.requests import Request, coalesce
 from stream.scorer.scoring import Scored, Scoring
@@ -23,6 +25,9 @@ from stream.wire.windows_topic import WindowSender
 
 __all__ = ["Keeping", "ScoredBatch", "ScoringThread"]
 
+log = logging.getLogger(__name__)
+
+_MODEL_SECONDS = 30.0  # longest wait for a model to be loaded
 _Result = TypeVar("_Result")
 
 
@@ -51,9 +56,11 @@ class ScoringThread:
         keeping: Keeping,
         metrics: ScorerMetrics,
         device: torch.device,
+        looked: Looked,
     ) -> None:
         self._scoring, self._lists, self._keeping = scoring, lists, keeping
         self._metrics, self._device = metrics, device
+        self._looked, self._awaited = looked, -1
         self._newest_ms: dict[int, int] = {}  # event time by owned partition; 0 while nothing is known
         self._executor = ThreadPoolExecutor(1, "scoring")
 
@@ -77,8 +84,18 @@ class ScoringThread:
             requests.append(request)
             if partition in newest_ms:  # else it has just moved away
                 newest_ms[partition] = max(newest_ms[partition], request.newest_ms)
+        self._await_model(max([request.live_offset for request in requests], default=-1))
         wanted = coalesce(requests)
         return ScoredBatch(self._scoring.score(wanted, taken) if wanted else Scored([], [], {}), rejected)
+
+    def _await_model(self, live_offset: int) -> None:
+        """A user who is sent again for a new model gets no list of the one before, which would be the last until the
+        next event. The batch is acked after its lists, so a process that is killed here has lost nobody."""
+        if live_offset <= self._awaited:
+            return
+        self._awaited = live_offset  # once: a topic `models` that was made anew may never come so far
+        if not self._looked.wait(_MODEL_SECONDS, live_offset):
+            log.warning("a model that is live since %.0f s is not loaded: the one before answers", _MODEL_SECONDS)
 
     def answer_canary(self, batch: ScoredBatch) -> list[Answer]:
         return self._scoring.answer_canary(batch.scored.canary_users)

@@ -70,10 +70,10 @@ class Scorer:
         lists = ShownLists(config.state_dir / "shown", config.store)
         self._keeping = keeping = _keeping(config, connection, plan)
         self._scoring = _scoring(config, lists, metrics, keeping)
-        self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device)
         self._loader = ModelLoader(
             connection, plan.models, device, metrics, self._swap, config.lists.chosen_from, config.lists.candidates
         )
+        self._thread = ScoringThread(self._scoring, lists, keeping, metrics, device, self._loader.looked)
         pilots = PilotIntake(self._scoring.pilots, keeping.pilots)
         self._items = _item_follower(connection, plan, metrics, self._items_changed, pilots)
         self._loop = asyncio.get_running_loop()

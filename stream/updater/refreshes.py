@@ -33,9 +33,9 @@ class RefreshSender:
         for number, changed in groupby(changes, attrgetter("partition")):
             self._send(number, ((user, _refresh(change, history)) for _, user, change, history in changed))
 
-    def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int) -> None:
-        """A history that did not change, for a new model."""
-        self._send(number, [(user, Refresh("model", now_ms, (), codec.for_reading(history)))])
+    def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int, live_offset: int) -> None:
+        """A history that did not change, for the model that was announced at this offset of `models`."""
+        self._send(number, [(user, Refresh("model", now_ms, (), codec.for_reading(history), live_offset))])
 
     def _send(self, number: int, refreshes: Iterable[tuple[bytes, Refresh]]) -> None:
         encoded = [(user, refresh.encode()) for user, refresh in refreshes]

@@ -25,6 +25,9 @@ _SLOTS_SECONDS = 0.5  # how often `models` is looked at
 class RescoringConfig:
     users_per_second: float = 200.0
     """Users whom one updater sends to be scored again after a promotion, per second. Fresh events go first."""
+    head_start_seconds: float = 5.0
+    """How long scorers may load a new model before users are sent to be scored by it. One that needs longer answers
+    nobody until it has loaded the model, for up to half a minute."""
     active_days: float = 30.0
     """Users who are scored again: those whose newest event is at most this much older than the newest of all."""
 
@@ -32,6 +35,8 @@ class RescoringConfig:
         for name in ("users_per_second", "active_days"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.head_start_seconds < 0:
+            raise ValueError(f"head_start_seconds must not be negative, got {self.head_start_seconds}")
 
 
 class Rescoring:
@@ -49,6 +54,7 @@ class Rescoring:
         self._config, self._slots, self._refreshes = config, slots, refreshes
         self._clock_ms, self._clock = clock_ms, clock
         self._slots_due = 0.0
+        self._begins = "", 0.0  # the walk for this version, at this time
         self._allowed, self._asked = 0.0, clock()
         self._last = -1  # the partition that had its turn
         self._sent = 0  # users, since no partition had anybody left
@@ -62,6 +68,10 @@ class Rescoring:
             self._slots_due = now + _SLOTS_SECONDS
             self._slots.poll()
         live = self._slots.live
+        if live is not None and live.version != self._begins[0]:
+            self._begins = live.version, now + self._config.head_start_seconds
+        if now < self._begins[1]:
+            return  # whom the walk for the model before would still meet, this one meets anyway
         for task in tasks:
             if live is not None and task.unsaved.cursor.version != live.version:
                 task.unsaved.cursor = task.unsaved.cursor.begin(live.version)
@@ -91,7 +101,8 @@ class Rescoring:
             unsaved = task.unsaved_history(user)
             if unsaved is not None and not codec.decode(unsaved).items:
                 continue  # forgotten since the last checkpoint: no list may follow the tombstone
-            self._refreshes.send_stored(task.number, user, unsaved or stored, self._clock_ms())
+            sent, offset = unsaved or stored, self._slots.live_offset
+            self._refreshes.send_stored(task.number, user, sent, self._clock_ms(), offset)
             self._sent += 1
         task.unsaved.cursor = cursor
 

@@ -196,6 +196,7 @@ class Refresh(msgspec.Struct, array_like=True, frozen=True):
     arrived_ms: int  # broker's clock of the newest event behind it; the moment of sending for reason `model`
     new: tuple[NewInteraction, ...]
     history: bytes  # `state.codec`
+    live_offset: int = -1  # for reason `model`: where in `models` the model was announced that is to answer
 
     def encode(self) -> bytes:
         return _refresh_encoder.encode(self)

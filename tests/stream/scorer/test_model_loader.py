@@ -7,10 +7,11 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+from model.errors import ModelError
 from model.recommend import Recommender
 from ops.metrics import ScorerMetrics
 from stream.clients.connection import KafkaConnection
-from stream.registry.slots import SlotWriter
+from stream.registry.slots import Slots, SlotWriter
 from stream.scorer.model_loader import ModelLoader
 from stream.scorer.models import Models
 from stream.wire.records import Announcement
@@ -56,5 +57,38 @@ def test_the_share_of_users_that_a_canary_answers_is_what_was_announced_with_it(
         writer.move({"candidate": None})
         assert swapped.wait(30) and (served[-1].canary, served[-1].canary_share) == (None, 0.0)
     finally:
+        loader.close()
+        writer.close()
+
+
+def test_whoever_waits_for_an_announcement_is_told_when_its_model_serves_and_also_when_it_does_not_load(
+    kafka: KafkaConnection, topics: TopicPlan
+) -> None:
+    served: list[Models] = []
+    loads = threading.Event()
+
+    def load(address: str, sha256: str | None, device: torch.device) -> Recommender:
+        assert loads.wait(30)
+        if address == "broken":
+            raise ModelError("no such artifact")
+        return fixed(address, "abc")
+
+    writer = SlotWriter(kafka, topics.models)
+    metrics = ScorerMetrics(CollectorRegistry())
+    loader = ModelLoader(kafka, topics.models, torch.device("cpu"), metrics, served.append, 3, 3, load)
+    loader.start()
+    try:
+        for version in ("v1", "broken"):
+            writer.move({"live": announcement(version)})
+            follower = Slots(kafka, topics.models)
+            offset = follower.live_offset
+            follower.close()
+            assert not loader.looked.wait(0.5, offset)
+            loads.set()
+            assert loader.looked.wait(30, offset)
+            assert served[-1].live is not None and served[-1].live.version == "v1"
+            loads.clear()
+    finally:
+        loads.set()
         loader.close()
         writer.close()

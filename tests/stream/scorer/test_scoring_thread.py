@@ -11,10 +11,12 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+import stream.scorer.scoring_thread
 from ops.metrics import ScorerMetrics
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
 from stream.scorer.counts_file import CountsFile
+from stream.scorer.model_loader import Looked
 from stream.scorer.popularity_file import PopularityFile
 from stream.scorer.scoring_thread import Keeping, ScoringThread
 from stream.wire.records import NewInteraction, Refresh
@@ -27,14 +29,19 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def thread(tmp_path: Path, registry: CollectorRegistry) -> Iterator[ScoringThread]:
+def looked() -> Looked:
+    return Looked()
+
+
+@pytest.fixture
+def thread(tmp_path: Path, registry: CollectorRegistry, looked: Looked) -> Iterator[ScoringThread]:
     world = World(tmp_path / "shown")
     windows: Any = SimpleNamespace(send=lambda windows, now: None)
     examples: Any = SimpleNamespace(send=lambda parts: None)
     pilots: Any = SimpleNamespace(send=lambda counts: None)
     metrics = ScorerMetrics(registry)
     keeping = Keeping(PopularityFile(tmp_path), CountsFile(tmp_path), windows, examples, pilots)
-    made = ScoringThread(world.scoring, world.lists, keeping, metrics, torch.device("cpu"))
+    made = ScoringThread(world.scoring, world.lists, keeping, metrics, torch.device("cpu"), looked)
     yield made
     made.close()
 
@@ -75,3 +82,35 @@ def test_batches_and_assignments_that_cross_are_done_on_one_thread_one_after_the
         )
 
     asyncio.run(work())
+
+
+def for_model(user: bytes, live_offset: int) -> SimpleNamespace:
+    history = codec.encode(merge_entries(EMPTY, [Entry(NOW, "a", 1.0)], 10))
+    value = Refresh("model", NOW, (), history, live_offset).encode()
+    return SimpleNamespace(partition=0, offset=0, key=user, value=value)
+
+
+def test_users_who_are_sent_again_for_a_model_wait_until_it_was_loaded(thread: ScoringThread, looked: Looked) -> None:
+    looked.to(6)  # another model
+
+    async def work() -> None:
+        batch = asyncio.create_task(thread.call(thread.score, [for_model(b"u", 7), message(0, NOW)]))
+        assert not (await asyncio.wait([batch], timeout=0.3))[0]
+        looked.to(9)  # a later announcement took its place
+        assert len((await asyncio.wait_for(batch, 10)).scored.answers) == 2
+
+    asyncio.run(work())
+
+
+def test_a_model_that_never_comes_is_waited_for_once(
+    thread: ScoringThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream.scorer.scoring_thread, "_MODEL_SECONDS", 0.2)
+
+    async def work() -> None:
+        for user in (b"u", b"v", b"w"):
+            assert len((await thread.call(thread.score, [for_model(user, 7)])).scored.answers) == 1
+
+    asyncio.run(work())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "is not loaded: the one before answers" in caplog.text

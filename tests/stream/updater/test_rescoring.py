@@ -49,6 +49,7 @@ class World:
     def __init__(self, config: RescoringConfig) -> None:
         self.now = 100.0
         self.live: Announcement | None = None
+        self.live_offset = 7
         self.sent: list[tuple[int, bytes]] = []
         self.rescoring = Rescoring(config, self, self, lambda: NOW, clock=lambda: self.now)  # type: ignore[arg-type]
 
@@ -58,8 +59,9 @@ class World:
     def promote(self, version: str) -> None:
         self.live = Announcement("live", version, "nowhere", "sha", "", NOW, NOW, 1)
 
-    def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int) -> None:
+    def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int, live_offset: int) -> None:
         self.sent.append((number, user))
+        assert live_offset == self.live_offset
 
     def pass_second(self, tasks: list[PartitionTask]) -> list[tuple[int, bytes]]:
         before = len(self.sent)
@@ -69,7 +71,7 @@ class World:
 
 
 def test_a_walk_meets_every_active_user_once_at_the_rate_it_is_given(tasks: list[PartitionTask]) -> None:
-    world = World(RescoringConfig(users_per_second=2, active_days=4.5))
+    world = World(RescoringConfig(head_start_seconds=0, users_per_second=2, active_days=4.5))
     assert world.pass_second(tasks) == []  # there is no model
     world.promote("v2")
     seconds = 0
@@ -82,7 +84,7 @@ def test_a_walk_meets_every_active_user_once_at_the_rate_it_is_given(tasks: list
 
 
 def test_partitions_take_turns_and_none_waits_for_the_next_model(tasks: list[PartitionTask]) -> None:
-    world = World(RescoringConfig(users_per_second=2))
+    world = World(RescoringConfig(head_start_seconds=0, users_per_second=2))
     for version in range(10):  # each is live for two seconds, which is a turn of each partition
         world.promote(f"v{version}")
         for _ in range(2):
@@ -92,13 +94,20 @@ def test_partitions_take_turns_and_none_waits_for_the_next_model(tasks: list[Par
 
 
 def test_a_partition_that_comes_with_its_progress_is_walked_on(tasks: list[PartitionTask]) -> None:
-    world = World(RescoringConfig())
+    world = World(RescoringConfig(head_start_seconds=0))
     world.promote("v2")
     tasks[0].unsaved.cursor = RescoringCursor("v1").begin("v2").advance(tasks[0].store.page(b"", 7), 7)[1]
     tasks[1].unsaved.cursor = RescoringCursor("v2")
     for _ in range(5):
         world.pass_second(tasks)
     assert world.sent == [(0, b"u7"), (0, b"u8"), (0, b"u9")]
+
+
+def test_a_walk_begins_when_scorers_have_had_time_to_load_the_model(tasks: list[PartitionTask]) -> None:
+    world = World(RescoringConfig(head_start_seconds=3))
+    for version in ("v2", "v3"):
+        world.promote(version)
+        assert [bool(world.pass_second(tasks)) for _ in range(4)] == [False, False, False, True]
 
 
 @pytest.mark.kafka
@@ -162,7 +171,7 @@ def test_a_walk_goes_on_after_a_restart_with_other_disks_and_under_the_next_mode
     kafka: KafkaConnection, prefix: str, tmp_path: Path
 ) -> None:
     plan = TopicPlan(prefix, partitions=1)
-    slow = RescoringConfig(users_per_second=20)
+    slow = RescoringConfig(head_start_seconds=0, users_per_second=20)
 
     def scored_again() -> list[bytes]:
         found = [(r.key, Refresh.decode(r.value).reason) for r in read_all(kafka, plan.refreshes)]
