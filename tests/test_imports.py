@@ -1,6 +1,7 @@
 """The direction of imports: `state`, `model` and `ops` are leaves; only `stream` knows them all."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,17 +36,34 @@ def test_nothing_evaluates_or_unpickles() -> None:
             assert not names & {"eval", "exec", "pickle"}, path
 
 
-WORKERS = {"updater", "scorer", "trainer"}
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "stream").parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("room", ["api", "sinks", "letters"])
-def test_what_stands_beside_the_workers_knows_none_of_them(room: str) -> None:
-    for path in (ROOT / "stream" / room).rglob("*.py"):
-        imported = {
-            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-        }
-        rooms = {module.split(".")[1] for module in imported if module.startswith("stream.")}
-        assert not rooms & (WORKERS | {"local", "demo", "cli"}), path
+def imported_rooms(path: Path) -> set[str]:
+    """Of `stream`, wherever in the file they are imported."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {module.split(".")[1] for module in modules if module.startswith("stream.")} - {room(path)}
+
+
+def picture() -> list[list[str]]:
+    """The lines of rooms in docs/architecture.md, from the top down."""
+    lines = re.findall(r"^  (stream/.*)$", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    words = [re.split(r"\s{2,}", line.removeprefix("stream/")) for line in lines]
+    return [[word.removesuffix(".py") for word in line if re.fullmatch(r"[a-z]+(\.py)?", word)] for line in words]
+
+
+def test_imports_go_down_in_the_picture_and_rooms_of_one_line_are_apart() -> None:
+    drawn = {name: floor for floor, names in enumerate(picture()) for name in names}
+    found = [
+        path for path in (ROOT / "stream").rglob("*.py") if path.parent != ROOT / "stream" or path.stem != "__init__"
+    ]
+    assert {"updater", "scorer", "trainer"} <= set(picture()[drawn["updater"]])
+    assert sorted(drawn) == sorted({room(path) for path in found})
+    for path in found:
+        assert all(drawn[other] > drawn[room(path)] for other in imported_rooms(path)), path
 
 
 # Each costs a tenth of a second of a core or more at the start of a process, and nothing that it does needs it.

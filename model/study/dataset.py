@@ -44,11 +44,19 @@ def joined(newer: Histories, older: Histories) -> Histories:
 
 
 def split_per_user(log: Interactions) -> Dataset:
-    """Each user's interactions cut 70 : 10 : 20 by time. An item met again counts at its last time."""
+    """Each user's interactions cut 70 : 10 : 20 by time. An item met again counts at its last time.
+
+    Raises ValueError when everybody has too few for that.
+    """
     columns = np.arange(len(log.item_ids))
     whole = Timeline(log, history_items=len(log)).before(int(log.times_ms[-1]) + 1, columns)
     last, rest = whole.split(np.round(whole.lengths * 0.2).astype(np.int64))
     middle, train = rest.split(np.round(whole.lengths * 0.1).astype(np.int64))
+    if not len(middle.columns):
+        raise ValueError(
+            f"{log.name}: nobody has met 6 different items, so no user's items can be cut 70 : 10 : 20. "
+            "Cut all of them at one moment: --protocol global"
+        )
     return Dataset(log.name, Catalogue(ItemIndex(log.item_ids)), train, middle, last)
 
 

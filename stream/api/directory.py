@@ -13,6 +13,7 @@ import msgspec
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from stream.clients.bulk_producer import close_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 
@@ -94,4 +95,4 @@ class Directory:
 
     def close(self) -> None:
         self._reader.close()
-        self._producer.close(timeout=2)
+        close_producer(self._producer, 2)

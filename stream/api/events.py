@@ -16,6 +16,7 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from stream.clients.bulk_producer import close_producer
 from stream.clients.connection import KafkaConnection
 from stream.wire.mapping import FORGET, PLAIN, own_headers
 from stream.wire.partitioning import home_of
@@ -165,7 +166,7 @@ class EventWriter:
             future.add_errback(partial(delivery.arrived, place))
 
     def close(self) -> None:
-        self._producer.close(timeout=3)
+        close_producer(self._producer, 3)
 
 
 class _Delivery:

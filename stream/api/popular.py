@@ -17,6 +17,7 @@ from state import codec
 from state.history import EMPTY, History
 from state.popularity import Popularity
 from state.store import Store
+from stream.wire.meaning import ALL_ALIKE, EventKinds
 
 __all__ = ["PopularItems"]
 
@@ -40,8 +41,8 @@ class _Walk:
 class PopularItems:
     """One thread counts, any thread calls `top`."""
 
-    def __init__(self, half_life_ms: int) -> None:
-        self._popularity = Popularity(half_life_ms, kept=_SHOWN)
+    def __init__(self, half_life_ms: int, kinds: EventKinds = ALL_ALIKE) -> None:
+        self._popularity, self._kinds = Popularity(half_life_ms, kept=_SHOWN), kinds
         self._walks: dict[TopicPartition, _Walk] = {}
         self._refresh_due = 0.0
         self._ranked: tuple[tuple[str, float], ...] = ()
@@ -98,10 +99,14 @@ class PopularItems:
 
     def _count(self, value: bytes, before: History) -> None:
         history = _decoded(value)
-        for item, time_ms in zip(history.items, history.times_ms, strict=True):
+        for place, (item, time_ms, weight) in enumerate(
+            zip(history.items, history.times_ms, history.strengths, strict=True)
+        ):
             if time_ms <= before.newest_ms:
                 break  # newest first
-            self._popularity.add(item, time_ms)
+            kind = history.kinds[place] if history.kinds else ""
+            if self._kinds.positive(kind, weight):
+                self._popularity.add(item, time_ms, self._kinds[kind].strength)
 
 
 def _decoded(value: bytes) -> History:

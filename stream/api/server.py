@@ -96,7 +96,7 @@ class Api:
         access = Access(config)
         write = self._resources.enter_context(access_log(config.access_log))
         copies = Copies(config.stale_seconds)
-        popular = PopularItems(config.popularity_half_life_ms)
+        popular = PopularItems(config.popularity_half_life_ms, config.events)
         waiters = Waiters(asyncio.get_running_loop())
         follower = Follower(config, connection, plan, metrics, copies, popular, waiters.tell)
         directory = Directory(connection, plan.api_instances, uuid.uuid4().hex, address)

@@ -101,14 +101,14 @@ class EventLog:
 def log_of_file(path: Path, options: LogOptions, weighted: bool = False) -> tuple[EventLog, list[str]]:
     """(A log as `freshet replay` reads it, what was taken of it, for people). Raises `LogError`.
 
-    Without `weighted` every event has weight 1, whatever its column says.
+    Without `weighted` every event has weight 1, whatever its column says, but one of weight 0 keeps that.
     """
     with read_log(path, options, any_age=True) as read:
         arrays, account = read.arrays(), read.account
     kind_names, kinds = np.unique(arrays.events.astype(str), return_inverse=True)
     if len(kind_names) > np.iinfo(np.uint16).max:
         raise LogError(f"{path}: {len(kind_names)} kinds of events are too many; is that the right column?")
-    weights = arrays.weights if weighted else np.ones(len(arrays.users))
+    weights = arrays.weights if weighted else (arrays.weights > 0).astype(np.float64)
     ids = (arrays.user_ids, arrays.item_ids, kind_names.tolist())
     columns = (arrays.users, arrays.items, arrays.times_ms, weights, kinds)
     return EventLog.ordered(path.name, ids, columns), account.lines()

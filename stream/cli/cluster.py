@@ -22,7 +22,7 @@ _COLOURS = {"fits": "green", "warning": "yellow", "does not fit": "red"}
 @click.option(
     "--process",
     multiple=True,
-    type=click.Choice(["updater", "scorer", "trainer"]),
+    type=click.Choice(["updater", "scorer", "trainer", "api", "sink"]),
     help="Process whose rights to check; repeat it for several. All of them when none is named.",
 )
 def doctor(settings: Settings, process: tuple[str, ...]) -> None:

@@ -140,7 +140,7 @@ def _usage(error: click.UsageError) -> tuple[str, str]:
 
 def _expected(error: Exception) -> tuple[int, str] | None:
     """Exit code and text of an error that somebody outside of this code can put right; None for all others."""
-    from kafka.errors import KafkaError
+    from kafka.errors import AuthorizationError, KafkaError
 
     from ops.local.kafka_install import BrokerError
     from stream.api.config import ApiConfigError
@@ -165,6 +165,11 @@ def _expected(error: Exception) -> tuple[int, str] | None:
         return REFUSED, str(error)
     if isinstance(error, RegistryUnavailable):
         return FAILED, f"{error}; the records that need it are good, and can be read when it answers"
+    if isinstance(error, AuthorizationError):
+        return REFUSED, (
+            f"Kafka refuses what this user has no right to: {error}. "
+            "`freshet doctor` names every right that is missing, with the command that grants it"
+        )
     if isinstance(error, KafkaError):
         return FAILED, (
             f"{type(error).__name__}: {error}. Is Kafka up, is FRESHET_BOOTSTRAP_SERVERS right, and do the "

@@ -16,15 +16,19 @@ def read_study_log(
 ) -> tuple[Interactions, Interactions | None, list[str]]:
     """(the log, each interaction of strength 1; what is rated below the minimum, on request; lines for people).
 
+    Events of weight 0 speak against their items, which makes them no right answers: they are left out.
     Users and items are numbered alike in both. Raises `LogError`, and ValueError when there is no low rating.
     """
     with read_log(path, options, any_age=True) as log:
         low_rated = low_rated and options.min_rating is not None
         arrays, account = log.arrays(below_minimum=low_rated), log.account
+    positive = arrays.weights > 0
     found = [
         Interactions.ordered(path.name, arrays.users[rows], arrays.items[rows], arrays.times_ms[rows], arrays.item_ids)
-        for rows in ([arrays.rated, ~arrays.rated] if low_rated else [arrays.rated])
+        for rows in ([arrays.rated & positive, ~arrays.rated & positive] if low_rated else [arrays.rated & positive])
     ]
-    repeated = account.events - len(found[0])
-    lines = [*account.lines(), *([f"  {repeated:,} repeated lines are left out"] if repeated else [])]
+    against = int((arrays.rated & ~positive).sum())
+    repeated = account.events - against - len(found[0])
+    left_out = ((against, "events of weight 0"), (repeated, "repeated lines"))
+    lines = [*account.lines(), *(f"  {count:,} {what} are left out" for count, what in left_out if count)]
     return found[0], found[1] if low_rated else None, lines

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import FencedInstanceIdError, KafkaError, ProducerFencedError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaError,
+    KafkaTimeoutError,
+    ProducerFencedError,
+    TransactionalIdAuthorizationFailedError,
+)
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from stream.clients.connection import KafkaConnection
@@ -15,7 +22,17 @@ from stream.clients.connection import KafkaConnection
 if TYPE_CHECKING:
     from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 
-__all__ = ["BulkProducer", "TransactionStalled", "bulk_producer", "has_successor", "was_fenced"]
+__all__ = [
+    "BulkProducer",
+    "TransactionStalled",
+    "TransactionalProducer",
+    "bulk_producer",
+    "close_producer",
+    "has_successor",
+    "was_fenced",
+]
+
+log = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 _COORDINATOR_SECONDS = 5.0  # beyond the transaction's own time, after which the broker has aborted it
@@ -26,7 +43,29 @@ class TransactionStalled(RuntimeError):
     the broker what was committed."""
 
 
-class BulkProducer(KafkaProducer):
+def close_producer(producer: KafkaProducer, seconds: float) -> None:
+    """Send what is left, for so long at most. When the brokers are gone kafka-python raises, in whoever only wants to
+    end: here that is a warning."""
+    try:
+        producer.close(timeout=seconds)
+    except KafkaTimeoutError:
+        log.warning("what was sent last may be lost: the brokers did not take it in %g s", seconds)
+
+
+class TransactionalProducer(KafkaProducer):
+    def init_transactions(self) -> None:
+        """Raises `TransactionalIdAuthorizationFailedError` with the id in it, which kafka-python's has not."""
+        try:
+            super().init_transactions()
+        except TransactionalIdAuthorizationFailedError:
+            name = self.config["transactional_id"]
+            raise TransactionalIdAuthorizationFailedError(
+                f"this user may not write under the transactional id {name} "
+                f"(kafka-acls --add --operation Write --operation Describe --transactional-id '{name}')"
+            ) from None
+
+
+class BulkProducer(TransactionalProducer):
     """`send` checks topic, types, transaction and sizes of every record and takes four locks for it, which costs three
     times what encoding the record does. Here the first record of each batch goes that way; those that fit beside it are
     appended to the batch."""

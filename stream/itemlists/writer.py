@@ -17,7 +17,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from stream.clients.bulk_producer import bulk_producer, was_fenced
+from stream.clients.bulk_producer import bulk_producer, close_producer, was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.item_lists import ItemList, decode_item_list
@@ -114,4 +114,4 @@ class ItemListWriter:
         return True
 
     def close(self) -> None:
-        self._producer.close(timeout=2)
+        close_producer(self._producer, 2)

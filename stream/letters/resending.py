@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from stream.clients.admin import admin_client, partition_count
-from stream.clients.bulk_producer import was_fenced
+from stream.clients.bulk_producer import TransactionalProducer, close_producer, was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.letters.mending import Changes, Judge, Mended, mend
 from stream.letters.reading import Letter, LetterError
@@ -59,7 +58,7 @@ class Resender:
             self._partitions = partition_count(admin, plan.interactions)
         if not self._partitions:
             raise LetterError(f"topic {plan.interactions} does not exist; is the --prefix right?")
-        self._producer = KafkaProducer(
+        self._producer = TransactionalProducer(
             **connection.kafka_python(),
             acks="all",
             max_request_size=plan.message_bytes + 2 * _MIB,
@@ -74,7 +73,7 @@ class Resender:
             self._producer.init_transactions()
             self.resent: Resent = read_resent(connection, plan)
         except BaseException:
-            self._producer.close(timeout=2)
+            close_producer(self._producer, 2)
             raise
 
     def send(self, batch: Sequence[tuple[Letter, Mended]], crash: Callable[[], None] = lambda: None) -> None:
@@ -107,7 +106,7 @@ class Resender:
             raise
 
     def close(self) -> None:
-        self._producer.close(timeout=3)
+        close_producer(self._producer, 3)
 
     def __enter__(self) -> Resender:
         return self

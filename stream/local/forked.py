@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -121,9 +122,7 @@ def _run(name: str, arguments: Sequence[str], environment: Mapping[str, str], ou
     os.environ.update({**environment, PARENT_PID: str(os.getppid())})
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
     sys.argv = ["freshet", *arguments]
-    from stream.cli.main import main
-
-    main(arguments)
+    runpy.run_module("stream.cli", run_name="__main__")  # as a process of its own is started
 
 
 def _end_with_supervisor() -> None:

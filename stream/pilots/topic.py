@@ -19,6 +19,7 @@ import msgspec
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from stream.clients.bulk_producer import close_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.pilots.counts import Counts
@@ -152,7 +153,7 @@ class PilotSender:
 
     def close(self) -> None:
         if self._producer is not None:
-            self._producer.close(timeout=2)
+            close_producer(self._producer, 2)
 
 
 def _warn(error: BaseException) -> None:

@@ -15,11 +15,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 import msgspec
-from kafka import KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 
-from stream.clients.bulk_producer import has_successor
+from stream.clients.bulk_producer import TransactionalProducer, close_producer, has_successor
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 from stream.wire.records import CANARY_SLOT, Announcement, Rejected
@@ -102,7 +102,7 @@ class SlotWriter(Slots):
 
     def __init__(self, connection: KafkaConnection, topic: str, name: str = "operator") -> None:
         self._transactional_id = f"{topic}-{name}"
-        self._producer = KafkaProducer(
+        self._producer = TransactionalProducer(
             **connection.kafka_python(),
             acks="all",
             request_timeout_ms=_TRANSACTION_MS // 2,
@@ -116,7 +116,7 @@ class SlotWriter(Slots):
             self._producer.init_transactions()
             super().__init__(connection, topic)
         except BaseException:
-            self._producer.close(timeout=2)
+            close_producer(self._producer, 2)
             raise
 
     def move(self, changes: Changes, crash: Callable[[], None] = lambda: None) -> None:
@@ -158,7 +158,7 @@ class SlotWriter(Slots):
 
     def close(self) -> None:
         super().close()
-        self._producer.close(timeout=2)
+        close_producer(self._producer, 2)
 
 
 def promotion(current: Mapping[str, Announcement], announcement: Announcement) -> Changes:

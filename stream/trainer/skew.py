@@ -46,6 +46,7 @@ class SkewCheck:
         self._published, self._metrics = published, metrics
         self._due = time.monotonic() + _EVERY_SECONDS
         self.share = 0.0
+        self._version = ""  # of the model whose lists were compared
 
     @property
     def shut(self) -> bool:
@@ -56,14 +57,20 @@ class SkewCheck:
         if live is None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _EVERY_SECONDS
+        if live.version != self._version:  # a share speaks of one model only, and of the next there may never be one
+            self._version = live.version
+            self._show(0.0)
         try:
             share = self._published.differing(live, histories)
         except (KafkaError, ModelError) as error:
             log.warning("the scorers' lists could not be compared: %s", error)
             return
         if share is not None:
-            self.share = share
-            self._metrics.train_serve_mismatch_ratio.set(share)
+            self._show(share)
+
+    def _show(self, share: float) -> None:
+        self.share = share
+        self._metrics.train_serve_mismatch_ratio.set(share)
 
     def close(self) -> None:
         self._published.close()

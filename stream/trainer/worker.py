@@ -67,6 +67,8 @@ CRASH_POINTS = ("fitted", "stored", *lifecycle.CRASH_POINTS, "learnt")
 
 _SLOTS_SECONDS = 0.5  # how often `models` is read
 _GAUGES_SECONDS = 5.0
+_GATHER_SECONDS = 0.05  # after a few records: nothing here is in a hurry, and each turn asks several topics
+_FEW_RECORDS = 100
 
 
 class _Closeable(Protocol):
@@ -186,7 +188,8 @@ class Trainer:
         """Work until `stop`. Any unexpected error outside a round propagates: start again, nothing is lost."""
         try:
             while not stop.is_set():
-                self.turn()
+                if self.turn() < _FEW_RECORDS:
+                    stop.wait(_GATHER_SECONDS)
                 if health is not None:  # it holds the lock, or it would not be here
                     health.turned("" if self.view.caught_up else "the histories are being read")
         finally:
@@ -216,9 +219,9 @@ class Trainer:
         """An operator has looked at the rollbacks: promotions may go on."""
         self.lifecycle.loop.decisions.probation.acknowledge()
 
-    def turn(self, timeout_ms: int = 200) -> None:
-        """Take in what came, follow the slots, go on with rounds, decide."""
-        self.view.poll(timeout_ms)
+    def turn(self, timeout_ms: int = 200) -> int:
+        """Take in what came, follow the slots, go on with rounds, decide. Returns how many histories came."""
+        taken = self.view.poll(timeout_ms)
         now = time.monotonic()
         if now >= self._slots_due:
             self._slots_due = now + _SLOTS_SECONDS
@@ -236,6 +239,7 @@ class Trainer:
         if now >= self._gauges_due:
             self._gauges_due = now + _GAUGES_SECONDS
             self._export()
+        return taken
 
     def close(self) -> None:
         """Leave within a few seconds, whatever the round and the broker do."""

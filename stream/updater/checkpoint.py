@@ -14,7 +14,7 @@ from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from ops.metrics import UpdaterMetrics
-from stream.clients.bulk_producer import bulk_producer, was_fenced
+from stream.clients.bulk_producer import bulk_producer, close_producer, was_fenced
 from stream.clients.connection import KafkaConnection
 from stream.clients.member import GroupMember
 from stream.clients.names import folder_name
@@ -212,4 +212,4 @@ class Checkpoint:
                 raise error
 
     def close(self) -> None:
-        self._producer.close(timeout=3)
+        close_producer(self._producer, 3)

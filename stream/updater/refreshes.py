@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from state import codec
-from stream.clients.bulk_producer import bulk_producer
+from stream.clients.bulk_producer import bulk_producer, close_producer
 from stream.clients.connection import KafkaConnection
 from stream.updater.merging import Change, Changed
 from stream.wire.records import Refresh, RefreshReason
@@ -52,7 +52,7 @@ class RefreshSender:
         return taken
 
     def close(self) -> None:
-        self._producer.close(timeout=3)
+        close_producer(self._producer, 3)
 
 
 def _refresh(change: Change, history: bytes) -> Refresh:

@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 from model.rerank.counts import CountsConfig
 from model.rerank.features import USER_FEATURES, feature_names
 from model.rerank.reranker import Examples
+from stream.clients.bulk_producer import close_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 
@@ -115,7 +116,7 @@ class ExampleSender:
             log.warning("examples are lost: %s: %s", type(error).__name__, error)
 
     def close(self) -> None:
-        self._producer.close(timeout=2)
+        close_producer(self._producer, 2)
 
 
 class ExampleReader:

@@ -15,6 +15,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from ops.monitor.windows import WindowCounter
+from stream.clients.bulk_producer import close_producer
 from stream.clients.connection import KafkaConnection
 from stream.clients.reader import TopicReader
 
@@ -49,7 +50,7 @@ class WindowSender:
             log.warning("the monitor's windows wait: %s: %s", type(error).__name__, error)
 
     def close(self) -> None:
-        self._producer.close(timeout=2)
+        close_producer(self._producer, 2)
 
 
 class WindowReader:

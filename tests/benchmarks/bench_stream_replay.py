@@ -1,8 +1,9 @@
 """How fast a CSV is replayed into Kafka, beside a bare producer of the same records, and with how much memory.
 
-    python tests/benchmarks/bench_stream_replay.py [--mb 200] [--bare 300000]
+    python tests/benchmarks/bench_stream_replay.py [--mb 200] [--text 0] [--bare 300000]
 
-Writes a log of that size (`user,item,timestamp`, times in disorder, 200,000 users, 50,000 items), replays it with
+Writes a log of that size (`user,item,timestamp,text`, times in disorder, 200,000 users, 50,000 items, texts of `--text`
+letters, which are left out), replays it with
 `freshet replay` into a real Kafka of this machine, and reads back how many events arrived. The bare producer sends the
 first records of the log once more with nothing but kafka-python, in batches of the same size: its rate is what the
 client library allows. Memory is the most that the process held (RSS, the client and what it maps included); what the
@@ -38,15 +39,15 @@ ROWS = 100_000  # written at a time
 START = 1_600_000_000
 
 
-def write_log(path: Path, megabytes: float) -> int:
+def write_log(path: Path, megabytes: float, text: int) -> int:
     """Returns the number of rows."""
-    rng, rows = np.random.default_rng(0), 0
+    rng, rows, words = np.random.default_rng(0), 0, "x" * text
     with path.open("w") as file:
-        file.write("user,item,timestamp\n")
+        file.write("user,item,timestamp,text\n")
         while file.tell() < megabytes * MB:
             users, items = rng.integers(200_000, size=ROWS), rng.zipf(1.3, ROWS) % 50_000
             times = START + rows // 10 + rng.integers(-50_000, 50_000, ROWS)
-            file.writelines(f"user-{u},item-{i},{t}\n" for u, i, t in zip(users, items, times, strict=True))
+            file.writelines(f"user-{u},item-{i},{t},{words}\n" for u, i, t in zip(users, items, times, strict=True))
             rows += ROWS
     return rows
 
@@ -103,12 +104,13 @@ def bare(connection: KafkaConnection, plan: TopicPlan, path: Path, count: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=float, default=200)
+    parser.add_argument("--text", type=int, default=0)
     parser.add_argument("--bare", type=int, default=300_000)
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Kafka on the same machine")
     with LocalBroker() as broker, tempfile.TemporaryDirectory() as folder:
         connection, path = KafkaConnection(broker.bootstrap_servers), Path(folder) / "log.csv"
-        rows = write_log(path, options.mb)
+        rows = write_log(path, options.mb, options.text)
         plan, alone = TopicPlan("replay-", 4), TopicPlan("bare-", 4)
         for topics in (plan, alone):
             ensure_topics(connection, topics)

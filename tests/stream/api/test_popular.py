@@ -9,6 +9,7 @@ from state import codec
 from state.history import EMPTY, Entry, merge_entries
 from state.store import Store
 from stream.api.popular import PopularItems
+from stream.wire.meaning import EventKind, EventKinds
 
 TP = TopicPartition("histories", 0)
 
@@ -60,6 +61,21 @@ def test_what_changes_during_the_count_is_counted_once(store: Store) -> None:
         popular.changed(TP, before, after)
     walked(popular)
     assert dict(popular.top((), 2)) == pytest.approx({"tea": 250.0, "cups": 2.0}, rel=0.01)
+    store.close()
+
+
+def test_events_against_an_item_do_not_make_it_popular_and_others_count_with_their_strength(store: Store) -> None:
+    entries = [Entry(1000, "returned", 1.0, "return"), Entry(1001, "not this", 0.0), Entry(1002, "tea", 1.0)]
+    bought = merge_entries(EMPTY, [*entries, Entry(1003, "cups", 1.0, "buy")], 200)
+    store.write({b"u%d" % n: codec.encode(bought) for n in range(3)})
+    kinds = EventKinds({"return": EventKind(negative=True), "buy": EventKind(strength=4.0)})
+    popular = PopularItems(10**9, kinds)
+    popular.partition_came(TP, store)
+    walked(popular)
+    after = codec.encode(merge_entries(bought, [Entry(2000, "returned", 1.0, "return")], 200))
+    popular.changed(TP, {b"u0": codec.encode(bought)}, {b"u0": after})
+    walked(popular)
+    assert dict(popular.top((), 9)) == pytest.approx({"cups": 12.0, "tea": 3.0}, rel=0.01)
     store.close()
 
 

@@ -18,6 +18,7 @@ from stream.cli import starting
 from stream.cli.main import app
 from stream.cli.options import SettingsCommand
 from stream.cli.settings import Settings
+from stream.clients.connection import KafkaConnection
 from tests.support.commands import freshet
 
 ROOT = Path(__file__).parents[3]
@@ -105,6 +106,33 @@ def test_what_a_person_can_put_right_is_one_line(arguments: tuple[str, ...], sai
         assert said in done.refusal
     else:
         assert done.exit_code == 0 and "Usage: freshet" in done.output
+
+
+@pytest.mark.parametrize("name", ["demo", "replay", "evaluate", "backtest"])
+def test_a_log_is_described_by_the_same_options_wherever_it_is_read(name: str) -> None:
+    columns = "user item timestamp time-of-day rating weight event member"
+    words = "min-rating kinds time-unit time-format time-zone time-origin delimiter header quote encoding"
+    command = COMMANDS[name,]
+    options = {name for param in command.get_params(context(command)) for name in param.opts}
+    assert {f"--{word}" for word in f"{columns} {words}".split()} <= options
+
+
+def test_a_file_without_a_usable_event_ends_with_the_first_bad_value(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("user,item,timestamp\nann,tea,soon\nbob,cups,later\n")
+    done = freshet("replay", str(file), "--dry-run", "--bootstrap-servers", NOBODY)
+    assert done.exit_code == 2 and "'soon'" in done.errors.splitlines()[-1]
+
+
+def test_the_port_of_the_api_that_is_taken_is_one_line(tmp_path: Path, kafka: KafkaConnection, prefix: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        options = ("--bootstrap-servers", kafka.bootstrap_servers, "--prefix", prefix, "--state-dir", str(tmp_path))
+        done = freshet("api", *options, "--port", port)
+    assert done.exit_code == 2 and f"cannot listen on 127.0.0.1:{port}" in done.errors.splitlines()[-1]
+    assert "Try another --port" in done.errors
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """`freshet evaluate` on a log as people have it: one table, its files, and one line for what cannot be run."""
 
 import csv
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.study.figures import HELD_OUT_METRICS, NEXT_METRICS
+from stream.backtest.event_log import log_of_file
 from stream.cli.study_log import read_study_log
 from stream.sources.log.options import LogOptions
 from tests.support.commands import Done, freshet
@@ -73,6 +76,39 @@ def test_events_are_chosen_by_kind_and_rating(tmp_path: Path) -> None:
     assert np.array(low.item_ids)[low.items].tolist() == ["i0", "i3"]
     with pytest.raises(ValueError, match="no events of kind wish; there are buy, view"):
         read_study_log(path, LogOptions(kinds=("wish",)))
+
+
+def test_events_against_an_item_are_no_right_answers(tmp_path: Path) -> None:
+    lines = ["user,item,time,weight", "u1,tea,2024-01-01T10:00:00Z,1", "u1,cups,2024-01-02T10:00:00Z,0", ""]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(lines))
+    found, _, shown = read_study_log(path, LogOptions())
+    assert np.array(found.item_ids)[found.items].tolist() == ["tea"]
+    assert "  1 events of weight 0 are left out" in shown
+    log, _ = log_of_file(path, LogOptions())
+    assert log.weights.tolist() == [1.0, 0.0]
+
+
+def test_a_log_as_programs_write_it_is_measured(tmp_path: Path) -> None:
+    """JSON lines with ISO times and weights, and a blank line at the end."""
+    rows = [line.split(",") for line in write_log(tmp_path / "log.csv").read_text().splitlines()[1:]]
+    path = tmp_path / "log.jsonl"
+    with path.open("w") as out:
+        for user, item, seconds, *_ in rows:
+            moment = datetime.fromtimestamp(int(seconds), UTC).isoformat()
+            out.write(json.dumps({"user": user, "item": item, "timestamp": moment, "weight": 2.0}) + "\n")
+        out.write("\n")
+    done = evaluate(path, "--model", "covisit", "--seeds", "1")
+    assert done.exit_code == 0 and "nan" not in done.output, done.output
+    assert "1,200 events of 60 users" in done.output
+
+
+def test_a_log_of_short_histories_is_refused_per_user_with_the_way_out(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "short.csv", length=5)
+    done = freshet("evaluate", str(log), "--device", "cpu")
+    assert done.exit_code == 2
+    assert "nobody has met 6 different items" in done.errors.splitlines()[-1]
+    assert "--protocol global" in done.errors.splitlines()[-1]
 
 
 def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:

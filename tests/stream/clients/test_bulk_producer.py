@@ -10,7 +10,7 @@ from kafka.errors import CommitFailedError, KafkaError, MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
 from ops.local.broker import LocalBroker
-from stream.clients.bulk_producer import BulkProducer, TransactionStalled, bulk_producer
+from stream.clients.bulk_producer import BulkProducer, TransactionStalled, bulk_producer, close_producer
 from stream.clients.connection import KafkaConnection
 from stream.wire.topics import TopicPlan, ensure_topics
 from tests.support.updating import read_all
@@ -84,8 +84,10 @@ def test_offsets_that_were_refused_do_not_ride_in_the_next_transaction(
     consumer.close()
 
 
-def test_a_transaction_without_an_answer_is_given_up() -> None:
-    """The coordinator dies for good: kafka-python alone would wait for ever."""
+def test_a_transaction_without_an_answer_is_given_up_and_so_is_what_was_sent_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The broker dies for good: kafka-python alone would wait for ever, and raise at the end."""
     with LocalBroker() as broker:
         kafka = KafkaConnection(broker.bootstrap_servers)
         plan = TopicPlan(partitions=1)
@@ -94,6 +96,8 @@ def test_a_transaction_without_an_answer_is_given_up() -> None:
         producer.init_transactions()
         producer.begin_transaction()
         producer.send(plan.histories, b"value", key=b"key", partition=0).get(timeout=10)
+        other = bulk_producer(kafka, 1024)
+        other.send(plan.refreshes, b"value", key=b"key", partition=0).get(timeout=10)
         broker.kill()
         began = time.monotonic()
         with pytest.raises(TransactionStalled, match="its commit"):
@@ -101,3 +105,6 @@ def test_a_transaction_without_an_answer_is_given_up() -> None:
         assert time.monotonic() - began < 15
         with contextlib.suppress(KafkaError):
             producer.close(timeout=1)
+        other.send(plan.refreshes, b"value", key=b"key", partition=0)
+        close_producer(other, 1)
+        assert "what was sent last may be lost: the brokers did not take it in 1 s" in caplog.text

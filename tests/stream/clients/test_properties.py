@@ -94,6 +94,14 @@ def test_addresses_are_read_alike_for_every_client(servers: str, expected: list[
     assert connection.faust()["broker"] == [f"aiokafka://{server}" for server in expected]
 
 
+def test_the_protocol_that_stands_before_an_address_is_used() -> None:
+    connection = KafkaConnection(
+        "SASL_SSL://kafka-1:9093", sasl_mechanism="PLAIN", sasl_username="a", sasl_password="b"
+    )
+    assert connection.kafka_python()["security_protocol"] == "SASL_SSL"
+    assert connection.kafka_python()["bootstrap_servers"] == ["kafka-1:9093"]
+
+
 @pytest.mark.parametrize(
     ("servers", "why"),
     [

@@ -1,8 +1,10 @@
 """A cluster is examined before it is used: what fits, what does not, and the command that mends it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from kafka.admin import (  # type: ignore[attr-defined]  # the stub has what Freshet calls
     ACL,
@@ -14,10 +16,13 @@ from kafka.admin import (  # type: ignore[attr-defined]  # the stub has what Fre
 )
 
 from ops.local.broker import BrokerConfig, LocalBroker, free_ports
+from stream.cli.cluster import doctor
+from stream.clients.admin import admin_client
 from stream.clients.connection import KafkaConnection
 from stream.cluster.doctor import Finding, examine
-from stream.cluster.rights import needed_rights
+from stream.cluster.rights import PROCESSES, needed_rights
 from stream.wire.topics import TopicPlan, ensure_topics
+from tests.support.commands import freshet
 
 pytestmark = pytest.mark.kafka
 PLAN = TopicPlan("shop-", partitions=2)
@@ -101,6 +106,52 @@ def test_a_right_that_is_missing_is_named_with_the_command_that_grants_it(guarde
 def test_a_transactional_id_that_is_refused_is_named(guarded: str) -> None:
     found = [finding.found for finding in bad(list(examine(as_user(guarded, "worker"), PLAN, ("updater",))))]
     assert "lacks WRITE, DESCRIBE on transactional-id shop-freshet-updater-" in found
+
+
+def test_a_worker_without_a_right_says_which_and_is_not_started_again(guarded: str, tmp_path: Path) -> None:
+    """Exit code 2, with which a supervisor ends: another start would be refused alike."""
+
+    def refusal(process: str, plan: TopicPlan) -> str:
+        done = freshet(
+            process,
+            *("--bootstrap-servers", guarded, "--prefix", plan.prefix, "--state-dir", str(tmp_path / process)),
+            *("--partitions", str(plan.partitions), "--metrics-port", str(free_ports("127.0.0.1", 1)[0])),
+            environment={
+                "FRESHET_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "FRESHET_SASL_MECHANISM": "SCRAM-SHA-512",
+                "FRESHET_SASL_USERNAME": "worker",
+                "FRESHET_SASL_PASSWORD": "worker-secret",
+            },
+        )
+        assert done.exit_code == 2 and "worker-secret" not in done.errors, done
+        return done.errors
+
+    for spec in PLAN.specs():  # everything but the transactional id
+        grant(guarded, ResourceType.TOPIC, spec.name, ("READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"))
+    said = refusal("updater", PLAN)
+    assert "may not write under the transactional id shop-freshet-updater-" in said
+    assert "--transactional-id 'shop-freshet-updater-" in said and "freshet doctor" in said
+    assert "GroupAuthorizationFailedError: shop-freshet-trainer. `freshet doctor` names" in refusal("trainer", PLAN)
+    grant(guarded, ResourceType.GROUP, "shop-freshet-trainer", ("READ", "DESCRIBE"))
+    assert "--transactional-id 'shop-models-trainer'" in refusal("trainer", PLAN)
+
+    with admin_client(as_user(guarded, "admin")) as admin:
+        hidden, unset = TopicPlan("hidden-", partitions=1), TopicPlan("unset-", partitions=1)
+        ensure_topics(as_user(guarded, "admin"), hidden)
+        ensure_topics(as_user(guarded, "admin"), unset)
+        assert admin.list_topics()
+    said = refusal("updater", hidden)  # which it takes for missing, and may not make
+    assert "no right to create or see" in said and "hidden-interactions" in said and "--operation Create" in said
+    for spec in unset.specs():
+        grant(guarded, ResourceType.TOPIC, spec.name, ("READ", "WRITE", "DESCRIBE"))
+    said = refusal("updater", unset)
+    assert "unset-interactions does not show its settings" in said
+    assert "kafka-acls --add --operation DescribeConfigs --topic unset-interactions" in said
+
+
+def test_every_process_can_be_examined() -> None:
+    (option,) = [param for param in doctor.params if param.name == "process"]
+    assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == PROCESSES
 
 
 def test_brokers_that_do_not_answer_are_one_finding() -> None:

@@ -6,13 +6,15 @@ import msgspec
 import numpy as np
 import pytest
 from kafka import KafkaProducer
+from prometheus_client import CollectorRegistry
 
 from model.batch import Histories
 from model.items import ItemIndex
 from model.ranker import Hidden, Ranked
+from ops.metrics import TrainerMetrics
 from state.history import History
 from stream.clients.connection import KafkaConnection
-from stream.trainer.skew import PublishedLists
+from stream.trainer.skew import PublishedLists, SkewCheck
 from stream.wire.records import Recommendation, ScoredItem
 from stream.wire.topics import TopicPlan
 
@@ -106,6 +108,26 @@ def test_another_model_begins_without_a_verdict(world: World) -> None:
     assert world.differing("m2") is None
     world.publish(150, RIGHT, model="m2")
     assert world.differing("m2") == 0.0
+
+
+def test_the_gate_is_shut_by_lists_of_the_live_model_and_opens_with_another(world: World) -> None:
+    """One with a reranker is never compared: its lists depend on counts that only the scorers have."""
+    registry = CollectorRegistry()
+    check = SkewCheck(world.lists, TrainerMetrics(registry))
+
+    def turn(model: Alphabet) -> bool:
+        check._due = 0.0
+        check.turn(model, known)  # type: ignore[arg-type]
+        return check.shut
+
+    assert not turn(Alphabet("m1"))
+    world.publish(150, WRONG)
+    assert turn(Alphabet("m1")) and turn(Alphabet("m1"))
+    assert registry.get_sample_value("freshet_train_serve_mismatch_ratio") == 1.0
+    reranked = Alphabet("m2")
+    reranked.reranker = object()  # type: ignore[assignment]
+    assert not turn(reranked)
+    assert registry.get_sample_value("freshet_train_serve_mismatch_ratio") == 0.0
 
 
 def test_tombstones_and_foreign_records_are_no_lists(world: World) -> None:

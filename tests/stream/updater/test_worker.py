@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_every_bad_record_is_a_dead_letter_and_the_stream_goes_on(
         assert headers["topic"].decode() == plan.interactions
         assert headers["reason"] in (b"decode", b"schema", b"timestamp", b"oversize")
         assert headers["detail"] and headers["offset"].isdigit() and headers["partition"] in (b"0", b"1")
+
+
+def test_a_refused_record_keeps_its_headers_and_the_log_says_why_it_was_refused(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    with (
+        caplog.at_level("INFO"),
+        running(UpdaterConfig(tmp_path), kafka, plan) as metrics,
+        closing(KafkaProducer(**kafka.kafka_python())) as producer,
+    ):
+        producer.send(plan.interactions, b"not JSON", key=b"u", headers=[trace]).get(10)
+        until(lambda: rejected(metrics) == 1, "refusing it")
+    (letter,) = read_all(kafka, plan.dead_letters)
+    assert trace in letter.headers and dict(letter.headers)["reason"] == b"decode"
+    assert f"refused {plan.interactions}/" in caplog.text and "freshet dead-letters list --reason decode" in caplog.text
 
 
 def test_a_restart_continues_and_a_replay_changes_nothing(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -161,6 +161,7 @@ def test_a_minimum_rating_needs_ratings(tmp_path: Path) -> None:
         read_log(write(tmp_path, "bare.csv", DIALECTS["bare.csv"]), LogOptions(min_rating=4))
 
 
+@settings(max_examples=30)  # each reads three files
 @given(
     times=st.lists(st.integers(0, 5), min_size=1, max_size=40),
     unit=st.sampled_from([("s", 1), ("ms", 1), ("us", 1000), ("ns", 1_000_000)]),

@@ -1,5 +1,7 @@
 """Files as the world has them: real headers and formats with made-up values, read right or refused with a way out."""
 
+import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +9,7 @@ import pytest
 
 from stream.sources.log.options import LogError, LogOptions
 from stream.sources.log.reader import read_log
+from stream.wire.records import Interaction
 
 
 class Shape(NamedTuple):
@@ -128,6 +131,14 @@ SHAPES = {
         "user_id,video_id,date,hourmin,time_ms,is_click\n0,3784,20220408,1000,1649384000000,1\n0,99,20220408,1100,1649387600000,0\n",
         ("0", "3784", 1649384000000),
     ),
+    "a calendar date in digits": Shape(
+        "days.csv", "user,item,date\nu1,i1,20220408\nu2,i2,20220409\n", ("u1", "i1", 1649376000000)
+    ),
+    "kuairand without a time": Shape(
+        "log.csv",
+        "user_id,video_id,date,hourmin\n0,3784,20220408,1000\n0,99,20220408,1130\n",
+        ("0", "3784", 1649376000000 + 10 * 3_600_000),
+    ),
     "h&m": Shape(
         "transactions.csv",
         "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,c1,0663713001,0.05,2\n2018-09-21,c2,0541518023,0.03,2\n",
@@ -201,7 +212,7 @@ def test_a_known_shape_is_read_right(tmp_path: Path, name: str) -> None:
     path.write_text(shape.text)
     with read_log(path, shape.options) as log:
         events = list(log.interactions())
-    assert len(events) >= 2
+    assert len(events) == shape.text.count("i3") + 2  # every row of it
     first = events[0]
     assert (first.user, first.item, first.timestamp) == shape.first
     assert first.event == shape.kind
@@ -248,6 +259,68 @@ def test_columns_without_names_are_taken_by_what_they_hold_or_the_right_options_
     with pytest.raises(LogError) as refused:
         read_log(path)
     assert str(refused.value).endswith("Type for example --user 0 --item 2 --timestamp 1")
+
+
+def test_what_a_later_line_has_and_the_first_has_not_is_kept(tmp_path: Path) -> None:
+    lines = [
+        {"user": "u1", "item": "i1", "timestamp": ms(S1)},
+        {"user": "u2", "item": "i2", "timestamp": ms(S1) + 1, "event": "buy", "weight": 2.5},
+        {"user": "u3", "item": "i3", "timestamp": ms(S1) + 2, "weight": 0},
+    ]
+    path = tmp_path / "late.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with read_log(path) as log:
+        assert list(log.interactions()) == [
+            Interaction("u1", "i1", ms(S1)),
+            Interaction("u2", "i2", ms(S1) + 1, 2.5, "buy"),
+            Interaction("u3", "i3", ms(S1) + 2, 0.0),
+        ]
+
+
+def test_what_was_taken_is_shown_with_the_first_rows_and_the_dates(tmp_path: Path) -> None:
+    path = tmp_path / "days.csv"
+    path.write_text("who,item,date,kind\nann,tea,20220408,view\nbob,cups,20220409,buy\n")
+    with read_log(path, LogOptions(user="who")) as log:
+        shown = "\n".join(log.account.lines())
+    for role, name, how in (("user", "who", "as asked"), ("timestamp", "date", "by its name")):
+        assert re.search(rf"^  {role} +{name} +{how} ", shown, re.M), shown
+    assert "taken as UTC" in shown
+    assert "user bob, item cups, 2022-04-09 00:00:00 UTC, buy" in shown
+    assert "2 events of 2 users and 2 items in 2 rows, 2022-04-08 00:00:00 UTC to 2022-04-09 00:00:00 UTC" in shown
+
+
+def test_a_rating_is_no_reason_to_refuse_a_log_without_one(tmp_path: Path) -> None:
+    """As `freshet demo` reads: low ratings are left out where there are ratings."""
+    path = tmp_path / "log.csv"
+    path.write_text("timestamp,visitorid,event,itemid,transactionid\n1555000001123,1,view,2,\n1555000777123,7,buy,9,\n")
+    with read_log(path, usual_ratings=True) as log:
+        assert len(log) == 2
+    path.write_text(f"user,item,timestamp,rating\nu1,i1,{S1},5\nu2,i2,{S2},3.5\nu3,i3,{S2},4\n")
+    with read_log(path, usual_ratings=True) as log:
+        assert [event.user for event in log.interactions()] == ["u1", "u3"]
+
+
+GOOD = "user,item,timestamp\n" + f"u,i,{S1}\n" * 500
+SWALLOWED = {
+    "a quote that never closes": (f'{GOOD}u1,"i1,{S1}\nu2,i2,{S2}\n', r"line 502 never closes.*--quote none"),
+    "a quote that another row's quote closes": (
+        f'{GOOD}u1,"i1,{S1}\nu2,i2,{S2}\nu3,i"3,{S2}\n',
+        r"line 502 .*--quote none",
+    ),
+    "a row without an end": (f'{GOOD}u1,i1,{S1},"' + 20 * 1024 * 1024 * "x" + '"\n', r"more than 8 MiB.*--quote none"),
+    "a name that contradicts the numbers": (f"user,item,time_ms\nu1,i1,{S1}\nu2,i2,{S2}\n", r"--time-unit s or ms"),
+    "times that are none": ("user,item,timestamp\nu1,i1,soon\nu2,i2,later\n", r"'?soon'?"),
+}
+
+
+@pytest.mark.parametrize("name", SWALLOWED)
+def test_what_would_swallow_or_move_events_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+    text, words = SWALLOWED[name]
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(LogError, match=words) as refused:
+        read_log(path)
+    assert len(str(refused.value)) < 400
 
 
 def test_one_of_anything_is_told_in_the_singular(tmp_path: Path) -> None:
