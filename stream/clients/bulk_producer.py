@@ -90,6 +90,16 @@ class BulkProducer(TransactionalProducer):
                     record = next(waiting, None)
         return futures
 
+    def append(self, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: list[Any]) -> Any:
+        """A future for the record, as `send` returns it. Raises what `send` raises."""
+        accumulator = self._accumulator
+        with accumulator._tp_lock(tp):  # without it the batch may leave while it is appended to
+            batches = accumulator._batches[tp]
+            future = batches[-1].try_append(None, key, value, headers) if batches else None
+        if future is None:  # there is no batch, or it is full
+            future = self.send(tp.topic, value, key=key, partition=tp.partition, headers=headers)
+        return future
+
     def begin_transaction(self) -> None:
         # kafka-python keeps the offsets of a refused commit, and sends them with those of the next transaction, under
         # whatever generation that has: of a partition that moved away, events would count as read that nobody merged.

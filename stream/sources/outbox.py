@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
-from kafka import KafkaProducer
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from stream.clients.admin import admin_client, partition_count
+from stream.clients.bulk_producer import BulkProducer
 from stream.clients.connection import KafkaConnection
 from stream.wire.mapping import PLAIN, own_headers
 from stream.wire.partitioning import home_of
@@ -162,7 +163,7 @@ class InteractionSink:
         config = config or SourceConfig()
         self.topic = topic
         self._partitions = _partitions_of(connection, topic)
-        self._producer = KafkaProducer(
+        self._producer = BulkProducer(
             **connection.kafka_python(),
             linger_ms=5,
             batch_size=_MIB // 4,
@@ -173,9 +174,10 @@ class InteractionSink:
         )
 
     def __call__(self, key: bytes | None, value: bytes | None) -> Delivery:
+        if key is None:
+            return self._producer.send(self.topic, value, headers=_PLAIN)
         # Remembered: the client's own partitioner is a quarter of a send.
-        partition = None if key is None else home_of(key, self._partitions)
-        return self._producer.send(self.topic, value, key=key, partition=partition, headers=_PLAIN)
+        return self._producer.append(TopicPartition(self.topic, home_of(key, self._partitions)), key, value, _PLAIN)
 
     def close(self) -> None:
         """Send what is left, for five seconds at most."""

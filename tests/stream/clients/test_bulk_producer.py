@@ -37,6 +37,20 @@ def test_all_arrive_in_order_and_each_future_names_its_offset(kafka: KafkaConnec
     assert {record.partition for record in found} == {1}
 
 
+def test_records_that_are_appended_one_by_one_arrive_in_order_with_their_headers(
+    kafka: KafkaConnection, topics: TopicPlan
+) -> None:
+    sent, headers = records(2000), [("of", b"us")]
+    places = [TopicPartition(topics.refreshes, 0), TopicPartition(topics.refreshes, 1)]
+    with BulkProducer(**kafka.kafka_python(), linger_ms=5, batch_size=BATCH) as producer:
+        futures = [producer.append(places[n % 2], *record, headers) for n, record in enumerate(sent)]
+        assert [future.get(timeout=10).offset for future in futures] == [n // 2 for n in range(2000)]
+    found = read_all(kafka, topics.refreshes)
+    for number in range(2):
+        assert [(r.key, r.value) for r in found if r.partition == number] == sent[number::2]
+    assert all(record.headers == headers for record in found)
+
+
 def test_a_transaction_holds_all_of_them_or_none(kafka: KafkaConnection, topics: TopicPlan) -> None:
     options: dict[str, Any] = {"batch_size": BATCH, "transactional_id": topics.prefix + "bulk"}
     with BulkProducer(**kafka.kafka_python(), **options) as producer:
