@@ -104,8 +104,6 @@ class ScorerConfig:
     one, its partitions move when it ends."""
     batch_refreshes: int = 512
     """Most refreshes that are scored together."""
-    batch_seconds: float = 0.012
-    """Least time from the beginning of one batch to that of the next. An event after a pause does not wait."""
     session_seconds: float = 30.0
     """Silence after which the group gives this worker's partitions to others."""
     former_seconds: float = 600.0
@@ -125,8 +123,6 @@ class ScorerConfig:
             check_member_name(self.worker)
         if not 0 <= self.journal_hours < 1e5:
             raise ValueError(f"journal_hours must be from 0 to 100,000, got {self.journal_hours}")
-        if self.batch_seconds < 0:
-            raise ValueError(f"batch_seconds must not be negative, got {self.batch_seconds}")
         for name in ("batch_refreshes", "session_seconds", "former_seconds", "stall_seconds", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

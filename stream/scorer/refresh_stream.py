@@ -50,13 +50,12 @@ class RefreshStream:
         self,
         app: faust.App,
         batch_refreshes: int,
-        batch_seconds: float,
         thread: ScoringThread,
         publisher: Publisher,
         metrics: ScorerMetrics,
         progressed: Callable[[], None],
     ) -> None:
-        self._app, self._batch_refreshes, self._batch_seconds = app, batch_refreshes, batch_seconds
+        self._app, self._batch_refreshes = app, batch_refreshes
         self._thread, self._publisher, self._metrics = thread, publisher, metrics
         self._progressed = progressed
         self._inbox = Inbox(lambda: app.consumer)
@@ -78,13 +77,9 @@ class RefreshStream:
     async def score(self, stream: Stream) -> None:
         """The agent's body."""
         self._inbox.open(aiter(stream.channel).queue)  # Faust subscribes to what is iterated
-        next_batch = 0.0
         while not self.failed:
             try:
                 await self._inbox.wait()
-                if (early := next_batch - time.monotonic()) > 0:
-                    await asyncio.sleep(early)
-                next_batch = time.monotonic() + self._batch_seconds
                 async with self._sending:
                     messages = self._inbox.take(self._batch_refreshes)
                     if messages:  # else a rebalance came in between

@@ -83,9 +83,7 @@ class Scorer:
             self._app, plan.refreshes, metrics, lambda: self._take_over.joined and self._stream.idle
         )
         publisher, progress = Publisher(self._app, plan), self._liveness.progress
-        self._stream = RefreshStream(
-            *(self._app, config.batch_refreshes, config.batch_seconds, self._thread, publisher, metrics, progress)
-        )
+        self._stream = RefreshStream(self._app, config.batch_refreshes, self._thread, publisher, metrics, progress)
         self._app.agent(self._app.topic(plan.refreshes), concurrency=1, name="score")(self._stream.score)
         self._app.on_partitions_assigned.connect(self._assigned)
         self._republishing = Republishing(
