@@ -1,4 +1,4 @@
-"""A bound by the clock for work whose worth does not grow with the traffic."""
+"""A limit per second for work whose value does not grow with the traffic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Allowance"]
 
 
 class Allowance:
-    """`per_second` of something in the long run; what a second allows may be spent at once.
+    """Allows `per_second` units of work on average; the units of one second may be taken at once.
 
     >>> allowance = Allowance(per_second=10)
     >>> allowance.take(8, now=0.0), allowance.take(8, now=0.0), allowance.take(8, now=0.5)
@@ -17,7 +17,7 @@ class Allowance:
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
-        self.most = max(int(per_second), 1) if per_second else 0  # that can be taken at once
+        self.most = max(int(per_second), 1) if per_second else 0  # units that can be taken at once
         self._left, self._at = float(self.most), -math.inf
 
     def left(self, now: float) -> int:
@@ -28,7 +28,7 @@ class Allowance:
         return int(self._left)
 
     def take(self, wanted: int, now: float) -> int:
-        """Take as many of `wanted` as there are."""
+        """Take `wanted` units, or as many as are left; returns how many were taken."""
         taken = min(wanted, self.left(now))
         self._left -= taken
         return taken

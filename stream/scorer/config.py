@@ -1,4 +1,4 @@
-"""What a scorer may be told; every default is stated here and nowhere else."""
+"""The settings of a scorer; every default is stated here and nowhere else."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class ListConfig:
 
     @property
     def chosen_from(self) -> int:
-        """Best items that a list is chosen from."""
+        """How many of the best items a list is chosen from."""
         return max(self.list_items, self.variety.candidates) if self.variety.on else self.list_items
 
     @property
     def candidates(self) -> int:
-        """Items that a model lists where its reranker orders them."""
+        """How many items a model lists for its reranker to order."""
         return max(self.chosen_from, self.second_stage.candidates.model)
 
     def __post_init__(self) -> None:
@@ -83,11 +83,11 @@ class ListConfig:
 
 
 def settings_digest(lists: ListConfig) -> int:
-    """32 bits of the settings that decide what stands in a list."""
+    """A 32-bit checksum of the settings that decide what stands in a list."""
     stage = lists.second_stage.candidates
     kinds = sorted((name, asdict(kind)) for name, kind in lists.events.kinds.items())
     decisive = [lists.list_items, lists.popularity_half_life_ms, kinds, asdict(lists.items), asdict(stage)]
-    if lists.variety.on:  # so that those who do not use it keep the digest that they have
+    if lists.variety.on:  # a scorer without variety keeps the digest that it had before this setting existed
         decisive.append(asdict(lists.variety))
     return zlib.crc32(msgspec.json.encode(decisive))
 

@@ -14,13 +14,13 @@ __all__ = ["count_batch", "count_event"]
 
 
 def count_event(event: NewInteraction, kinds: EventKinds, popularity: Popularity) -> None:
-    """Towards popularity, if the event speaks for its item."""
+    """Count an event towards popularity, if it is a positive event."""
     if kinds.positive(event.kind, event.weight):
         popularity.add(event.item, event.time_ms, kinds[event.kind].strength)
 
 
 def count_batch(requests: Sequence[Request], kinds: EventKinds, popularity: Popularity, events: EventCounts) -> None:
-    """Count a batch again: in the order in which `stream.scorer.scoring` does it, beside all else that it does."""
+    """Count a batch again, in the order in which `stream.scorer.scoring` counted it."""
     for request in requests:
         for event in request.new:
             count_event(event, kinds, popularity)

@@ -1,7 +1,7 @@
-"""The counts of the second stage survive a restart in a file, written aside and renamed.
+"""The file that keeps the counts of the second stage over a restart; each version is written aside and renamed.
 
-It is written once a minute and at the end. A scorer that is killed loses what it counted since: less than a minute of
-sums that decay over days.
+The file is written once a minute and at the end. A scorer that is killed loses what it counted since the last write:
+about a minute of sums that decay over days.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 class CountsFile:
-    """Below the scorer's folder."""
+    """The file `counts` in the scorer's folder."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "counts"
@@ -41,7 +41,7 @@ class CountsFile:
         self._writer: threading.Thread | None = None
 
     def load(self, config: CountsConfig) -> StreamCounts | None:
-        """None when there is nothing, or nothing that fits: counts then begin anew, which is logged."""
+        """The saved counts. None when there is no file, or (which is logged) none that fits: counts then begin anew."""
         try:
             stored = msgspec.msgpack.decode(self._path.read_bytes(), type=_Stored)
             if msgspec.msgpack.encode(stored.config) != msgspec.msgpack.encode(asdict(config)):
@@ -55,7 +55,7 @@ class CountsFile:
             return None
 
     def save(self, counts: StreamCounts, now: bool = False) -> None:
-        """Once a minute in a thread of its own, which works on a copy; or `now`, and then it waits."""
+        """Save a copy of the counts, at most once a minute and in a thread. With `now`, save at once and wait."""
         writing = self._writer is not None and self._writer.is_alive()
         if not now and (writing or time.monotonic() < self._due):
             return

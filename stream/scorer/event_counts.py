@@ -1,8 +1,8 @@
-"""What the events of this scorer's partitions add up to, for the reranker: demand, and what follows what.
+"""Counts of the events of this scorer's partitions, for the reranker: demand for items, and which item follows which.
 
-A refresh brings the events that are new and the history that holds them. Every event is counted with the pairs that it
-completes: with the user's earlier items, as they were at the event's own time. An event that arrives late is not paired
-with what came after it.
+A refresh brings the events that are new and the history that holds them. Every event is counted, and so are its pairs
+with the items that the user had met before the time of the event. An event that arrives late is not paired with items
+that were met after it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from stream.wire.meaning import EventKinds, Meaning
 
 __all__ = ["EventCounts"]
 
-_PLACES = 64  # newest items of a history that the reranker looks at; all of them are hidden as they should be
+_PLACES = 64  # newest items of a history that the reranker looks at; older items are hidden from the list, too
 
 
 class EventCounts:
-    """Single-threaded. `counts` has a column for every item of a model that serves and of a history that was asked."""
+    """Single-threaded. `counts` has a column for every item of a serving model and of every history seen so far."""
 
     def __init__(self, kinds: EventKinds, counts: StreamCounts | None = None) -> None:
         self.counts = counts or StreamCounts()
         self._kinds = kinds
         self._hashed: dict[int, tuple[int, ...]] = {}  # columns by `item_hash`
-        self._hashed_columns = 0  # of so many columns
+        self._hashed_columns = 0  # number of columns that `_hashed` covers
 
     # -- as the catalogue that may be listed ---------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class EventCounts:
             history = request.history
             columns, met_ms = self._positive(history, new[-1].time_ms)
             for event in new:
-                first = int(np.searchsorted(-met_ms, -event.time_ms, side="right"))  # newest first: those before it
+                first = int(np.searchsorted(-met_ms, -event.time_ms, side="right"))  # first of the earlier items
                 rows.append((columns[first : first + _PLACES], met_ms[first : first + _PLACES]))
                 users.append(number)
                 items.append(event.item)
@@ -141,7 +141,7 @@ class EventCounts:
         return _asked(rows, now_ms, every, lengths, None if self._kinds.plain else meanings)
 
     def _left(self, hashes: np.ndarray) -> np.ndarray:
-        """int64 columns of the items with these hashes, as far as there are any."""
+        """int64 columns of the items with these hashes; a hash without a column is left out."""
         if not len(hashes):
             return np.empty(0, dtype=np.int64)
         ids = self.counts.ids

@@ -1,6 +1,7 @@
 """What the reranker learns from: candidates as they were when a list was made, and the item that came next.
 
-The features are those of the moment of the list, not of the event: a list is made once, and must serve until then.
+The features are those of the moment when the list was made, not of the event: a list is made once and stands until the
+event.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MOST_WAITING = 5_000  # users whose candidates are kept until their next event:
 
 
 class ExampleKeeper:
-    """Single-threaded. Nothing of it says who the user is."""
+    """Single-threaded. The examples that it hands out do not say who the user is."""
 
     def __init__(self, kinds: EventKinds, most_waiting: int = _MOST_WAITING) -> None:
         self._kinds, self._most_waiting = kinds, most_waiting
@@ -37,7 +38,7 @@ class ExampleKeeper:
             self._waiting.popitem(last=False)
 
     def events(self, requests: Iterable[Request], columns: Callable[[Iterable[str]], np.ndarray]) -> None:
-        """New events of users: the first moment of each answers its user's last list."""
+        """Take in new events of users. A user's earliest new events, all of one time, answer the user's last list."""
         for request in requests:
             if request.forgotten or request.reason == "forget":
                 self._waiting.pop(request.user, None)
@@ -50,12 +51,12 @@ class ExampleKeeper:
                 for event in request.new
                 if event.time_ms == first_ms
                 and self._kinds.positive(event.kind, event.weight)
-                and not (event.repeat and self._kinds.plain)  # it could not stand in a list
+                and not (event.repeat and self._kinds.plain)  # a repeated item could not stand in the list
             ]
             self.answer(request.user, columns(items))
 
     def answer(self, user: bytes, columns: np.ndarray) -> None:
-        """The items int64 [n], columns of the counts, came next for a user."""
+        """A user met these items next: `columns`, int64 [n], are columns of the counts."""
         slates = self._waiting.pop(user, None)
         if slates is not None and len(columns):
             self._answered.append(slates.answered(np.zeros(len(columns), dtype=np.int64), columns))

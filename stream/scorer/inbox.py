@@ -24,12 +24,12 @@ class Inbox:
         self._getting: asyncio.Future[Any] | None = None
 
     def open(self, queue: Any) -> None:
-        """Take messages from here."""
+        """Take messages from `queue`."""
         self._queue = queue
 
     def hold(self, partitions: Iterable[int]) -> None:
-        """These partitions were assigned, and no others: answer none of them until `release`. What is here came before
-        and will come again, because reading begins at the committed offsets."""
+        """These partitions were assigned, and no others: answer none of them until `release`. Messages that are here
+        already are dropped: they will be read again, because reading begins at the committed offsets."""
         self._ready.clear()
         self._held = {number: [] for number in partitions}
 
@@ -69,7 +69,7 @@ class Inbox:
             self._sort(getting.result())
 
     def take(self, most: int) -> list[Any]:
-        """What is here, without waiting."""
+        """Up to `most` messages that may be answered, without waiting."""
         while len(self._ready) < most and not self._queue.empty():
             self._sort(self._queue.get_nowait())
         return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]

@@ -1,7 +1,7 @@
-"""The scorer's journal: which refreshes each batch took, so that what had been counted at a list can be counted again.
+"""The scorer's journal: the refreshes that each batch took, so that the counts behind a list can be counted again.
 
 Popularity and the counts of the second stage are a function of the batches that a scorer took since it began, in their
-order. The journal names those batches by offsets of `refreshes`; it holds nothing of any user. It lies in the scorer's
+order. The journal names those batches by offsets of `refreshes`; it holds no data of users. It lies in the scorer's
 folder, in segments that each begin with a copy of all counts (the *anchor*), and is kept about as long as `refreshes`:
 
     <life>-<segment>.tape      frames: 4 bytes length, then MessagePack; a `SegmentStart` first, then every `Batch`
@@ -55,21 +55,21 @@ class SegmentStart(msgspec.Struct, array_like=True, frozen=True):
     life: str
     segment: int
     begun_ms: int
-    anchored: bool  # else nothing had been counted
+    anchored: bool  # False: nothing had been counted yet
     half_life_ms: int  # of popularity
     counts: bytes  # configuration of the counts, as JSON
 
 
 class Batch(msgspec.Struct, array_like=True, frozen=True):
-    """What a batch took, in order, and what its lists were made with."""
+    """The refreshes that a batch took, in order, and the items and models that its lists were made with."""
 
     number: int
     clock_ms: int
-    items: int  # the offset of the topic `items` up to which it was known
+    items: int  # the offset up to which the topic `items` had been read
     taken: tuple[tuple[int, int, int], ...]  # partition, first offset, and how many
-    retaken: bool = False  # the top of popularity had been taken before it, to be saved
-    stale: tuple[int, ...] = ()  # places, among the requests, of those that were older than the user's list
-    added: tuple[str, ...] = ()  # items that got a column of the counts because a model that came knows them
+    retaken: bool = False  # popularity was saved after the batch before, which chooses its top items again
+    stale: tuple[int, ...] = ()  # places of the requests that were older than their user's list
+    added: tuple[str, ...] = ()  # items that got a column of the counts because a new model knows them
     models: tuple[ServedBy | None, ServedBy | None, ServedBy | None] | None = None  # live, previous, canary, if changed
     canary_share: float = 0.0
 
@@ -81,11 +81,12 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
 
 
 class JournalError(RuntimeError):
-    """A journal that is not there, or not whole."""
+    """A journal that does not exist, or is damaged."""
 
 
 class Journal:
-    """Written by the scoring thread only. Lists do not depend on it: an error of the disk is logged, and ends it."""
+    """Written by the scoring thread only. Lists do not depend on the journal: an error of the disk is logged, and ends
+    the journal but not the scorer."""
 
     def __init__(
         self,
@@ -100,15 +101,15 @@ class Journal:
         self._half_life_ms, self._clock, self._segment_seconds = half_life_ms, clock, segment_seconds
         self.life = os.urandom(5).hex() if keep_hours else _NONE
         self._segment = self._batch = 0
-        self.retaken = False  # the top of popularity was taken since the last batch
+        self.retaken = False  # popularity was saved since the last batch
         self._ends = 0.0  # when the next segment begins, by the clock
-        self._models: Models | None = None  # as the segment knows them
+        self._models: Models | None = None  # the models last written to the segment
         self._tape: BinaryIO | None = None
         self._writer: threading.Thread | None = None
-        self._made: dict[str, bytes] = {}  # by version of the model: what all of its lists of the batch share
+        self._made: dict[str, bytes] = {}  # by version of the model: the header's part that its lists of a batch share
 
     def turn(self, popularity: Popularity, counts: StreamCounts) -> None:
-        """Before a batch is counted: begin a segment when it is time."""
+        """Call this before a batch is counted: it begins a new segment when it is time."""
         if self.life == _NONE or self._clock() < self._ends:
             return
         self._ends = self._clock() + self._segment_seconds
@@ -154,7 +155,7 @@ class Journal:
         items: int,
         event_ms: int,
     ) -> None:
-        """A batch was counted, of messages at these (partition, offset); its lists are about to be made."""
+        """Note a batch that was counted, before its lists are made. `taken`: (partition, offset) of its messages."""
         self._batch += 1
         self._made = {}
         for model in (None, models.live, models.previous, models.canary):
@@ -186,7 +187,8 @@ class Journal:
             self._give_up(error)
 
     def made(self, model: Recommender | None, history: int) -> bytes:
-        """What a list of the batch at hand was made of: the header of its record; `history` is its digest."""
+        """The record header that says what a list of the current batch was made of. `history` is the digest of the
+        user's history."""
         prefix = self._made.get("" if model is None else model.version)
         return b"" if prefix is None else b"%s%08x" % (prefix, history)
 
@@ -203,7 +205,7 @@ class Journal:
 
 
 class NoJournal(Journal):
-    """Keeps nothing; lists say only what they were made of."""
+    """Keeps nothing; the headers of lists still say what they were made of."""
 
     def __init__(self, settings: int = 0) -> None:
         super().__init__(Path(), settings, 0, 1)
@@ -266,7 +268,7 @@ def _write_anchor(path: Path, popularity: bytes, ids: list[str], arrays: dict[st
 
 
 def read_start(tape: Path) -> SegmentStart:
-    """Raises `JournalError`."""
+    """The first frame of a segment. Raises `JournalError`."""
     with tape.open("rb") as file:
         try:
             return _start.decode(_next(file) or b"")
@@ -275,7 +277,7 @@ def read_start(tape: Path) -> SegmentStart:
 
 
 def read_batches(tape: Path) -> Iterator[Batch]:
-    """In order, without one that was being written when its process ended. Raises `JournalError`."""
+    """All batches of a segment in order, except one that was only partly written. Raises `JournalError`."""
     with tape.open("rb") as file:
         _next(file)
         try:

@@ -1,7 +1,8 @@
-"""The last list of a user, judged by the user's new events before those change anything.
+"""Judges the last list of a user by the user's new events, before those events change anything.
 
-Every event is asked of the list that was shown, of the popularity list of the same moment and, where they are known, of
-the lists that other models would have shown. See `stream.scorer.prequential` for what an event can say about a list.
+The item of every event is looked up in the list that was shown, in the popularity list of the same moment and, where
+they are known, in the lists that other models would have shown. `stream.scorer.prequential` says what an event can tell
+about a list.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from stream.wire.records import CANARY_SLOT, CANARY_VARIANT, NewInteraction
 __all__ = ["Judge"]
 
 _NDCG_RANKS = 10
-_MISS_RANK = 51  # the least rank that is recorded for a miss
+_MISS_RANK = 51  # the lowest number that is recorded as the rank of a miss
 
 
 class Judge:
-    """Counts what new events say: into `tally`, which its owner flushes, and into `signals`."""
+    """Counts what new events say about lists: in `tally`, which its owner flushes, and in `signals`."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Judge:
             self._compare(request.user, event, positive, shown, slot, rank, popular_rank, models)
 
     def _masked(self, request: Request) -> Container[str]:
-        """What the list shown could not hold: items that were hidden before these events."""
+        """The items that the shown list could not hold: those that were hidden before these events."""
         kinds, new = self._config.events, request.new
         if kinds.plain:
             return set(request.history.items) - {event.item for event in new if not event.repeat}
@@ -92,7 +93,7 @@ class Judge:
         popular_rank: int,
         models: Models,
     ) -> None:
-        """Pair the rank in the list shown with those that the other lists gave to the same event."""
+        """Compare the rank in the shown list with the ranks that other lists give to the same event."""
         shadow_slot = models.slot(shown.shadow_version)
         if shown.variant == "control" and slot == "live":
             previous = None
@@ -110,7 +111,7 @@ class Judge:
             self._signals.canary(user, event.time_ms, shown.version, rank, stood_in)
 
     def _paired(self, variant: Variant, slot: Slot, rank: int, length: int) -> int:
-        """Count what a list of `length` items that was not shown says to the same event."""
+        """Count the outcome of the same event for a list of `length` items that was not shown."""
         hit = rank <= length
         self._tally.inc(self._metrics.prequential_events[variant, "hit" if hit else "miss"])
         rank = _miss_past_every_bucket(rank, hit)
@@ -124,10 +125,11 @@ class Judge:
 
 
 def _rank_if(positive: bool, rank: int, length: int) -> int:
-    """`rank` in a list of `length` items; a miss when the event speaks against its item: no list can hit it."""
+    """`rank` in a list of `length` items for a positive event; for any other the rank of a miss, as no list can hit."""
     return rank if positive else length + 1
 
 
 def _miss_past_every_bucket(rank: int, hit: bool) -> int:
-    """The rank to record: one past a short list would look like a good rank."""
+    """The rank to record. A miss of a short list is recorded as `_MISS_RANK`, because the rank one past the end of that
+    list would look good."""
     return rank if hit else max(rank, _MISS_RANK)

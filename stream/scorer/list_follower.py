@@ -1,14 +1,15 @@
-"""Last lists follow what others published: before a partition is answered, and whenever somebody writes into it.
+"""Reads the lists that other scorers published: before a partition is answered, and whenever another writes into it.
 
-A partition that comes may have been answered elsewhere. Its refreshes wait (`RefreshStream.hold`) until its lists here
-hold all that `recommendations` held at that moment, for only then is it known which refresh is older than the list that
-its user sees: an updater that was paused, and comes back, sends histories from before the pause. Reading goes on from
-where the store was left, so a scorer that was only restarted reads what it published in its last moments, and one that
-never had the partition reads all of it.
+Another scorer may have answered a partition before it is assigned to this one. Its refreshes wait
+(`RefreshStream.hold`) until the store here holds all lists that `recommendations` held at the time of the assignment.
+Only then is it known which refresh is older than the list that its user sees: an updater that was paused, and goes on,
+sends histories from before the pause. Reading continues from the offset that the store has reached. So a scorer that
+was only restarted reads what it published just before the restart, and a scorer that never had the partition reads all
+of it.
 
-While a partition is owned, the offsets of its lists follow upon each other. A gap in them means that another scorer,
-which had lost the partition and did not know, wrote something: it is read, and where an older list now stands over a
-newer one, the newer one is published again.
+While a partition is owned, the offsets of its lists have no gaps. A gap means that another scorer, which had lost the
+partition and did not know it, wrote a list. That list is read; where it is older than the list that it superseded, the
+newer list is published again.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ _RETRY_SECONDS = 1.0
 class FollowerEvents(NamedTuple):
     """What the follower calls, on its own thread."""
 
-    caught_up: Callable[[int, int], None]  # number of the assignment, and a partition that may be answered
-    progressed: Callable[[], None]  # something was read
+    caught_up: Callable[[int, int], None]  # with the number of the assignment, and a partition that may be answered
+    progressed: Callable[[], None]  # after something was read
     publish_again: Callable[[int, Mapping[bytes, LastList]], None]  # returns when the brokers have these lists
 
 
 class ListFollower:
-    """`follow` may be called from any thread; `run` is the body of the follower's own."""
+    """`follow` may be called from any thread; `run` is the body of the follower's own thread."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class ListFollower:
         return number
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop`. A broker that does not answer is asked again; anything else is raised."""
+        """Work until `stop`. After a `KafkaError` it begins again with what is assigned; other errors are raised."""
         try:
             while not stop.is_set():
                 try:
@@ -136,7 +137,7 @@ class ListFollower:
         try:
             polled = self._reader.poll(_POLL_SECONDS) if self._behind() else {}
         except OffsetOutOfRangeError:
-            self._reader.to_beginning()  # compaction moved it: what is gone was superseded
+            self._reader.to_beginning()  # compaction moved the beginning; the removed records were superseded
             return
         overwritten: dict[int, dict[bytes, LastList]] = {}
         for tp, records in polled.items():
@@ -148,7 +149,7 @@ class ListFollower:
             self._events.progressed()
         for partition, newer in overwritten.items():
             if newer:
-                # Before the offset moves on: a scorer that dies here reads them again.
+                # Published before the offset is stored: a scorer that is killed here reads the older lists again.
                 log.warning("%d lists of partition %d stood under older ones", len(newer), partition)
                 self._events.publish_again(partition, newer)
         for tp, end in list(self._targets.items()):
@@ -174,8 +175,8 @@ class ListFollower:
                 log.info("%s/%d: %d last lists to read", *tp, end - self._reader.position(tp))
 
     def _look_for_others(self) -> None:
-        """Read what lies before an end of the last look and is not known by now: our own lists are noted within moments
-        of their delivery."""
+        """Read the lists of others. Lists before the end that the last check found are by others if the store still
+        lacks them: a scorer notes its own lists within moments of their delivery."""
         owned = self._assignment[1] - self._held
         partitions = [TopicPartition(self._plan.recommendations, number) for number in owned]
         ends = self._reader.ends(partitions) if partitions else {}

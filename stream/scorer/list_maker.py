@@ -1,4 +1,4 @@
-"""The next list of every user: ranked by the first model that answers, else by popularity."""
+"""Makes the next list of every user: ranked by the first model that can rank it, else by popularity."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Shadow(NamedTuple):
-    """The list that another model would have shown: the previous model, or live to a user of the canary."""
+    """The list that another model would have shown: the previous model, or the live model to a user of the canary."""
 
     model: Recommender
     items: tuple[str, ...]
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 
 
 class CanaryUser(NamedTuple):
-    """A user whom the canary will answer, with the list that live would have shown."""
+    """A user whom the canary will answer, with the list that the live model would have shown."""
 
     request: Request
     shadow: Shadow | None
@@ -87,7 +87,7 @@ class _List(NamedTuple):
 class _RankedBatch(NamedTuple):
     lists: list[_List]  # one for each user asked
     shadows: list[Shadow | None]  # one for each user compared
-    first_stage: Ranked | None = None  # the model's own order, of those asked and those compared
+    first_stage: Ranked | None = None  # the model's own order for the users asked, then for those compared
 
 
 class ListMaker:
@@ -132,12 +132,12 @@ class ListMaker:
         return answers, [CanaryUser(*pair) for pair in zip(canary_users, ranked.shadows, strict=True)]
 
     def answer_canary(self, canary_users: Sequence[CanaryUser], models: Models) -> list[Answer]:
-        """Let the canary answer its users. Ranking a few users costs almost as much as ranking many, and the many
-        need not wait for it."""
+        """Let the canary answer its users. This is a call of its own because ranking few users takes almost as long as
+        ranking many, and the users of other models need not wait for it."""
         requests = [request for request, _ in canary_users]
         ranked = self._rank_with(models.canary, CANARY_SLOT, CANARY_VARIANT, requests)
         answers = self._encode(requests, (ranked or self._rank(requests, models)).lists)
-        # Live's list is compared with the canary's, so where the canary gave none there is nothing to compare.
+        # The live model's list is compared with the canary's; where the canary made no list, there is no comparison.
         return [
             answer if answer.variant != CANARY_VARIANT else answer._replace(shadow=shadow)
             for answer, (_, shadow) in zip(answers, canary_users, strict=True)
@@ -156,7 +156,7 @@ class ListMaker:
             return answers
         try:
             ranking = self._stages.rank(previous, [answers[place].request for place in places])
-        except Exception as error:  # nothing depends on it  # noqa: BLE001
+        except Exception as error:  # no list depends on the shadow  # noqa: BLE001
             log.warning("model %s did not answer beside the one that serves: %s", previous.version, error)
             return answers
         for place, shadow in zip(places, _shadows(previous, ranking.items), strict=True):
@@ -166,8 +166,8 @@ class ListMaker:
     # -- ranking -------------------------------------------------------------------------------------------------------
 
     def _rank(self, requests: Sequence[Request], models: Models, compared: Sequence[Request] = ()) -> _RankedBatch:
-        """Rank with the first model that can. Live also ranks those `compared`: beside the others they cost little,
-        alone they cost a whole call."""
+        """Rank with the first model that can. The live model also ranks the users `compared`: they cost little in the
+        same call, but almost as much as all users in a separate call."""
         ranked = self._rank_with(models.live, "live", "control", requests, compared)
         if ranked is not None:
             return ranked
@@ -186,8 +186,8 @@ class ListMaker:
         requests: Sequence[Request],
         compared: Sequence[Request] = (),
     ) -> _RankedBatch | None:
-        """Rank with one model; None when it is missing or fails. Those `compared` get another model's list: this one
-        only says what it would have shown."""
+        """Rank with one model; None when it is missing or fails. Another model answers the users `compared`: for them
+        this model only says what it would have shown."""
         if not (requests or compared):
             return _RankedBatch([], [])
         if model is None:
@@ -222,7 +222,7 @@ class ListMaker:
         return _RankedBatch(lists, shadows, ranking.first_stage)
 
     def _in_pilot(self, pilot: Pilot, request: Request, served: _List, ranked: _RankedBatch, row: int) -> _List:
-        """The list of the user's variant, marked; `served` is in row `row` of `ranked`."""
+        """The list that the user's variant of the pilot makes, marked with it; `served` is row `row` of `ranked`."""
         variant = pilot.variant_of(request.user)
         if variant is None:
             return served
@@ -241,14 +241,15 @@ class ListMaker:
         return shown._replace(items=shown.items[: lists.list_items], pilot=tag, twin=twin)
 
     def _explained(self, model: Recommender, requests: Sequence[Request], lists: Sequence[_List]) -> list[_List]:
-        """With reasons where `model` ranked the list."""
+        """The same lists, with reasons where `model` ranked them."""
         ranked = [one.items if one.model is model else () for one in lists]
         config, event_ms = self._config, self._stages.event_ms(requests)
         explained = with_reasons(model, requests, ranked, config.events, event_ms, config.explain)
         return [one._replace(items=items) if items else one for one, items in zip(lists, explained, strict=True)]
 
     def _note_scores(self, slot: ServingSlot, request: Request, scores: np.ndarray) -> None:
-        """`scores` [K] are those of the first stage: what a model's reference tells of, whatever the order served."""
+        """`scores` [K] are those of the first stage, also when a reranker ordered the list: the model's reference
+        describes the scores of the first stage."""
         best = float(scores[0])
         self._tally.observe(self._metrics.top_score[slot], best)
         if slot == "live" and request.reason == "event":
@@ -288,5 +289,5 @@ _recommendation = msgspec.json.Encoder()
 
 
 def _shadows(model: Recommender, ranked: Sequence[Sequence[str]]) -> list[Shadow | None]:
-    """What `model` would have shown; nothing to users of whom it knows nothing."""
+    """What `model` would have shown; None for a user for whom it ranked nothing."""
     return [Shadow(model, tuple(items)) if items else None for items in ranked]

@@ -1,9 +1,9 @@
 """What a scorer reports about its lists: to the drift monitor's windows, to its own detectors, to the metrics.
 
-Everything here runs on the scoring thread and knows neither Kafka nor the store of lists. Every event and every list
-counts towards drift detection. Costlier work is rate-limited by the clock, because a verdict needs a number of events,
-however many arrive: judging lists, and ranking with the previous model. The figures of lists come from a fixed share of
-the users, chosen by hash, so that one user's consecutive lists are all in or all out.
+Everything here runs on the scoring thread and uses neither Kafka nor the store of lists. Every event and every list
+counts towards drift detection. Two kinds of costlier work are limited per second: judging lists, and ranking with the
+previous model. A verdict needs a certain number of events, however many arrive. The figures of lists come from a fixed
+share of the users, chosen by hash, so that of one user's consecutive lists either all are measured or none.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ HIT_RANKS = 10  # an item at one of these ranks is a hit in every comparison of 
 
 
 class ListSignals:
-    """`tally` takes what is counted for every event; its owner flushes it."""
+    """`tally` holds what is counted for every event; the owner of the tally flushes it."""
 
     def __init__(self, config: ListSignalsConfig, metrics: ScorerMetrics, tally: Tally) -> None:
         self.config, self._metrics, self._tally = config, metrics, tally
         self.window_signals = ScorerSignals(WindowCounter(worker_name("scorer"), config.windows), metrics)
         self._outcomes = OutcomeMonitor(config.quality)
-        Adwin()  # pays for river's import before there is traffic
+        Adwin()  # imports river, which takes a while, before there is traffic
         self._live = ""
         self._evidence = McNemarEvidence(config.quality.rollback_alpha)
         self._popularity: ItemPopularity | None = None
@@ -81,7 +81,7 @@ class ListSignals:
     # -- before a list: what an event says about the list before it ---------------------------------------------------
 
     def to_judge(self, users: Sequence[_Of], now: float) -> Sequence[_Of]:
-        """Those of `users` whose last lists are judged by their new events at `now` seconds: all, or a sample."""
+        """The users whose last lists are judged by their new events at `now` seconds: all of `users`, or a sample."""
         taken = self._judging.take(len(users), now)
         return users if taken == len(users) else self._random.sample(users, taken)
 
@@ -92,7 +92,8 @@ class ListSignals:
         self.window_signals.event(item, time_ms, in_vocabulary, first_met)
 
     def control(self, user: bytes, time_ms: int, rank: int, popularity: int, previous: int | None) -> None:
-        """Ranks that the live model's list, popularity's and perhaps the previous model's gave to one event."""
+        """Ranks of one event's item in the live model's list, in that of popularity and, if known, of the previous
+        model."""
         hit, popular = rank <= HIT_RANKS, popularity <= HIT_RANKS
         self._detect(user, time_ms, "control", hit)
         self._detect(user, time_ms, "popularity", popular)
@@ -104,7 +105,8 @@ class ListSignals:
         self.window_signals.outcome(time_ms, hit, popular, shadow)
 
     def canary(self, user: bytes, time_ms: int, version: str, rank: int, live: int | None) -> None:
-        """The rank that a canary's list gave to an event, and perhaps that in the list it was shown instead of."""
+        """The rank of an event's item in a canary's list and, if known, in the list that the live model would have
+        shown."""
         hit = rank <= HIT_RANKS
         self._detect(user, time_ms, CANARY_VARIANT, hit)
         if live is not None:
@@ -117,10 +119,10 @@ class ListSignals:
     # -- a list --------------------------------------------------------------------------------------------------------
 
     def to_shadow(self, users: Sequence[_Of], now: float) -> Sequence[_Of]:
-        """Those of `users` who are also ranked by the previous model at `now` seconds: a sample, or nobody.
+        """The users who are also ranked by the previous model at `now` seconds: a sample of `users`, or nobody.
 
-        A large batch waits until a second's allowance can be spent at once, because ranking a few users costs almost as
-        much as ranking many.
+        A large batch gives a sample only when a full second's allowance can be taken at once, because ranking few users
+        costs almost as much as ranking many.
         """
         wanted = min(len(users), self._shadowing.most)
         if not wanted or self._shadowing.left(now) < wanted:

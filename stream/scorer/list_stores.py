@@ -1,4 +1,4 @@
-"""The folders of last lists: opened for partitions that come, destroyed some time after they went."""
+"""The stores of last lists: opened for assigned partitions, destroyed some time after these moved away."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class ListStores:
         self._left = {number: self._left.get(number, now) for number in self._lists.on_disk - partitions}
 
     def open(self, tp: TopicPartition) -> tuple[int, int]:
-        """Returns the offset to read on from, and the one to read to. Raises `KafkaError`."""
+        """Open the store of a partition. Returns the offset to read on from, and the offset to stop before. Raises
+        `KafkaError`."""
         low, end = offset_range(self._admin, tp)
         lists = self._lists[tp.partition]
         if lists is None:
@@ -56,7 +57,8 @@ class ListStores:
         return low if known is None else max(known, low), end
 
     def tidy(self) -> None:
-        """Destroy what others have owned for long enough, and drop what is left of users forgotten long ago."""
+        """Destroy the stores whose partitions others have owned for `former_seconds`; drop the marks of users who were
+        forgotten long ago."""
         now = time.monotonic()
         for number, since in list(self._left.items()):
             if now - since >= self._former_seconds:

@@ -1,4 +1,4 @@
-"""Variety in served lists: what `model.variety` needs to know about the candidates of a batch.
+"""Variety in served lists: collects what `model.variety` needs to know about the candidates of a batch.
 
 Legend: B users, N candidates, n distinct items among them, G categories.
 """
@@ -57,7 +57,7 @@ class ListVariety:
         """float32 [n]; an item that was never counted is as popular as the least popular one."""
         counts = self._counts
         slowest = max(range(len(counts.config.demand_days)), key=lambda half: counts.config.demand_days[half] or np.inf)
-        # Looked at anew each time: a list depends on the counts of its moment and on nothing that was kept from before.
+        # Computed anew each time: a list depends on the counts of its moment and on no value kept from before.
         popularity = standard_popularity(counts.demand[: len(counts), slowest])
         columns = counts.columns(names)
         return np.where(columns >= 0, np.append(popularity, 0)[columns], popularity.min(initial=0.0))

@@ -1,4 +1,4 @@
-"""Ranking what may be listed: the model's order without what is hidden from a user and without unlisted items."""
+"""Ranks the items that may be listed: the model's order without unlisted items and without those hidden from a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.wire.packing import pack
 
 __all__ = ["Listed", "rank_listable", "unlisted"]
 
-_SPARE = 20  # items that are asked for beyond a list, to stand in for unlisted ones
+_SPARE = 20  # items that are ranked beyond the length of a list, to replace unlisted ones
 
 
 Terms = Callable[[np.ndarray], np.ndarray]
@@ -28,14 +28,14 @@ Terms = Callable[[np.ndarray], np.ndarray]
 class Listed(NamedTuple):
     """What a model lists for B users."""
 
-    histories: Histories  # what it knows of them
+    histories: Histories  # of these users, as the model reads them
     ranked: Ranked
     terms: Terms  # `Recommender.terms` of these users
 
 
 def unlisted(request: Request, kinds: EventKinds, event_ms: int, catalogue: Catalogue, now_ms: int) -> Unlisted:
-    """`event_ms` is now in event time, which hides what was met; `now_ms` is the clock's, which items start and end
-    by."""
+    """The items that may not be listed to a user. `event_ms` is the present in event time: it decides which items met
+    are hidden. `now_ms` is the present by the clock: it decides which items' time has begun or ended."""
     return Unlisted(hidden_items(request.history, kinds, event_ms), catalogue, request.user, now_ms)
 
 
@@ -50,7 +50,7 @@ def rank_listable(
     *,
     with_terms: bool = False,
 ) -> Listed:
-    """Lists of `count` items. `with_terms` says that terms will be asked for, which then cost less."""
+    """Lists of at most `count` items. With `with_terms`, a later call of `terms` costs less."""
     histories, hidden = pack(model.items, [request.history for request in requests], kinds, event_ms)
     hidden = _with_hidden_from(model, histories, hidden, requests, catalogue)
     asked = count + _SPARE if catalogue.restricts else count
@@ -92,7 +92,7 @@ def _with_hidden_from(
 
 
 def _only(ranked: Ranked, allowed: np.ndarray, count: int) -> tuple[Ranked, np.ndarray]:
-    """(The first `count` allowed items of each row, the rows that may hold more behind what was asked for)."""
+    """(The first `count` allowed items of each row; the short rows for which the model may know further items)."""
     columns, scores = ranked.columns, ranked.scores
     fits = (columns >= 0) & allowed[columns]
     place = np.cumsum(fits, axis=1) - 1
@@ -112,7 +112,7 @@ def _rank_again(
     kept: Ranked,
     short: np.ndarray,
 ) -> None:
-    """Fill the rows `short` of `kept` by ranking them without any unlisted item: exact, and dearer."""
+    """Fill the rows `short` of `kept`: rank them again with every unlisted item hidden. Exact, but it costs more."""
     found = hidden or Hidden.met(histories)
     place = np.full(len(histories), -1)
     place[short] = np.arange(len(short))

@@ -1,4 +1,4 @@
-"""Is the scorer getting anywhere? What its supervisor and its metrics go by."""
+"""Whether the scorer makes progress, for its supervisor and its metrics."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ANSWER_SECONDS = 10.0
 
 
 class Liveness:
-    """Progress is a finished batch, or the brokers saying that no record of `topic` waits. `idle` tells whether this
-    process works on anything."""
+    """Progress is a finished batch, or an answer of the brokers that no record of `topic` waits. `idle` returns True
+    when this process works on nothing."""
 
     def __init__(self, app: faust.App, topic: str, metrics: ScorerMetrics, idle: Callable[[], bool]) -> None:
         self._app, self._topic, self._metrics, self._idle = app, topic, metrics, idle
@@ -43,13 +43,13 @@ class Liveness:
         self._metrics.progress_timestamp.set_to_current_time()
 
     async def watch(self) -> None:
-        """Notice that nothing waits, until cancelled."""
+        """Count it as progress whenever no record waits; runs until it is cancelled."""
         while True:
             await asyncio.sleep(_ASK_SECONDS)
             before = self._progressed
             try:
                 idle = await asyncio.wait_for(self._nothing_waits(), _ANSWER_SECONDS)
-            except Exception as error:  # a broker that does not answer is no progress, and no end either  # noqa: BLE001
+            except Exception as error:  # without an answer there is no progress, but the watch goes on  # noqa: BLE001
                 log.debug("the brokers do not say what waits: %s", error)
                 continue
             if idle and before == self._progressed:

@@ -1,4 +1,4 @@
-"""Models taken over as they are announced: loaded, verified and warmed up beside the traffic, then swapped in."""
+"""Takes over models as they are announced: loads, verifies and warms them up beside the traffic, then swaps them in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _SLOTS: tuple[ServingSlot, ...] = ("live", CANARY_SLOT, "previous")
 
 
 def warm_up(model: Recommender, listed: int, candidates: int) -> None:
-    """The first calls pay for allocations and for the graph; let them not be a user's. Raises `NonFiniteScores`."""
+    """Make the first calls, which are slow because they allocate memory and build the graph, before any user's request.
+    Raises `NonFiniteScores`."""
     some = model.items.ids[:_WARM_UP_ITEMS]
     user = some, range(len(some), 0, -1), [1.0] * len(some)
     users = Histories.pack(model.items, [user] * _WARM_UP_USERS)
@@ -46,20 +47,20 @@ Load = Callable[[str, str | None, torch.device], Recommender]
 
 
 class Looked:
-    """How far announcements of live models were followed: each is loaded, or did not load."""
+    """The offset up to which announcements of live models were handled: each model was loaded, or failed to load."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._offset: int | None = None
 
     def to(self, offset: int) -> None:
-        """Everything up to this offset of `models`; -1 when nothing is announced."""
+        """All announcements up to this offset of `models` were handled; -1 when nothing is announced."""
         with self._condition:
             self._offset = offset
             self._condition.notify_all()
 
     def wait(self, seconds: float, offset: int = -1) -> bool:
-        """Wait until it has come as far as this; False when it has not in this time."""
+        """Wait until the announcement at `offset` was handled; False when that takes longer than `seconds`."""
         with self._condition:
             return self._condition.wait_for(lambda: self._offset is not None and self._offset >= offset, seconds)
 
@@ -67,9 +68,9 @@ class Looked:
 class ModelLoader:
     """A thread that follows `models` and calls `swap` with a complete new set.
 
-    A live model that does not load leaves the old one in its place and is tried again with growing waits: the
-    announcement may be ahead of the storage behind it. Every scorer must see every announcement: it reads without a
-    group.
+    When a live model does not load, the old one stays in its place, and loading is tried again after growing waits: the
+    storage may show a file only some time after its announcement. The thread reads without a group, because every
+    scorer must see every announcement.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class ModelLoader:
         if self._reference[0] != announcement.sha256:
             try:
                 self._reference = announcement.sha256, load_reference(announcement)
-            except Exception as error:  # it is watched less, and serves as well  # noqa: BLE001
+            except Exception as error:  # the model serves without its reference, too  # noqa: BLE001
                 log.error("model %s is not watched for drift: %s", announcement.version, error)
                 return None
         return self._reference[1]

@@ -1,4 +1,4 @@
-"""The models that may score now, and who gets which."""
+"""The models that may score now, and which users get which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.wire.records import CANARY_SLOT, Announcement
 __all__ = ["Models", "in_canary_share"]
 
 
-_SALT = b"freshet-treatment:"  # another salt would give the canary to other users in the middle of its time
+_SALT = b"freshet-treatment:"  # with another salt, other users would get the canary in the middle of its trial
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Models:
     previous: Recommender | None = None
     canary: Recommender | None = None
     canary_share: float = 0.0  # share of the users, chosen by hash
-    reference: Reference | None = None  # what the data that the live model was fitted on looked like
-    announced: Mapping[str, Announcement] = field(default_factory=dict)  # by version, of those that were announced
+    reference: Reference | None = None  # describes the data that the live model was fitted on
+    announced: Mapping[str, Announcement] = field(default_factory=dict)  # by version of the model
 
     def slot(self, version: str) -> Slot:
-        """The slot of the model with this version; "retired" when it has none, "none" for no model."""
+        """The slot of the model with this version; "retired" when no slot holds it, "none" when `version` is empty."""
         return self._slots.get(version, "retired")
 
     @cached_property

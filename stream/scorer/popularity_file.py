@@ -1,4 +1,4 @@
-"""Popularity survives a restart in a file, written aside and renamed."""
+"""The file that keeps popularity over a restart; each version is written aside and renamed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _OLD_IDENTITY, _OLD_KEY = {"content": "last lists"}, b"mpopularity"
 
 
 class PopularityFile:
-    """Below the scorer's folder. The first release kept popularity in the store of all last lists, `lists`: it is taken
-    over, and that store, which nobody follows any more, is removed."""
+    """The file `popularity` in the scorer's folder. The first release kept popularity in the store of all last lists,
+    `lists`: it is taken over from there, and that store, which is not used any more, is removed."""
 
     def __init__(self, folder: Path) -> None:
         self._path, self._old_store = folder / "popularity", folder / "lists"
 
     def load(self) -> bytes | None:
-        """None when there is nothing."""
+        """The saved popularity; None when there is none, or none that can be read."""
         if self._path.exists():
             return self._path.read_bytes()
         return self._take_over() if self._old_store.exists() else None

@@ -1,7 +1,8 @@
-"""Test, then train: every event is first asked of the list its user saw, then allowed to change anything.
+"""Test, then train: every event first tests the list that its user saw; only then may it change anything.
 
-The served list and the popularity list of the same moment answer the same event with the same items masked, so their
-difference is the model's doing: when both fall, demand moved; when only the model falls, the model broke.
+The same event tests the served list and the popularity list of the same moment, with the same items masked. So a
+difference between the two comes from the model: when the hit rates of both fall, demand has changed; when only that of
+the model falls, the model has become worse.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
     version: str  # of the model, "" for popularity
     items: tuple[str, ...]
     scores: tuple[float, ...] = ()  # of the items
-    # What another model would have shown, or no pilot, for a pair of answers to the same event; of some users.
+    # For some users: the list that another model, or the scorer without a pilot, would have shown. Both lists are then
+    # tested by the same event.
     shadow_version: str = ""
     shadow: tuple[str, ...] = ()
     counted_for: str = ""  # version of the canary for which the user was counted
@@ -38,11 +40,12 @@ class ShownList(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def in_variant(self) -> bool:
-        """Did a pilot's variant make it? Its shadow is then the list that would have been shown without the pilot."""
+        """Whether a pilot's variant made the list. Its shadow is then the list that would have been shown without the
+        pilot."""
         return self.pilot is not None and self.pilot.variant != CONTROL
 
     def without_pilot(self) -> ShownList | None:
-        """What would have been shown without a pilot; None where that is not known any more."""
+        """The list that would have been shown without a pilot; None where it is not known."""
         if not self.in_variant:
             return self
         if not self.shadow:
@@ -86,9 +89,10 @@ def judge_event(
 ) -> Judgement:
     """What an event says about the list shown before it.
 
-    A list published after the event arrived never counts, nor one older than `oldest_ms`; a `hidden` item could not
-    stand in the list, and one outside the model's `vocabulary` (None: any item) cannot be ranked. An event that is
-    not `positive` is a miss of a list that showed the item, and says nothing about another.
+    A list that was published after the event arrived is not judged, nor is a list published before `oldest_ms`. Nor is
+    a list judged by a `hidden` item, which could not stand in it, or by an item outside the model's `vocabulary` (None:
+    every item is in it), which could not be ranked. An event that is not `positive` is a miss of a list that showed the
+    item, and says nothing about a list that did not.
     """
     if hidden:
         return Judgement("repeat", 0)

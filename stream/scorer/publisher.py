@@ -1,4 +1,4 @@
-"""Lists on their way to `recommendations`, and refused refreshes on theirs to `dead-letters`."""
+"""Sends lists to `recommendations`, and refused refreshes to `dead-letters`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Outgoing = tuple[bytes, bytes | None, HistoryVersion, bytes]
 
 
 class Departure(NamedTuple):
-    """Lists that left as one record batch; their offsets follow upon each other."""
+    """Lists that were sent as one record batch; their offsets follow each other without a gap."""
 
     partition: int
     users: Sequence[bytes]
@@ -58,7 +58,7 @@ class Publisher:
         self._app, self._plan = app, plan
 
     async def send_lists(self, answers: Sequence[Answer]) -> list[Departure]:
-        """Hand the lists over."""
+        """Hand the lists over to the producer."""
         by_partition: dict[int, list[_Outgoing]] = defaultdict(list)
         for answer in answers:
             request = answer.request
@@ -66,11 +66,11 @@ class Publisher:
         return [departure for number, lists in by_partition.items() for departure in await self._send(number, lists)]
 
     async def send_renewed(self, partition: int, lists: Sequence[RenewedList]) -> list[Departure]:
-        """Hand lists of one partition over that were published before."""
+        """Hand over lists of one partition that were published before."""
         return await self._send(partition, [(one.user, one.value, one.last.version, one.made) for one in lists])
 
     async def _send(self, partition: int, lists: Sequence[_Outgoing]) -> list[Departure]:
-        """One record batch, or more where the lists do not fit into one."""
+        """Send one record batch, or several when the lists do not fit into one."""
         producer, now_ms = await batch_producer(self._app), int(time.time() * 1000)
         departures: list[Departure] = []
         batch, users = producer.create_batch(), list[bytes]()
@@ -100,7 +100,7 @@ class Publisher:
 
 
 def offsets_of(departures: Sequence[Departure]) -> Offsets:
-    """Where delivered lists of distinct users lie."""
+    """The offsets of delivered lists of distinct users."""
     offsets: dict[bytes, int] = {}
     ranges: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for partition, users, delivered in departures:

@@ -1,7 +1,7 @@
-"""Why a list holds its items: of each the interactions that it owes most to, from the model that ranked it.
+"""The reasons for the items of a list: for each item the interactions that raised its score most in the model.
 
-Exact, and dearer than the ranking itself where the catalogue is small (tests/benchmarks/bench_model_explain.py prints
-how much), so it is off unless the setting `explain` asks for it.
+The reasons are exact. Where the catalogue is small they cost more than the ranking itself
+(tests/benchmarks/bench_model_explain.py prints how much), so they are off unless the setting `explain` asks for them.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@
                  -> let the canary answer its users -> send
                         -> await delivery -> shadow -> ack, while the next batch is scored
 
-An offset is committed only after the lists of all records before it were delivered. A crash repeats lists, and a list
-that arrives twice is the same list. Faust owns the group, the rebalances, the flow of records and the commits. Batches
-are taken from the agent's channel itself: `Stream.take` acks a batch whose body raised, `Stream.noack_take` holds every
-event back for its whole timer, and both spend more on an event than its scoring costs (see
-`stream.clients.faust_records`). Lists leave as ready record batches, one per partition, for the same reason.
+An offset is committed only after the lists of all records before it were delivered. After a crash some lists are made
+again, and a list that arrives twice is the same list. Faust does the group, the rebalances, the flow of records and the
+commits. Batches are taken from the agent's channel itself: `Stream.take` acks a batch whose body raised,
+`Stream.noack_take` holds every event back for its whole timer, and both spend more time on an event than its scoring
+takes (see `stream.clients.faust_records`). For the same reason lists are sent as ready record batches, one per
+partition.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class _Sent(NamedTuple):
 
 
 class RefreshStream:
-    """`progressed` is called when a batch is finished. `failed` is set when one failed; nothing is acked after it."""
+    """`progressed` is called when a batch is finished. `failed` is set when a batch failed; nothing is acked then."""
 
     def __init__(
         self,
@@ -60,8 +61,8 @@ class RefreshStream:
         self._progressed = progressed
         self._inbox = Inbox(lambda: app.consumer)
         self.answered: set[int] = set()  # partitions whose refreshes are answered
-        self._sending = asyncio.Lock()  # held while a batch is between the inbox and its last list's departure
-        self._finishing: asyncio.Task[None] | None = None  # the batch before, until its acks
+        self._sending = asyncio.Lock()  # held from the moment a batch is taken until its last list is sent
+        self._finishing: asyncio.Task[None] | None = None  # of the batch before: waits for deliveries, then acks
         self.failed = False
 
     def hold(self, partitions: Set[int]) -> None:
@@ -70,7 +71,7 @@ class RefreshStream:
         self.answered.clear()
 
     def release(self, number: int) -> None:
-        """The last lists of this partition are known."""
+        """The last lists of this partition are known: it may be answered."""
         self._inbox.release(number)
         self.answered.add(number)
 
@@ -92,7 +93,7 @@ class RefreshStream:
                 self._give_up()
 
     async def _send_lists(self, messages: Sequence[Message]) -> _Sent:
-        """Returns with all lists on their way."""
+        """Score a batch and hand all of its lists to the producer."""
         batch = await self._thread.call(self._thread.score, messages)
         started = time.perf_counter()
         departures = await self._publisher.send_lists(batch.scored.answers)
@@ -112,13 +113,13 @@ class RefreshStream:
 
     @asynccontextmanager
     async def between_batches(self) -> AsyncIterator[None]:
-        """No list is on its way: what is published here cannot overtake one, nor be overtaken."""
+        """Inside this context no list of a batch is on its way, so what is published here keeps its place in order."""
         async with self._sending:
             await self._finished()
             yield
 
     async def _finish(self, messages: Sequence[Message], sent: _Sent) -> None:
-        """From the departure of a batch's lists to its acks. Never raises."""
+        """Wait until the lists of a batch are delivered, note them, and ack the batch. Never raises."""
         try:
             await sent.delivered
             offsets = offsets_of(sent.departures)
@@ -142,7 +143,7 @@ class RefreshStream:
         self.failed = True
 
     def _seen_by_faust(self, messages: Sequence[Message]) -> None:
-        """Faust complains of partitions whose stream yields nothing, and a channel is not its stream."""
+        """Faust warns about partitions whose stream yields nothing, and batches are not taken through its stream."""
         now = time.monotonic()
         self._app.monitor.stream_inbound_time.update({message.tp: now for message in messages})
 

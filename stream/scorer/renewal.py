@@ -1,7 +1,7 @@
-"""Published lists sent again: without items that may not be listed any more, or over an older list of the same user.
+"""Lists to publish again: without items that may not be listed any more, or over an older list of the same user.
 
-The last lists lie beside the scorer, so the users who were shown an item are found by reading through them: a page at a
-time, as a batch of its own between batches of fresh events. A list that is made meanwhile leaves the item out anyway.
+The last lists are on the scorer's disk, so the users who were shown an item are found by reading through all of them,
+one page at a time, between batches of fresh events. A list that is made meanwhile leaves the item out anyway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stream.wire.records import Recommendation, ScoredItem
 __all__ = ["RenewedList", "RenewedPage", "published_again", "renew_page"]
 
 _LISTS = 2_000  # read at once: some 10 ms
-_FEW = 20  # items that are looked for in the stored bytes before a list is decoded
+_FEW = 20  # most items that are looked for in the stored bytes before a list is decoded
 
 
 class RenewedList(NamedTuple):
@@ -31,14 +31,14 @@ class RenewedList(NamedTuple):
 
 class RenewedPage(NamedTuple):
     lists: list[RenewedList]
-    after: bytes | None  # where the next page begins; None behind the last
+    after: bytes | None  # the next page begins behind this user; None after the last page
 
 
 def renew_page(
     lists: PartitionLists, catalogue: Catalogue, gone: Collection[str], after: bytes | None, now_ms: int
 ) -> RenewedPage:
-    """The lists of a partition behind user `after` (None: from the first) that hold an item of `gone` which is not
-    listed to their user any more, without it."""
+    """A page of a partition's lists behind user `after` (None: from the first). Returns those that hold an item of
+    `gone` which may not be listed to their user any more; the returned lists leave out such items."""
     names = {item: item.encode() for item in gone}
     found: list[RenewedList] = []
     page = lists.page(after, _LISTS)
@@ -62,7 +62,7 @@ def renew_page(
 
 
 def published_again(lists: PartitionLists, newer: Mapping[bytes, LastList], now_ms: int) -> list[RenewedList]:
-    """The `newer` lists of users whose last record is an older one, except of those who were given another since."""
+    """The `newer` lists, of users whose last record is an older list, except of users who got a newer list since."""
     again = []
     for (user, last), known in zip(newer.items(), lists.get(list(newer)), strict=True):
         if known is None or known.version <= last.version:

@@ -1,4 +1,4 @@
-"""Published lists are published again, between batches of fresh events; `renewal` says which."""
+"""Publishes lists again, between batches of fresh events; `stream.scorer.renewal` says which lists."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ class Republishing:
         self._lists, self._catalogue, self._metrics = lists, catalogue, metrics
 
     async def change_items(self, changes: Mapping[str, ItemRecord | None], next_offset: int = 0) -> None:
-        """Lists made from now on follow `changes`, which lie before `next_offset` of the topic; then those
-        that were published and hold what is gone are renewed."""
+        """Apply `changes`, which lie before `next_offset` of the topic, to lists made from now on; then renew the
+        published lists that hold items which may not be listed any more."""
         async with self._stream.between_batches():
             gone = await self._thread.call(self._change_items, changes, next_offset)
         for number in sorted(self._stream.answered):
             await self._renew(number, gone)
 
     async def answered(self, number: int) -> None:
-        """A partition is answered from now on: renew what others published before they knew what may not be listed."""
+        """A partition is answered from now on: renew the lists that others published while they did not know yet which
+        items may not be listed."""
         await self._renew(number, await self._thread.call(lambda: self._catalogue.unlisted(_now_ms())))
 
     async def publish_again(self, number: int, newer: Mapping[bytes, LastList]) -> None:
@@ -55,7 +56,7 @@ class Republishing:
             self._metrics.lists_published_again.inc(len(again))
 
     async def _renew(self, number: int, gone: Collection[str]) -> None:
-        """A page between two batches: fresh events wait for one page at most."""
+        """Renew one page at a time between two batches, so that fresh events wait for one page at most."""
         lists = self._lists[number]
         page = RenewedPage([], b"")
         while gone and lists and page.after is not None and number in self._stream.answered and not self._stream.failed:
@@ -73,7 +74,8 @@ class Republishing:
     # -- on the scoring thread -----------------------------------------------------------------------------------------
 
     def _change_items(self, changes: Mapping[str, ItemRecord | None], next_offset: int) -> set[str]:
-        """Take in what `items` says; returns what may not be listed any more, items whose time ended included."""
+        """Take in changes of `items`. Returns the items that may not be listed any more, those whose time ended
+        included."""
         catalogue, now_ms = self._catalogue, _now_ms()
         catalogue.next_offset = max(catalogue.next_offset, next_offset)
         gone = catalogue.turned(now_ms) | (catalogue.put(changes, now_ms) if changes else set())

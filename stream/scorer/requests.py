@@ -1,4 +1,4 @@
-"""What the scorer is asked: refreshes decoded, and folded into one request per user of a batch."""
+"""The requests of a scorer: refreshes are decoded, and combined into one request for each user of a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_YET = HistoryVersion(0, 0, 0)
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One user's newest refresh, with what earlier ones of the same batch brought."""
+    """One user's newest refresh, with the new events of the user's earlier refreshes in the same batch."""
 
     partition: int
     offset: int
@@ -29,16 +29,16 @@ class Request(msgspec.Struct, frozen=True):
     arrivals_ms: tuple[int, ...] = ()  # broker's clock of every event refresh that this one answers, oldest first
     asked_ms: int = 0  # event time that the list is for, if that is later than the newest event
     forgotten: bool = False  # this batch also forgot the user: nothing shown before it is known any more
-    version: HistoryVersion = _NOT_YET  # how far the history has come; always that of `history`
+    version: HistoryVersion = _NOT_YET  # always that of `history`
     digest: int = 0  # of the history's bytes
-    live_offset: int = -1  # where in `models` the model was announced that this one is for; -1 for whichever is live
+    live_offset: int = -1  # offset in `models` of the model that must make the list; -1 for whichever is live
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "version", HistoryVersion.of(self.history))
 
     @classmethod
     def decode(cls, partition: int, offset: int, user: bytes | None, value: bytes | None) -> Request:
-        """Raises `Rejected`."""
+        """Decode a record of `refreshes`. Raises `Rejected`."""
         if user is None or value is None:
             raise Rejected("schema", "a refresh needs a user and a history")
         refresh = Refresh.decode(value)
@@ -62,7 +62,7 @@ class Request(msgspec.Struct, frozen=True):
         return self.version.newest_ms
 
     def followed_by(self, later: Request) -> Request:
-        """`later`, which holds the whole history, with what is new since the last list and what waits for an answer."""
+        """`later`, which holds the whole history, with the new events and the arrival times of both requests."""
         if later.reason == "forget" or self.reason == "forget":
             return msgspec.structs.replace(later, forgotten=True)
         return msgspec.structs.replace(
@@ -75,8 +75,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def coalesce(requests: Iterable[Request]) -> list[Request]:
-    """One request per user, in order of first appearance. A history that is older than one before it is left out: it
-    comes from an updater that had lost the partition."""
+    """One request per user, in order of first appearance. A request whose history is older than that of the user's
+    request before it is left out: it comes from an updater that had lost the partition."""
     newest: dict[bytes, Request] = {}
     for request in requests:
         before = newest.get(request.user)

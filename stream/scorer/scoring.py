@@ -1,4 +1,4 @@
-"""A batch of refreshes turned into lists: all the work of the scoring thread, without Kafka or Faust."""
+"""Turns a batch of refreshes into lists: all the work of the scoring thread, without Kafka or Faust."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Scored(NamedTuple):
 
     answers: list[Answer]
     canary_users: list[CanaryUser]  # the canary answers these in `answer_canary`
-    before: Mapping[bytes, ShownList]  # last lists by user, while users are counted: for a canary or a pilot
+    before: Mapping[bytes, ShownList]  # last lists by user; empty when there is neither a canary nor a pilot
 
 
 class Scoring:
     """Not thread-safe except for `models`: one thread calls the methods, another may assign `models`.
 
-    Every batch: `score`; `answer_canary`, while the answers of `score` are on their way; `delivered` once the brokers
-    have all lists. The next batch may be scored before that.
+    Calls for every batch, in order: `score`; `answer_canary`, while the answers of `score` are on their way;
+    `delivered`, once the brokers have all lists. The next batch may be scored before `delivered`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Scoring:
     ) -> None:
         self.config, self.models = config, Models()
         self.popularity = Popularity(config.popularity_half_life_ms)
-        self._tally = Tally()  # of the batch at hand
+        self._tally = Tally()  # of the current batch
         self.signals = ListSignals(config.signals, metrics, self._tally)
         pilots = PilotLists(self.signals.window_signals.windows.worker)
         self._judge = Judge(config, self.popularity, metrics, self._tally, self.signals, pilots)
@@ -73,7 +73,7 @@ class Scoring:
             clock=clock,
             journal=self.journal,
         )
-        self._batch_models = self.models  # what the batch at hand is scored with
+        self._batch_models = self.models  # what the current batch is scored with
         self._lists, self._metrics, self._clock = lists, metrics, clock
         self._undelivered: dict[bytes, HistoryVersion] = {}  # by user: of the list that is on its way
         if saved_popularity is not None:
@@ -84,18 +84,18 @@ class Scoring:
 
     @property
     def pilots(self) -> PilotLists:
-        """May be told of another pilot by any thread."""
+        """Any thread may assign another pilot to `pilots.current`."""
         return self._judge.pilots
 
     @property
     def waits_for(self) -> str:
-        """What it cannot make a list without. Safe from any thread."""
+        """What is missing before lists can be made; empty when nothing is. Safe from any thread."""
         answers = self.models.live is not None or len(self.popularity) > 0
         return "" if answers else "no model is live and no event has made anything popular yet"
 
     def score(self, requests: Sequence[Request], taken: Sequence[tuple[int, int]] = ()) -> Scored:
-        """Judge the last lists of these distinct users by their new events, then make their next lists. `taken` are the
-        (partition, offset) of all refreshes behind these requests, in order, for the journal."""
+        """Judge the last lists of these distinct users by their new events, then make their next lists. `taken` gives
+        the (partition, offset) of every refresh behind these requests, in order, for the journal."""
         models, added = self.models, list[str]()
         self.journal.turn(self.popularity, self.stages.second_stage.events.counts)
         if models is not self._batch_models:
@@ -117,14 +117,15 @@ class Scoring:
         self.journal.write(taken, stale, added, models, items, event_ms)
         answers, canary_users = self._maker.make(requests, models)
         self._tally.flush()
-        # Users are counted by what their last lists say.
+        # A user's last list says whether the user was counted already.
         counted = models.canary is not None or self.pilots.current is not None
         before = {user: found for user, known in last.items() if (found := known.shown)} if counted else {}
         return Scored(answers, canary_users, before)
 
     def _not_older(self, requests: Sequence[Request], last: Mapping[bytes, LastList]) -> list[Request]:
-        """Leave out those whose history had come less far than that of the user's last list: an updater that had lost
-        the partition sent them. One that had come as far may differ in what does not show, and is answered."""
+        """Leave out requests whose history has an older version than that of the user's last list: an updater that had
+        lost the partition sent them. A request with the same version is answered, because its history may still differ
+        in ways that the version does not show."""
         kept = []
         for request in requests:
             user, known = request.user, last.get(request.user)
@@ -137,7 +138,7 @@ class Scoring:
         return kept
 
     def saved_popularity(self) -> bytes:
-        """What the next process begins with."""
+        """The popularity that the next process begins with."""
         self.journal.retaken = True
         return self.popularity.dump()
 
@@ -148,8 +149,8 @@ class Scoring:
         return answers
 
     def delivered(self, answers: Sequence[Answer], before: Mapping[bytes, ShownList], offsets: Offsets) -> list[Answer]:
-        """The brokers have these lists: from now on they are what their users see. Returns them, some with what the
-        previous model would have shown. `before`: see `Scored`."""
+        """The brokers have these lists: from now on they are what the users see. Returns them, some with the list that
+        the previous model would have shown. `before`: see `Scored`."""
         now, published = self._clock(), self._metrics.recommendations_published
         answers = self._maker.with_shadows(answers, self._batch_models)
         live = self._batch_models.live
@@ -206,8 +207,8 @@ class Scoring:
             self.signals.window_signals.delivered(request.newest_ms, seconds)
 
     def _counted_for(self, answer: Answer, counted: str) -> str:
-        """Count each user once per canary, when the first list since its announcement is out. Returns the version of
-        the canary for which the user is counted now."""
+        """Count each user once per canary, when the user's first list since the canary's announcement is delivered.
+        Returns the version of the canary for which the user is counted now."""
         canary = self._batch_models.canary
         if canary is None or counted == canary.version or answer.variant == "popularity":
             return counted
@@ -225,7 +226,7 @@ class Scoring:
 
 
 def _left_out(asked: Sequence[Request], kept: Sequence[Request]) -> list[int]:
-    """Places of those that were not kept; the others stand in the same order."""
+    """Places of the requests that were not kept. Both sequences have the same order."""
     if len(asked) == len(kept):
         return []
     users = {request.user for request in kept}  # distinct

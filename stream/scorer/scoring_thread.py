@@ -1,4 +1,4 @@
-"""The one thread that scores: everything it owns, and the calls by which the event loop hands it work."""
+"""The one thread that scores: everything it owns, and the calls by which the event loop gives it work."""
 
 from __future__ import annotations
 
@@ -89,11 +89,12 @@ class ScoringThread:
         return ScoredBatch(self._scoring.score(wanted, taken) if wanted else Scored([], [], {}), rejected)
 
     def _await_model(self, live_offset: int) -> None:
-        """A user who is sent again for a new model gets no list of the one before, which would be the last until the
-        next event. The batch is acked after its lists, so a process that is killed here has lost nobody."""
+        """Wait for the model that a request names. A user whose history is sent again for a new model must not get a
+        list of the model before, because that list would stay until the user's next event. The batch is acked after its
+        lists, so a process that is killed while it waits loses no request."""
         if live_offset <= self._awaited:
             return
-        self._awaited = live_offset  # once: a topic `models` that was made anew may never come so far
+        self._awaited = live_offset  # wait only once: a topic `models` that was made anew may never reach this offset
         if not self._looked.wait(_MODEL_SECONDS, live_offset):
             log.warning("a model that is live since %.0f s is not loaded: the one before answers", _MODEL_SECONDS)
 
@@ -108,7 +109,7 @@ class ScoringThread:
         self._newest_ms = {number: self._newest_ms.get(number, 0) for number in partitions}
 
     def keep_house(self, closing: bool = False) -> None:
-        """Save what survives a restart, send windows, examples and counts of pilots, and set the gauges."""
+        """Save popularity and counts, send windows, examples and counts of pilots, and set the gauges."""
         self._keeping.popularity.save(self._scoring.saved_popularity())
         self._keeping.counts.save(self._scoring.stages.second_stage.events.counts, now=closing)
         self._scoring.signals.export()
@@ -126,7 +127,7 @@ class ScoringThread:
             self._metrics.stream_watermark_timestamp["refreshes"].set(min(newest_ms) / 1000)
 
     def close(self) -> None:
-        """Finish what is queued, save it and close the store. Not on the thread itself."""
+        """Finish the queued work, save, and close the stores. Must not be called on the thread itself."""
         self._executor.shutdown(wait=True)
         self.keep_house(closing=True)
         self._scoring.journal.close()

@@ -1,7 +1,8 @@
-"""The second stage of ranking: the model's best, what is wanted now and what follows, ordered by the model's reranker.
+"""The second stage of ranking: the model's reranker orders candidates of three sources.
 
-The first stage ranks the whole catalogue by what was learnt in rounds. The counts are as fresh as the last event, so
-the second stage sees what began after the model was fitted, items included that no model knows.
+The sources are the best items of the model, the items in demand now, and the items that often follow those of the user.
+The first stage ranks the whole catalogue by what was learnt in training rounds. The counts are as fresh as the last
+event, so the second stage knows of changes since the model was fitted, also of items that no model knows.
 
 Legend: B users, M candidates, C columns (items of the counts).
 """
@@ -42,7 +43,7 @@ class SecondStageConfig:
 
 
 class _Columns(NamedTuple):
-    """Where the items of one catalogue stand in the other."""
+    """The columns of a model's items in the counts, and of the counts' items in the model."""
 
     items: ItemIndex
     to_counts: np.ndarray  # int64 [I]
@@ -64,7 +65,7 @@ class SecondStage:
         self._columns: dict[int, _Columns] = {}  # by id of a model's catalogue
 
     def follow(self, models: Iterable[Recommender | None]) -> list[str]:
-        """These models answer from now on: what they know gets columns. Returns the items that had none."""
+        """These models answer from now on: the items that they know get columns. Returns the items that had none."""
         counts, before = self.events.counts, len(self.events)
         for model in models:
             if model is not None:

@@ -1,15 +1,16 @@
-"""The last list of every user: what the next event is judged against, and what no older list may replace.
+"""The last list of every user: the next event judges it, and no older list may replace it.
 
-One store for each partition of `recommendations`, which it follows: `next_offset` is the first offset of the topic that
-is not known here. A scorer writes what it published itself; what others published before it had the partition, or by
-mistake after that, it reads from the topic (`stream.scorer.list_follower`).
+There is one store for each partition of `recommendations`. The store follows its partition: `next_offset` is the first
+offset that is not known here. A scorer writes the lists that it published itself. Lists that others published before it
+had the partition, or by mistake after that, are read from the topic (`stream.scorer.list_follower`).
 
     u user            32 bytes: version of the history, offset of the list; then the list, MessagePack
     f hash of user    24 bytes: time of forgetting, offset of the tombstone, clock when it was noted; nothing else is
                       kept of a forgotten user
 
-The stores of partitions that moved away stay for a while, because a partition often comes back and then little has to
-be read; after that they are destroyed, so that a forgotten user does not live on where nobody hears of it.
+The stores of partitions that moved away stay for a while, because a partition often comes back, and then little has to
+be read. After that they are destroyed: a store that follows its partition no longer would keep the lists of users who
+ask to be forgotten.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PAGE = 1000  # forgotten users looked at together
 
 
 class LastList(NamedTuple):
-    """The newest list that is known of a user."""
+    """The newest known list of a user."""
 
     version: HistoryVersion
     offset: int  # on `recommendations`
@@ -47,12 +48,12 @@ class LastList(NamedTuple):
 
     @classmethod
     def without_version(cls, as_of_ms: int, offset: int, encoded: bytes) -> LastList:
-        """A list of the first release, or a tombstone that somebody else wrote: it is taken for the newest."""
+        """A list of the first release, or a tombstone that another program wrote: it is taken for the newest."""
         return cls(HistoryVersion(_UNKNOWN, as_of_ms, 0), offset, encoded)
 
 
 class Offsets(NamedTuple):
-    """Where lists lie that this scorer published on `recommendations`."""
+    """The offsets of lists that this scorer published on `recommendations`."""
 
     of_users: Mapping[bytes, int]
     ranges: Mapping[int, Sequence[tuple[int, int]]]  # by partition: first offset and the one after the last, in order
@@ -79,8 +80,8 @@ class PartitionLists:
         return found
 
     def put(self, lists: Mapping[bytes, LastList], ranges: Sequence[tuple[int, int]], now_ms: int) -> None:
-        """What this scorer published, in these ranges of offsets (`Offsets`). When somebody else wrote before one of
-        them, the next offset stays there, because what lies between must still be read."""
+        """Write the lists that this scorer published, in these ranges of offsets (`Offsets`). When another scorer wrote
+        before one of the ranges, the next offset stays before it, because the records in between must still be read."""
         with self._lock:
             known = reached = self.store.next_offset
             for first, following in ranges:
@@ -89,8 +90,8 @@ class PartitionLists:
             self._write(lists, None if reached == known else reached, now_ms)
 
     def take_in(self, read: Iterable[tuple[bytes, LastList]], now_ms: int) -> dict[bytes, LastList]:
-        """Lists that were read from the topic, in its order. Returns the newest list of each user whose last record on
-        the topic is an older one: a scorer that had lost the partition wrote over it."""
+        """Write lists that were read from the topic, in its order. Returns the newest list of each user whose last
+        record on the topic is an older list, written by a scorer that had lost the partition."""
         read = list(read)
         with self._lock:
             users = list(dict.fromkeys(user for user, _ in read))
@@ -140,7 +141,7 @@ class PartitionLists:
         return [(key[1:], _decode(value)) for key, value in rows if key.startswith(b"u")]
 
     def purge(self, before_ms: int) -> None:
-        """Drop what is left of users who were forgotten before this moment of the clock."""
+        """Drop the marks of users whose forgetting was noted before this moment of the clock."""
         after = b"f"
         while marks := [row for row in self.store.page(after, _PAGE) if row[0].startswith(b"f")]:
             old = [key for key, value in marks if _FORGOTTEN.unpack(value)[2] < before_ms]
@@ -159,8 +160,8 @@ class ShownLists:
     def open(
         self, number: int, identity: Mapping[str, str], low: int, end: int, tombstone_ms: int, now_ms: int
     ) -> PartitionLists:
-        """`low` and `end` are the first offset of the partition and the one after its last. A store that cannot be read
-        on from is emptied."""
+        """Open the store of a partition. `low` is the first offset of the partition, `end` the offset after its last. A
+        store whose `next_offset` is of no use any more is emptied."""
         path = self._folder / str(number)
         store = open_store(path, identity, self._memory, low, end, tombstone_ms, now_ms)
         lists = self._partitions[number] = PartitionLists(store)
@@ -177,7 +178,7 @@ class ShownLists:
         return {int(path.name) for path in self._folder.iterdir() if path.name.isdigit()}
 
     def get(self, users: Iterable[tuple[int, bytes]]) -> dict[bytes, LastList]:
-        """Last lists of (partition, user) pairs, of those users who have one."""
+        """Last lists by user, for (partition, user) pairs; users without a list are left out."""
         by_partition: dict[int, list[bytes]] = defaultdict(list)
         for number, user in users:
             by_partition[number].append(user)

@@ -1,4 +1,4 @@
-"""An assigned partition is answered once its last lists are known, which a thread beside the event loop reads."""
+"""Takes over assigned partitions: a thread reads their last lists, and then they are answered."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class TakeOver:
 
     @property
     def joined(self) -> bool:
-        """The group has assigned partitions to this worker, be it none."""
+        """Whether the group has made an assignment to this worker, even one without partitions."""
         return self._assignment > 0
 
     @property
     def waits_for(self) -> str:
-        """What keeps this worker from answering for its partitions; empty: nothing, or it has none and stands by."""
+        """What keeps this worker from answering its partitions; empty when nothing does, or when it has none."""
         if not self.joined:
             return "the group has not shared out its partitions"
         waiting = sorted(self._partitions - self._stream.answered)
@@ -70,11 +70,12 @@ class TakeOver:
         self._assignment = self._follower.follow(partitions)
 
     def stop(self) -> None:
-        """Begin to end."""
+        """Tell the thread to end."""
         self._stop.set()
 
     def close(self, broker_answers: bool) -> None:
-        """The last lists are about to be closed. A thread that waits for a broker which is gone is not waited for."""
+        """Call this before the last lists are closed. It waits for the thread only when a broker answers: otherwise the
+        thread may be waiting for a broker that is gone."""
         self._stop.set()
         if broker_answers and self._follows.is_alive():
             self._follows.join(_CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""How a model's lists are made: its own order of the catalogue, and, where it has a reranker, the second stage."""
+"""Makes a model's lists: the model's own order of the catalogue and, where it has a reranker, the second stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class RankedLists(NamedTuple):
-    """What a model lists for B users; nothing for those of whom it knows nothing."""
+    """What a model lists for B users; empty lists for users of whose items it knows none."""
 
     items: list[list[str]]
     scores: list[list[float]]
@@ -37,7 +37,7 @@ class RankedLists(NamedTuple):
 
 
 class TwoStages:
-    """Single-threaded. `count` comes before `rank`: a list knows the events that it answers."""
+    """Single-threaded. Call `count` before `rank`, so that a list is made with the events that it answers."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class TwoStages:
         self._allowance = Allowance(config.second_stage.examples_per_second)
 
     def count(self, requests: Sequence[Request]) -> None:
-        """New events of these users: they answer the users' last lists, and are demand from now on."""
+        """Take in new events of these users: they answer the users' last lists as examples, and count as demand."""
         self.examples.events(requests, self.second_stage.events.columns)
         self.second_stage.events.count(requests)
 
     def event_ms(self, requests: Iterable[Request]) -> int:
-        """Now in event time, so that a log that is replayed hides as long as it did when it was new."""
+        """The present in event time, so that a replayed log hides items for as long as the original stream did."""
         return max(self._popularity.newest_ms, *(max(request.newest_ms, request.asked_ms) for request in requests))
 
     def rank(self, model: Recommender, requests: Sequence[Request], noted: int = 0) -> RankedLists:
@@ -88,21 +88,21 @@ class TwoStages:
         items: list[list[str]],
         scores: list[list[float]],
     ) -> None:
-        """Put the reranker's lists in the place of the first stage's."""
+        """Replace the lists of the first stage by those of the reranker."""
         slates = self._slates(model, requests, listed)
         taken = self._allowance.take(noted, self._clock())
         self.examples.listed([request.user for request in requests[:taken]], slates, range(taken))
         best = self.second_stage.best(reranker, slates, self._config.chosen_from, int(self._clock() * 1000))
         for row, (names, values) in enumerate(zip(*best, strict=True)):
-            # Else what may be listed lies beyond the candidates.
+            # A shorter list means that the items that may be listed lie beyond the candidates: keep the first stage's.
             if len(names) >= min(len(items[row]), self._config.list_items):
                 items[row], scores[row] = names, values
 
     def keep_examples(self, model: Recommender | None, requests: Sequence[Request]) -> None:
-        """Keep the candidates of some users, whose lists are delivered, so that a first reranker can learn; `model` is
-        the live one, None before the first.
+        """Keep the candidates of some users, whose lists are delivered, so that a first reranker can learn. `model` is
+        the live model, None before the first.
 
-        Like shadows they wait until a second's allowance can be spent at once.
+        As for shadows, nothing is kept until a full second's allowance can be taken at once.
         """
         wanted = min(len(requests), self._allowance.most)
         if not wanted or self._allowance.left(self._clock()) < wanted:
@@ -117,7 +117,7 @@ class TwoStages:
         self.examples.listed([request.user for request in some], slates, range(len(some)))
 
     def _first_stage(self, model: Recommender, requests: Sequence[Request], *, slates: bool) -> Listed:
-        """Lists as they are served or, for `slates`, long enough to choose from."""
+        """The first stage's lists, as long as they are served or, with `slates`, long enough to choose from."""
         config, event_ms, now_ms = self._config, self.event_ms(requests), int(self._clock() * 1000)
         count = config.candidates if slates else config.chosen_from
         return rank_listable(

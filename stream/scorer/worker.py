@@ -1,4 +1,4 @@
-"""The scorer: refreshes in, ranked lists out, by a Faust stream (`stream.scorer.refresh_stream`)."""
+"""The scorer process: it reads refreshes and publishes ranked lists, by a Faust stream (`refresh_stream`)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = ["Scorer", "run_scorer"]
 log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 5.0
-_TURN_SECONDS = 0.5  # how often it is looked whether an item's time began or ended
+_TURN_SECONDS = 0.5  # how often the scorer checks whether an item's time began or ended
 _FIRST_MODELS_SECONDS = 15.0  # longest wait at the start for the models announced before it
 _LEAVE_SECONDS = 4.0  # for Faust to commit and leave the group
 
@@ -95,7 +95,7 @@ class Scorer:
         self._scoring.models = models  # one assignment: a batch in flight keeps the set it started with
 
     def _items_changed(self, changes: Mapping[str, ItemRecord | None]) -> None:
-        """From another thread. Waits until lists follow the changes, so that a flood of them does not pile up."""
+        """Called on another thread. Waits until the changes are applied, so that many changes do not pile up."""
         asyncio.run_coroutine_threadsafe(
             self._republishing.change_items(changes, self._items.next_offset), self._loop
         ).result()
@@ -108,7 +108,7 @@ class Scorer:
         await self._thread.call(self._thread.assigned, partitions)
 
     async def run(self, stop: threading.Event, health: Health) -> bool:
-        """Score until `stop`; False when a batch failed, nothing moved for too long, or Faust gave up. Raises
+        """Score until `stop`; False when a batch failed, there was no progress for too long, or Faust gave up. Raises
         `NameTaken`."""
         await self._start()
         watch = asyncio.create_task(self._liveness.watch())
@@ -144,7 +144,7 @@ class Scorer:
         starting = asyncio.create_task(self._app.start())
         deadline = time.monotonic() + self._config.stall_seconds
         while not (await asyncio.wait([starting], timeout=0.1))[0]:
-            self._name.check()  # one that joined at the same moment may have taken it
+            self._name.check()  # another worker that joined at the same moment may have taken the name
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no Kafka for {self._config.stall_seconds:.0f} s")
         await starting
@@ -152,11 +152,11 @@ class Scorer:
         log.info("scorer reads %s", self._plan.refreshes)
 
     async def leave(self, give_name_back: bool) -> bool:
-        """Finish the batch at hand, commit, leave the group; False when Kafka did not let go in time. The group keeps
-        the partitions of a named worker for it, unless it gives the name back."""
+        """Finish the current batch, commit, leave the group; False when Kafka did not answer in time. The group keeps
+        the partitions of a named worker for it, unless the worker gives the name back."""
         self._take_over.stop()
         leaving = asyncio.create_task(self._leave(give_name_back))
-        # Only waited for, never cancelled: Faust swallows the cancellation of its own stop and would wait on.
+        # The task is waited for but never cancelled: Faust ignores the cancellation of its own stop and would wait on.
         await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
         answered = leaving.done() and not leaving.cancelled()
         error = leaving.exception() if answered else TimeoutError(f"Kafka did not answer in {_LEAVE_SECONDS} s")
@@ -166,7 +166,8 @@ class Scorer:
 
     async def _leave(self, give_name_back: bool) -> None:
         await self._stream.end()
-        # `App.stop` cancels its own last commit. One that is under way makes the first of these wait for it.
+        # `App.stop` cancels its own last commit, so commit before it. If a commit is under way, the first call only
+        # waits for that one; the second commits the rest.
         await self._app.consumer.commit()
         await self._app.consumer.commit()
         await self._app.stop()
@@ -174,7 +175,7 @@ class Scorer:
             await self._loop.run_in_executor(None, self._name.leave)
 
     def close(self, broker_answers: bool) -> None:
-        """Store what survives a restart. Clients are closed only while a broker answers: each would wait for it."""
+        """Store what is kept over a restart. Clients are closed only while a broker answers: each would wait for it."""
         self._take_over.close(broker_answers)
         self._thread.close()
         if broker_answers:
@@ -231,8 +232,8 @@ def run_scorer(
 ) -> bool:
     """Run one scorer until `stop`; False when it gave up and should be restarted.
 
-    When Kafka does not let go at the end, or another process runs under the same name, this ends the process: threads
-    of the client library wait for brokers and would keep it. Everything of ours is closed by then.
+    When Kafka does not answer at the end, or another process runs under the same name, this function ends the process:
+    threads of the client library wait for brokers and would keep it alive. All files of the scorer are closed by then.
     """
     torch.set_num_threads(config.torch_threads)
 
@@ -246,7 +247,8 @@ def run_scorer(
             refused = error
         except BaseException:
             log.exception("the scorer failed")
-        # A worker that fails keeps its partitions: it is started again. One whose name was taken has none.
+        # A worker that fails keeps its name, and with it its partitions: it is started again. A worker whose name was
+        # taken has no partitions.
         left = await scorer.leave(give_name_back=healthy)
         scorer.close(broker_answers=left)
         if refused is not None:
