@@ -1,4 +1,4 @@
-"""How what an updater merged becomes durable."""
+"""Checkpoints: they make durable what an updater has merged."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["CRASH_POINTS", "Checkpoint"]
 
 log = logging.getLogger(__name__)
 
-_STEPS = 8  # in which the histories of a checkpoint are sent: events wait for one, not for all
-_STEP_RECORDS = 50  # at least
+_STEPS = 8  # steps in which the histories of a checkpoint are sent: new events wait for one step, not for all
+_STEP_RECORDS = 50  # least number of records of a step
 _ACKNOWLEDGED_SECONDS = 30.0
 
 # The moments between which a killed process must lose nothing; tests kill it at each. The updater's turn passes the
@@ -38,22 +38,22 @@ CRASH_POINTS = ("polled", "merged", "refreshed", "sending", "produced", "committ
 
 
 class Checkpoint:
-    """Makes everything merged before it durable, step by step between the turns that follow, in the one order that
+    """Makes everything that was merged before it durable, in steps between the turns that follow. This order of writes
     loses nothing:
 
     1. every refresh is acknowledged
-    2. one Kafka transaction commits changed histories, dead letters, routed events and consumed offsets, which carry
-       how far a new model's walk over the users has come
+    2. one Kafka transaction commits changed histories, dead letters, routed events and consumed offsets; their metadata
+       says how many users have been sent to the scorer again for a new model (`stream.updater.cursor`)
     3. RocksDB stores the same histories with the changelog offset they reach
 
     A crash before 2 replays the events: the stores do not hold them yet, so the merge finds them new and sends
     everything again. A crash between 2 and 3 leaves the stores behind the changelog, and restoring closes the gap.
-    RocksDB first would lose events: on replay the merge would find nothing new and send nothing, and the offsets would
-    then be committed.
+    If RocksDB came first, a crash before 2 would lose events: on replay the merge would find nothing new and send
+    nothing, and the offsets would then be committed.
 
-    Events that come while a checkpoint is under way are merged on the histories that it carries, not on the older ones
-    in RocksDB, and belong to the next. A refused checkpoint is aborted: nothing of it is visible, and the next one
-    carries its load. Partitions move only between checkpoints.
+    Events that arrive while a checkpoint is under way are merged into the histories that the checkpoint carries, not
+    into the older ones in RocksDB, and belong to the next checkpoint. A refused checkpoint is aborted: nothing of it is
+    visible, and the next checkpoint writes its content, too. Partitions move only between checkpoints.
 
     A worker that lost its partitions cannot overwrite newer histories: the transaction carries its group generation,
     and the broker refuses a stale one. A producer that was fenced raises.
@@ -70,9 +70,9 @@ class Checkpoint:
     ) -> None:
         self._config, self._plan, self._metrics = config, plan, metrics
         self._clock_ms, self._crash = clock_ms, crash
-        self._steps: Iterator[None] | None = None  # of the one under way
+        self._steps: Iterator[None] | None = None  # of the checkpoint under way
         self._due = time.monotonic() + config.checkpoint_seconds
-        self._refused_since: tuple[tuple[str, int], float] | None = None  # the membership that is, and since when
+        self._refused_since: tuple[tuple[str, int], float] | None = None  # refused membership, since when
         transaction_ms = int(config.transaction_seconds * 1000)
         self._producer = bulk_producer(
             connection,
@@ -83,7 +83,7 @@ class Checkpoint:
             transactional_id=f"{plan.prefix}{config.group}-{config.worker or folder_name(config.state_dir)}",
             transaction_timeout_ms=transaction_ms,
         )
-        # Aborts what a killed predecessor of this name left open, and fences it if it still lives.
+        # Aborts the transaction that a killed predecessor of this name left open, and fences it if it still runs.
         self._producer.init_transactions()
 
     @property
@@ -95,9 +95,9 @@ class Checkpoint:
         return self._steps is not None
 
     def begin(self, tasks: Sequence[PartitionTask], refreshes: Sequence[Any], member: GroupMember) -> bool:
-        """Take in flight what the tasks have merged. `refreshes` are the futures of all that were sent for it.
+        """Begin a checkpoint of what the tasks have merged. `refreshes` are the futures of all refreshes sent for it.
 
-        Finishes the one before, if that is under way, and returns whether it was.
+        If the checkpoint before is still under way, finish that first. Returns whether there was one to finish.
         """
         ended = self.finish()
         self._due = time.monotonic() + self._config.checkpoint_seconds
@@ -113,7 +113,7 @@ class Checkpoint:
         return True
 
     def finish(self) -> bool:
-        """Do all that is left of the checkpoint under way; returns whether there was one."""
+        """Do all remaining steps of the checkpoint under way; returns whether there was one."""
         ended = False
         while self._steps is not None:
             ended = self.step()
@@ -123,7 +123,7 @@ class Checkpoint:
         self, tasks: Sequence[PartitionTask], refreshes: Sequence[Any], member: GroupMember
     ) -> Generator[None, None, None]:
         carried = [task for task in tasks if task.has_unsaved]
-        # The generation that these events were merged in: the broker refuses it once there is another.
+        # These events were merged in this generation of the group: the broker refuses it once there is a newer one.
         group = member.metadata
         if carried and member.between_generations:
             log.info("checkpoint waits for the group")
@@ -190,12 +190,13 @@ class Checkpoint:
         task.complete()
 
     def _refused(self, carried: Sequence[PartitionTask], group: ConsumerGroupMetadata, error: KafkaError) -> None:
-        """The group moved on, or the broker was away too long. A fenced producer or group instance raises.
+        """Handle a failed transaction: the group has a newer generation, or the broker was away for too long. Raises
+        the error when the producer or the group instance was fenced.
 
-        A refused member or generation is replaced within moments, because heartbeats are refused too. Where it is not,
-        they have stopped (`stream.clients.member` prevents the one way we know): kafka-python then reads on for a group
-        that forgot it, and never joins again. So give up after a session: a successor joins, and replays what was not
-        committed.
+        A refused member or generation is normally replaced within moments, because heartbeats are refused, too. If it
+        is not, the heartbeats have stopped (`stream.clients.member` prevents the one known cause): kafka-python then
+        goes on reading for a group that no longer has this member, and never joins again. So the error is raised after
+        the time of a session: a successor joins, and replays what was not committed.
         """
         self._metrics.checkpoints["refused"].inc()
         if was_fenced(error):

@@ -1,4 +1,4 @@
-"""What an updater is told."""
+"""The settings of an updater."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""How far a partition's users have been sent to the scorer again for the live model.
+"""The cursor of rescoring: which users of a partition have been sent to the scorer again for the live model.
 
-A walk goes round: from behind the key `start` to the last key, then from the first key to `start`. The next walk starts
-where the one before was, finished or not. So however often models go live, everybody's turn comes.
+Rescoring goes over all users of the partition in the order of their keys: from behind the key `start` to the last key,
+then from the first key to `start`. For the next model it starts where it stopped for the model before, finished or not.
+So every user is reached, however often models go live.
 
-Each commit of the partition's offset carries the cursor as the offset's metadata: it moves with the partition, and a
-new owner continues the walk. What was sent after that commit is sent again.
+Each commit of the partition's offset carries the cursor as the offset's metadata: the cursor moves with the partition,
+and a new owner continues from there. Users who were sent after the last commit are sent again.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ __all__ = ["NO_MODEL", "RescoringCursor", "decode_cursor"]
 
 log = logging.getLogger(__name__)
 
-_KEY_BYTES = 200  # kept of a key in a commit, whose metadata may have 4096 bytes
+_KEY_BYTES = 200  # of a key that are kept in the metadata of a commit, which may have 4096 bytes
 
 
 class RescoringCursor(msgspec.Struct, frozen=True):
     version: str = ""  # of the model
     start: bytes = b""
-    after: bytes = b""  # the users up to this key had their turn
-    wrapped: bool = False  # past the last key, on the way to `start`
+    after: bytes = b""  # the users up to this key have been sent
+    wrapped: bool = False  # the last key was passed; now from the first key to `start`
     finished: bool = True
 
     def begin(self, version: str) -> RescoringCursor:
-        """The walk for another model."""
+        """The cursor with which rescoring for another model begins."""
         return RescoringCursor(version, self.after, self.after, wrapped=False, finished=False)
 
     def advance(
         self, page: Sequence[tuple[bytes, bytes]], count: int
     ) -> tuple[Sequence[tuple[bytes, bytes]], RescoringCursor]:
-        """`page` are the first `count` keys beyond `after`, with their values, or all of them. Returns those that
-        belong to this walk, and the cursor behind them."""
+        """`page` holds the first `count` keys behind `after`, with their values, or all of them if there are fewer.
+        Returns the rows whose users are still to be sent, and the cursor behind those rows."""
         if self.wrapped:
             page = [row for row in page if row[0] <= self.start]
         if len(page) == count:
@@ -46,13 +47,13 @@ class RescoringCursor(msgspec.Struct, frozen=True):
         return page, msgspec.structs.replace(self, after=after, wrapped=True, finished=finished)
 
     def encode(self) -> str:
-        """For a commit. Of a long key a prefix is kept, so that a user has a second turn rather than none."""
+        """The metadata of a commit. Long keys are cut so that a user is sent twice rather than not at all."""
         start = self.start if len(self.start) <= _KEY_BYTES else self.start[:_KEY_BYTES] + b"\xff"  # is in no user's id
         kept = msgspec.structs.replace(self, start=start, after=self.after[:_KEY_BYTES])
         return msgspec.json.encode({"rescoring": kept}).decode()
 
 
-NO_MODEL = RescoringCursor()  # of a partition that has seen none
+NO_MODEL = RescoringCursor()  # of a partition for which no model was live yet
 
 
 class _Metadata(msgspec.Struct):
@@ -60,7 +61,7 @@ class _Metadata(msgspec.Struct):
 
 
 def decode_cursor(metadata: str) -> RescoringCursor:
-    """The cursor of a commit; `NO_MODEL` when another program made the commit."""
+    """The cursor in the metadata of a commit; `NO_MODEL` when there is none, or none that can be read."""
     try:
         return msgspec.json.decode(metadata, type=_Metadata).rescoring if metadata else NO_MODEL
     except msgspec.DecodeError as error:

@@ -1,4 +1,4 @@
-"""Consumed records of one partition, merged into what its task holds."""
+"""Merges the consumed records of one partition into what its task holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Merges, sets dead letters and misplaced events aside, and counts all of it for the metrics and the monitor."""
+    """Merges records, collects dead letters and misplaced events, and counts all records for metrics and monitor."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Intake:
         """Merge records of one topic, in order of offset; returns the users whose histories changed. Raises
         `RegistryUnavailable`, and then nothing was merged."""
         metrics, unsaved = self._metrics, task.unsaved
-        # First of all: what nobody can tell yet is left as it is, to be read again.
+        # Decode before anything is changed: this line raises `RegistryUnavailable`, and the records are read again.
         arrivals, rejected = decode_batch(records, self._config.limits, self._config.input.translator)
         metrics.events_consumed["interactions"].inc(len(records))
         misplaced = sampled_misplaced(records, self._plan.partitions)
@@ -88,7 +88,8 @@ class Intake:
         return changes
 
     def _set_aside(self, task: PartitionTask, arrivals: dict[bytes, list[Arrival]]) -> None:
-        """Take out the events of users who belong to other partitions. To forget them is for every partition."""
+        """Take out the events of users who belong to other partitions, to be routed there. Requests to forget a user
+        stay: they are for every partition."""
         homes = {user: home_of(user, self._plan.partitions) for user in arrivals}
         for user in [user for user, home in homes.items() if home != task.number]:
             events = arrivals.pop(user)
@@ -98,7 +99,7 @@ class Intake:
             task.unsaved.routed += [(arrival.source, homes[user]) for arrival in events if arrival not in forgets]
 
     def _forget_elsewhere(self, task: PartitionTask, arrivals: dict[bytes, list[Arrival]]) -> None:
-        """Send every wish to be forgotten on to all other partitions."""
+        """Route every request to forget a user to all other partitions, too."""
         others = [number for number in range(self._plan.partitions) if number != task.number]
         for events in arrivals.values():
             for arrival in events:

@@ -1,4 +1,4 @@
-"""One batch of `interactions` turned into changed histories: the updater's work without Kafka or RocksDB."""
+"""Turns a batch of `interactions` into changed histories: the updater's work without Kafka or RocksDB."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outcomes:
 
 @dataclass
 class Change:
-    """A user's history after a batch that changed it. `new` are the events that became the last of their item."""
+    """A user's history after a batch that changed it. `new` holds the events that became the last one of their item."""
 
     history: History
     new: list[NewInteraction] = field(default_factory=list)
@@ -51,8 +51,8 @@ class Changed(NamedTuple):
 def decode_batch(
     records: Iterable[InputRecord], limits: Limits, translator: Translator | None = None
 ) -> tuple[dict[bytes, list[Arrival]], list[tuple[InputRecord, Rejected]]]:
-    """Valid records by user in order of offset, and the rejected ones with their reason. Records in another form than
-    our own need a translator."""
+    """Valid records by user in order of offset, and the rejected ones with their reason. Records in another format than
+    Freshet's own need a translator."""
     if translator is not None:
         return _translate_batch(records, limits, translator)
     arrivals: dict[bytes, list[Arrival]] = {}
@@ -86,8 +86,8 @@ def _translate_batch(
 def apply(
     history: History, arrivals: Sequence[Arrival], limit: int, outcomes: Outcomes, count_forgets: bool = True
 ) -> Change | None:
-    """The history after these arrivals; None when they changed nothing. A wish to be forgotten that was sent on from
-    another partition is counted there."""
+    """The history after these arrivals; None when they changed nothing. With `count_forgets` False, requests to forget
+    the user are not counted in `outcomes`: the partition that routed them here has counted them."""
     change = Change(history)
     for record, arrived_ms, _ in arrivals:
         before = change.history
@@ -122,7 +122,7 @@ def apply(
 
 
 def _is_last(history: History, record: Interaction) -> bool:
-    """Is this the last interaction with its item?"""
+    """Whether this is the last interaction with its item."""
     items = history.items
     if items and items[0] == record.item:
         place = 0

@@ -1,4 +1,4 @@
-"""One partition in the hands of an updater: what is held of it above RocksDB, and where it stands in its life."""
+"""One partition of an updater: its data that is not yet in RocksDB, and its state."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class IllegalTransition(RuntimeError):
 
 @dataclass
 class Unsaved:
-    """What merged records brought and no checkpoint has made durable, and how far they reach."""
+    """The results of merged records that no checkpoint has made durable, and the offsets that the records reach."""
 
-    positions: dict[str, int]  # by topic: the offset after the last of them
-    cursor: RescoringCursor = NO_MODEL  # whose turn it is to be scored again
+    positions: dict[str, int]  # by topic: the offset after the last merged record
+    cursor: RescoringCursor = NO_MODEL  # the users who have been sent to be scored again
     histories: dict[bytes, bytes] = field(default_factory=dict)  # by user, encoded
-    arrivals_ms: list[int] = field(default_factory=list)  # of the events behind them
+    arrivals_ms: list[int] = field(default_factory=list)  # of the events behind these histories
     dead: list[tuple[InputRecord, Rejected]] = field(default_factory=list)
     routed: list[tuple[InputRecord, int]] = field(default_factory=list)  # with the partition they belong to
 
@@ -42,7 +42,7 @@ class Unsaved:
         return len(self.histories) + len(self.dead) + len(self.routed)
 
     def followed_by(self, later: Unsaved) -> Unsaved:
-        """Both, for one checkpoint. A history in `later` was merged from the one here and stands for it."""
+        """Both, for one checkpoint. A history in `later` was merged from the user's history here, and replaces it."""
         return Unsaved(
             later.positions,
             later.cursor,
@@ -59,14 +59,14 @@ class PartitionTask:
             |                       |                   |
             +-------release---------+------release------+-----> released
 
-    assigned    the group gave the partition to this worker; nothing is read of it
+    assigned    the group gave the partition to this worker; it is not read yet
     restoring   its offsets are known, its store is open and follows the changelog
     running     the store has caught up: records are merged, and checkpoints carry what they brought
-    released    the partition is another's, its store is closed. If it returns, it gets a new task
+    released    the partition belongs to another worker, its store is closed. If it returns, it gets a new task
 
-    A checkpoint takes what is unsaved in flight (`begin_checkpoint`). It ends with everything durable (`complete`), or
-    refused, and then its load goes with the next one (`requeue`). Whatever the state does not allow raises
-    `IllegalTransition`.
+    A checkpoint moves `unsaved` to `in_flight` (`begin_checkpoint`). It ends with everything durable (`complete`), or
+    it is refused, and then the next checkpoint writes its content, too (`requeue`). A call that the state does not
+    allow raises `IllegalTransition`.
     """
 
     def __init__(self, number: int) -> None:
@@ -96,13 +96,13 @@ class PartitionTask:
         self._store, self.committed, self.committed_cursor = store, committed, cursor
 
     def run(self, committed: dict[str, int]) -> None:
-        """Records are read from these offsets on, besides those that `restore` was given."""
+        """Records are read from now on, from these offsets and those that `restore` was given."""
         self._move("running")
         self.committed |= committed
         self.unsaved = Unsaved(self.committed.copy(), self.committed_cursor)
 
     def release(self) -> None:
-        """What no checkpoint has made durable is dropped: the next owner replays it."""
+        """Drop what no checkpoint has made durable, which the next owner replays, and close the store."""
         self._move("released")
         self.unsaved, self.in_flight = Unsaved({}), Unsaved({})
         if self._store is not None:
@@ -126,7 +126,7 @@ class PartitionTask:
         self.in_flight, self.unsaved = self.unsaved, Unsaved(self.unsaved.positions.copy(), self.unsaved.cursor)
 
     def requeue(self) -> None:
-        """The checkpoint was refused: the next one carries its load."""
+        """The checkpoint was refused: the next one writes its content, too."""
         self.unsaved = self._end_checkpoint().followed_by(self.unsaved)
 
     def complete(self) -> None:

@@ -1,4 +1,4 @@
-"""What the scorer is sent: the history of every user whose events changed it, or whom a new model has to rank."""
+"""Sends the scorer the history of every user whose events changed it, or for whom a new model has to rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RefreshSender"]
 
 
 class RefreshSender:
-    """Sends to the partition that the history lies in. A checkpoint waits for what is in flight."""
+    """Sends to the partition that holds the history. A checkpoint waits for the refreshes in flight."""
 
     def __init__(self, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._topic = plan.refreshes
@@ -28,13 +28,13 @@ class RefreshSender:
         )
 
     def send_changes(self, changes: Iterable[Changed]) -> None:
-        """All of a turn in one go: within the producer's linger they leave in one request, not in one per partition,
-        and reach the scorer by one fetch."""
+        """Send all changes of a turn at once: within the producer's linger time they leave in one request, not in one
+        per partition, and the scorer receives them by one fetch."""
         for number, changed in groupby(changes, attrgetter("partition")):
             self._send(number, ((user, _refresh(change, history)) for _, user, change, history in changed))
 
     def send_stored(self, number: int, user: bytes, history: bytes, now_ms: int, live_offset: int) -> None:
-        """A history that did not change, for the model that was announced at this offset of `models`."""
+        """Send a history that did not change, for the model that was announced at this offset of `models`."""
         self._send(number, [(user, Refresh("model", now_ms, (), codec.for_reading(history), live_offset))])
 
     def _send(self, number: int, refreshes: Iterable[tuple[bytes, Refresh]]) -> None:
@@ -43,11 +43,11 @@ class RefreshSender:
 
     @property
     def in_flight(self) -> int:
-        """How many were sent and not yet taken over by a checkpoint."""
+        """How many refreshes were sent and not yet taken over by a checkpoint."""
         return len(self._in_flight)
 
     def take(self) -> list[Any]:
-        """Their futures, for a checkpoint to wait for."""
+        """The futures of the refreshes in flight, for a checkpoint to wait for."""
         taken, self._in_flight = self._in_flight, []
         return taken
 

@@ -1,6 +1,7 @@
-"""What an updater's log says of refused records: the first of each reason in full, then once a minute how many.
+"""Logs refused records: the first record of each reason in full, then once a minute the number of records.
 
-A line for each would fill the log at the rate of the stream; silence would leave a producer's mistake to a metric.
+A line for each record would fill the log at the rate of the stream; without any line, only a metric would show a
+producer's mistake.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class RefusalLog:
                 )
 
     def report(self) -> None:
-        """Say how many were refused, when a minute is over and there were any."""
+        """Log how many records were refused, when a minute is over and there were any."""
         seconds = self._clock() - self._since
         if seconds < _REPORT_SECONDS:
             return

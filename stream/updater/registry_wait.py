@@ -1,4 +1,4 @@
-"""A Schema Registry that does not answer is waited for: its events stay in the log, and are read again."""
+"""Waits for a Schema Registry that does not answer: events that need it stay in the topic, and are read again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 0.5  # from one try to the next
 _LOG_SECONDS = 60.0
-_FRESH_SECONDS = 10.0  # a try may take as long as the registry takes to say nothing
+_FRESH_SECONDS = 10.0  # how long a failed try counts; the next try may take until its timeout
 
 
 class RegistryWait:
-    """What the updater's probe says of it."""
+    """What the updater's probe reports while the registry does not answer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -36,5 +36,5 @@ class RegistryWait:
 
     @property
     def pause_seconds(self) -> float:
-        """How long to let a registry be after a try that failed just now."""
+        """How long to wait before the registry is asked again; 0 when the last failure was long enough ago."""
         return max(self._failed + _AGAIN_SECONDS - self._clock(), 0.0)

@@ -1,4 +1,4 @@
-"""What the monitor and the metrics learn of an updater between its checkpoints."""
+"""Reports on an updater to the monitor and the metrics, after each of its checkpoints."""
 
 from __future__ import annotations
 

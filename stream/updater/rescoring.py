@@ -1,4 +1,4 @@
-"""A new model reaches everybody: stored histories are sent to the scorer again, slowly, beside the live traffic."""
+"""Rescoring: after a promotion the stored histories are sent to the scorer again, slowly, beside the live traffic."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class RescoringConfig:
 
 
 class Rescoring:
-    """Follows `models`. Each partition's own cursor says whose turn it is (`stream.updater.cursor`); partitions take
-    turns page by page, so that none waits for the end of another."""
+    """Follows `models`. Each partition has a cursor, which says whom to send next (`stream.updater.cursor`). The
+    partitions take turns, one page each, so that no partition waits until another is finished."""
 
     def __init__(
         self,
@@ -54,15 +54,15 @@ class Rescoring:
         self._config, self._slots, self._refreshes = config, slots, refreshes
         self._clock_ms, self._clock = clock_ms, clock
         self._slots_due = 0.0
-        self._begins = "", 0.0  # the walk for this version, at this time
+        self._begins = "", 0.0  # version of the live model, and when rescoring for it begins
         self._allowed, self._asked = 0.0, clock()
-        self._last = -1  # the partition that had its turn
-        self._sent = 0  # users, since no partition had anybody left
+        self._last = -1  # the partition whose page was sent last
+        self._sent = 0  # users sent since rescoring was finished in all partitions
         self.walking = False
 
     def send_due(self, tasks: Sequence[PartitionTask], newest_ms: int) -> None:
-        """Send those whose turn has come, at most one page of one of these running partitions. `newest_ms` is the
-        event time up to which the stream has come."""
+        """Send the users who are next, at most one page of one of these running partitions. `newest_ms` is the newest
+        event time of the stream."""
         now = self._clock()
         if now >= self._slots_due:
             self._slots_due = now + _SLOTS_SECONDS
@@ -71,7 +71,7 @@ class Rescoring:
         if live is not None and live.version != self._begins[0]:
             self._begins = live.version, now + self._config.head_start_seconds
         if now < self._begins[1]:
-            return  # whom the walk for the model before would still meet, this one meets anyway
+            return  # users who were not yet sent for the model before will be sent for this one anyway
         for task in tasks:
             if live is not None and task.unsaved.cursor.version != live.version:
                 task.unsaved.cursor = task.unsaved.cursor.begin(live.version)

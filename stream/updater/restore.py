@@ -1,4 +1,4 @@
-"""Stores of assigned partitions follow the changelog until they hold all that the partitions' former owners wrote."""
+"""Restores the stores of assigned partitions from the changelog, until they hold all that former owners wrote."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Restore:
 class Restorer:
     """Restores any number of partitions of one changelog side by side, a step at a time.
 
-    Stepping lets the caller keep polling its own consumer in between, so that it keeps its place in the group and
-    running partitions keep flowing. The caller closes the stores, and abandons a restore before it does.
+    Between the steps the caller polls its own consumer, so that it stays in the group and goes on working on the
+    running partitions. The caller closes the stores; before it closes one, it calls `abandon`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Restorer:
         try:
             polled = self._reader.poll(timeout_seconds) if self._behind() else {}
         except OffsetOutOfRangeError:
-            # Compaction or retention moved the beginning while we read: what is gone was superseded or expired.
+            # Compaction or retention moved the beginning meanwhile: the removed records were superseded or had expired.
             self._reader.to_beginning()
             return []
         for tp, records in polled.items():
@@ -103,7 +103,7 @@ class Restorer:
         return any(self._reader.position(tp) < restore.end for tp, restore in self._restores.items())
 
     def abandon(self, number: int) -> None:
-        """Read no more of a partition. What was written to its store so far stays useful."""
+        """Stop reading a partition. The records that were written to its store so far stay useful."""
         if self._restores.pop(TopicPartition(self._topic, number), None) is not None:
             self._reader.assign(self._restores)
 

@@ -1,18 +1,20 @@
-r"""Which partition a user belongs to, and the way there for events that a producer put elsewhere.
+r"""Routes events that a producer wrote to the wrong partition to the partition that their user belongs to.
 
 Clients hash keys differently: Java, kafka-python and aiokafka agree on murmur2, librdkafka and Sarama have hashes of
-their own. As long as each user's events come through one of them nothing is wrong: state follows the partition of the
-input. Where two meet, a user would have half a history in each of two partitions. `repartition="strict"` sends events
-from the wrong partition on, by murmur2, through the topic `interactions-routed`:
+their own. As long as all events of a user come through clients with one hash, nothing is wrong: the state is kept in
+the partition of the input. With two hashes, a user would have half of the history in each of two partitions.
+`repartition="strict"` sends events in the wrong partition on to the right one, by murmur2, through the topic
+`interactions-routed`:
 
     interactions/2  --(merged here)--------------------> histories/2
                     \-(the user belongs to 5)--> interactions-routed/5  --> histories/5
 
-Forgetting a user goes everywhere: whoever reads the wish merges it where it came, and sends it on to all other
-partitions, for the user may have left something in each of them.
+A request to forget a user goes to every partition: the updater that reads it merges it in the partition where it
+arrived, and routes it to all other partitions, because each of them may hold events of the user.
 
-A routed record keeps the time of its first arrival, so limits and forgetting judge it as if it had come straight. It is
-part of the checkpoint's transaction, like the offset of the record it copies: it is there once, or not at all.
+A routed record keeps the time of its first arrival, so it is treated as if it had arrived in the right partition at
+once, also by limits and by forgetting. It is written in the same transaction as the offset of the record that it
+copies: it is written exactly once.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _SAMPLE = 16  # the hash, in plain Python, costs more than decoding the record
 
 
 def sampled_misplaced(records: Sequence[InputRecord], partitions: int) -> int:
-    """How many of every sixteenth record (by offset) lie in another partition than their key's home."""
+    """Takes every sixteenth record (by offset), and returns how many of these lie in another partition than the one
+    that their key belongs to."""
     sample = records[-records[0].offset % _SAMPLE :: _SAMPLE]
     return sum(record.key is not None and home_of(record.key, partitions) != record.partition for record in sample)
 
@@ -52,7 +55,7 @@ class RoutedRecord(TypedDict):
 
 
 def routed_record(record: InputRecord, home: int) -> RoutedRecord:
-    """The record as it came, dated with its first arrival."""
+    """The unchanged record, with the time of its first arrival."""
     return RoutedRecord(
         key=record.key,
         value=record.value,
@@ -63,10 +66,10 @@ def routed_record(record: InputRecord, home: int) -> RoutedRecord:
 
 
 class RoutedReader:
-    """Reads the routed topic's partitions of the same numbers as the owned ones of `interactions`.
+    """Reads the partitions of the routed topic that have the same numbers as the owned partitions of `interactions`.
 
-    A consumer of its own without a group: a group would share the two topics out independently, and one history would
-    have two owners. Offsets are committed for the updater's group, in its transactions.
+    It has a consumer of its own, without a group: a group would distribute the two topics independently, and one
+    history would have two owners. Offsets are committed for the updater's group, in its transactions.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class RoutedReader:
         self._reader.assign([TopicPartition(self.topic, number) for number in sorted(self._numbers)])
 
     def poll(self) -> Mapping[TopicPartition, list[Any]]:
-        """What has arrived, without waiting; looked for at most every `every_seconds`."""
+        """The records that have arrived, without waiting for more. Polls at most once in `every_seconds`."""
         now = time.monotonic()
         if not self._numbers or now < self._due:
             return {}

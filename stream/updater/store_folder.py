@@ -1,4 +1,4 @@
-"""The partitions' stores on this disk, and how long they outlive their ownership."""
+"""The stores of partitions on this disk, and how long they stay after their partition moved away."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SETTLED_SECONDS = 10.0, 60.0  # least and longest wait until a worker that has 
 class StoreFolder:
     """`folder` holds one store per partition, named by its number.
 
-    The store of a partition that moved away stays for `keep_seconds`, because a partition that returns, as in a rolling
-    restart, then follows the changelog from where its store is and not from the beginning. Longer it must not stay:
-    nobody erases in it the users who are forgotten meanwhile. To remove one is safe at any time: the changelog has all
-    of it. What an earlier process left is treated alike, by the time of its last change.
+    The store of a partition that moved away stays for `keep_seconds`. If the partition returns in that time, as in a
+    rolling restart, only the rest of the changelog is read and not all of it. The store must not stay longer, because
+    users who are forgotten meanwhile are not erased in it. Removing a store is safe at any time: the changelog has all
+    of its content. A store that an earlier process left is treated in the same way, by the time of its last change.
 
     `clock` gives seconds since 1970, as files' times are.
     """

@@ -1,7 +1,8 @@
-"""The updater: interactions in, durable histories and refreshes out.
+"""The updater: it reads interactions, and writes durable histories and refreshes.
 
-A turn's records are merged into histories in memory, then every changed user's refresh leaves. A checkpoint makes what
-was merged durable, step by step between the turns that follow; `stream.updater.checkpoint` argues its order of writes.
+In each turn, the polled records are merged into histories in memory; then the refresh of every changed user is sent. A
+checkpoint makes the merged histories durable, in steps between the turns that follow; `stream.updater.checkpoint`
+explains the order of its writes.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ _STEP_SECONDS = 0.005  # longest wait for a record while a checkpoint waits for 
 
 
 class Overtaken(RuntimeError):
-    """The broker takes no transactions of this updater any more, yet its place in the group is its own: another of its
-    name began and did not stay, or joined first, or a transaction took too long."""
+    """The broker takes no transactions of this updater any more, although it still has its place in the group: another
+    updater of the same name began and did not stay, or joined first, or a transaction took too long."""
 
 
 class Updater:
@@ -95,9 +96,9 @@ class Updater:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, health: Health | None = None) -> None:
-        """Work until `stop`; then checkpoint, leave the group and let go of everything. Any unexpected error
-        propagates: the process ends without committing, its successor replays, and its partitions wait for one of the
-        same name. Raises `NameTaken` when another updater has taken that name, `Overtaken` when one began to."""
+        """Work until `stop`; then make a checkpoint, leave the group and close everything. An unexpected error is
+        raised: the process ends without committing, and its successor replays. The partitions of a named updater wait
+        for its successor. Raises `NameTaken` when another updater has taken the name, and `Overtaken` (see there)."""
         log.info("updater %s reads %s", self._config.worker or "without a name", self._plan.interactions)
         stay = True
         try:
@@ -118,13 +119,14 @@ class Updater:
             self.close(stay)
 
     def turn(self) -> None:
-        """Poll once, merge, send refreshes, begin a checkpoint when due or do a step of it; let records gather for the
-        next poll."""
+        """Poll once, merge, send refreshes; begin a checkpoint when one is due, or do a step of it. Then wait, so that
+        records gather for the next poll."""
         config, restoring = self._config, bool(self._restorer)
         patience = min(_STEP_SECONDS, config.poll_seconds) if self._checkpoint.under_way else config.poll_seconds
         polled = self._member.poll(0 if restoring else patience, config.poll_records // 2)
         for tp in self._follow_moves():
-            # Read before it moved. Whoever owns it now, even this worker again, starts from the committed offset.
+            # These records were read before the partition moved. Its owner, even if that is this worker again, starts
+            # from the committed offset.
             polled.pop(tp, None)
         if self._restorer:
             self._run_restored()
@@ -140,7 +142,7 @@ class Updater:
             self._metrics.progress_timestamp.set_to_current_time()
         self._step_checkpoint()
         if batches and not self._restorer:
-            # A client's round trip costs more than the few records that a brisk stream puts into it.
+            # A round trip to the broker costs more than merging the few records that arrive in its time.
             time.sleep(max(began + config.turn_seconds - time.monotonic(), self._intake.registry.pause_seconds, 0))
 
     def checkpoint(self) -> None:
@@ -149,7 +151,7 @@ class Updater:
         self._checkpoint.finish()
 
     def close(self, stay: bool = False) -> None:
-        """`stay`: in the group, for a successor of the same name."""
+        """Close everything. With `stay`, do not leave the group, so that a successor of the same name has the place."""
         for close in (
             lambda: self._member.close(stay),
             self._refreshes.close,
@@ -174,11 +176,11 @@ class Updater:
         return [task for task in self._tasks.values() if task.state == "running"]
 
     def _follow_moves(self) -> set[TopicPartition]:
-        """Returns what came or went."""
+        """Follow the moves of partitions since the last call. Returns the partitions that came or went."""
         moves = self._member.moves
         if not moves:
             return set()
-        self._checkpoint.finish()  # whose transaction the broker refuses when what moved is another's by now
+        self._checkpoint.finish()  # the broker refuses its transaction if a moved partition has another owner by now
         moved: set[TopicPartition] = set()
         while moves:
             kind, partitions = moves.popleft()
@@ -198,8 +200,9 @@ class Updater:
                 f"updaters and scorers, then run `freshet repartition` to move everybody; nothing is lost meanwhile"
             )
         task = self._tasks[tp.partition] = PartitionTask(tp.partition)
-        # The committed offset first, the end of the changelog after it: the broker answers once no transaction of a
-        # former owner is pending, so the end then covers all histories that those offsets stand for.
+        # Ask for the committed offset first, and only then for the end of the changelog: the broker gives the committed
+        # offset once no transaction of a former owner is pending, so the end that is read later covers all histories
+        # that were committed with that offset.
         committed, beginning = self._member.committed(tp), self._member.beginning(tp)
         if committed is not None and committed.offset < beginning:
             lost = beginning - committed.offset
@@ -217,7 +220,7 @@ class Updater:
             self._stores.leave(number)
 
     def _run_restored(self) -> None:
-        """Do a step of the restores; records of partitions that have caught up are read from now on."""
+        """Do a step of the restores; begin to read the records of partitions whose stores have caught up."""
         for number in self._restorer.step(0.02 if self._running else 0.1):
             task, tp = self._tasks[number], TopicPartition(self._plan.interactions, number)
             self._member.start(tp, task.committed[tp.topic])
@@ -235,7 +238,7 @@ class Updater:
                 try:
                     changes += self._intake.merge(task, tp.topic, records)
                 except RegistryUnavailable as error:
-                    # Nothing of it was merged, and nothing of it will be committed: it is read again.
+                    # No record of this batch was merged or will be committed: the batch is read again.
                     self._intake.registry.note(error)
                     (self._routed if tp.topic == self._plan.routed else self._member).start(tp, records[0].offset)
         return changes
@@ -253,7 +256,7 @@ class Updater:
 
 
 def _waits_for(joined: bool, tasks: Iterable[PartitionTask]) -> str:
-    """What keeps an updater from its work; one without partitions stands by, and waits for nothing."""
+    """What keeps an updater from its work; empty when nothing does, or when it has no partitions."""
     if not joined:
         return "the group has not shared out its partitions"
     waiting = sorted(task.number for task in tasks if task.state != "running")
@@ -268,11 +271,11 @@ def run_updater(
     stop: threading.Event,
     health: Health | None = None,
 ) -> None:
-    """Run one updater until `stop`. Raises what made it give up; restart it, its successor continues.
+    """Run one updater until `stop`. Raises the error that ended it; after a restart, its successor continues.
 
-    Of two of one name the one that joined the group last has the place, and the one that began transactions last has
-    those. When that is not the same one, whoever has the place begins again, as after a crash: it reads from what is
-    committed, and now has both.
+    Of two updaters of one name, the one that joined the group last has the place in the group, and the one that began
+    transactions last has the transactions. When these are not the same updater, the one with the place begins again, as
+    after a crash: it reads from the committed offsets, and then has both.
     """
     while True:
         updater = Updater(config, connection, plan, metrics)
