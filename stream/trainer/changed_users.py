@@ -1,13 +1,13 @@
-"""Who has something to teach that the model has not learnt: kept on disk, however many they are.
+"""The users whose histories have something that the model has not learnt, kept on disk because they may be many.
 
 Two kinds of keys in the store of a partition:
 
     c user           why the user counts as changed: see `Changed`
     o offset user    the same users in the order of their last records
 
-While promotions are frozen nobody is ever learnt, and nearly all users end up here; memory holds two sums. A batch that
-is too large for one write may be cut by a crash. Markers are written before their places in the order, so a place that
-is missing is made again at the next start, and one that contradicts its marker is passed over and removed.
+While promotions are frozen no changes are learnt, and in time nearly all users are here; memory holds only two sums. A
+crash may cut a batch that is too large for one write. Markers (`c`) are written before places (`o`), so a missing place
+is written again at the next start; a place that contradicts its marker is skipped and later removed.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class ChangedUsers:
             yield key[1:], Changed(*_marker.unpack(value))
 
     def get(self, users: Sequence[bytes]) -> dict[bytes, Changed]:
-        """Those of `users` who changed."""
+        """The changes of those of `users` who changed."""
         values = self._store.get_many([_MARKER + user for user in users])
         found = zip(users, values, strict=True)
         return {user: Changed(*_marker.unpack(value)) for user, value in found if value is not None}
 
     def put(self, user: bytes, before: Changed | None, changed: Changed | None, batch: Batch) -> None:
-        """Note a change, or with None that there is nothing to teach any more. It counts at once, and is kept once
-        `batch` is written."""
+        """Note a change; None notes that the model has learnt everything of the user. The sums change at once, the
+        store only when the caller writes `batch`."""
         self._users += (changed is not None) - (before is not None)
         self.new_interactions += (changed.new if changed else 0) - (before.new if before else 0)
         batch[_MARKER + user] = None if changed is None else _marker.pack(*changed)
@@ -79,10 +79,10 @@ class ChangedUsers:
             batch[_place(changed.offset, user)] = b""
 
     def take(self, most: int) -> tuple[dict[bytes, Changed], Offsets | None]:
-        """At most this many changed users, and the offsets between which all others have their last records.
+        """At most `most` changed users, and the offsets between which all other changed users have their last records.
 
-        When there are more, most of those taken changed last, so that the model follows the newest tastes; the rest has
-        waited longest, so that everybody is learnt in the end.
+        When there are more, three quarters are the users who changed last, so that the model follows the newest tastes.
+        The rest are the users who have waited longest, so that every user is learnt in the end.
         """
         if self._users <= most:
             return dict(self._between(0, None)), None
@@ -94,7 +94,7 @@ class ChangedUsers:
         return oldest | newest, (first, min(changed.offset for changed in newest.values()))
 
     def learnt(self, next_offset: int, left: Offsets | None, batch: Batch) -> None:
-        """Nothing is left to teach of users with their last records below `next_offset`, except in `left`."""
+        """Remove the changes of users whose last records lie below `next_offset`, except those in `left`."""
         ranges = [(0, next_offset)] if left is None else [(0, left[0]), (left[1], next_offset)]
         for first, until in ranges:
             for user, changed in self._between(first, until, batch):

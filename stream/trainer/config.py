@@ -79,10 +79,10 @@ class TrainerConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def enough(self, *, first: bool, changed_users: int, new_interactions: int, left_unlearnt: int) -> bool:
-        """Is there enough to learn for a round on schedule?
+        """Whether there is enough to learn for a round on schedule.
 
-        `first`: there is no model, and none was tried. `left_unlearnt` of the new interactions were seen by a round
-        that was not published.
+        `first`: there is no model, and no round has run. `left_unlearnt` of the new interactions were seen by a round
+        whose candidate was not published.
         """
         if first:
             return changed_users >= self.first_users and new_interactions >= self.first_interactions

@@ -1,4 +1,4 @@
-"""The questions of a round put to every arm: candidate, live model and popularity answer for the same users."""
+"""The exam of a round: candidate, live model and popularity answer the same questions about the same users."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ CUTOFF = 20
 
 
 def pack(items: ItemIndex, histories: Sequence[History], kinds: EventKinds = ALL_ALIKE) -> Histories:
-    """What a model reads of histories as they are now."""
+    """The input of a model for these histories, at the time of their newest interaction."""
     newest_ms = max((history.newest_ms for history in histories), default=0)
     return pack_decoded(items, histories, kinds, newest_ms)[0]
 
 
 class Exam:
-    """All items are ranked, without those that may not be listed to the user. Figures are NDCG@20 and Recall@20 each.
+    """All items are ranked, except those that may not be listed to the user. The figures are NDCG@20 and Recall@20.
 
-    `items` is the candidate's catalogue. An item that the live model does not know is one it cannot recommend.
+    `items` is the candidate's catalogue. An item that the live model does not know is a miss of the live model.
     """
 
     def __init__(self, items: ItemIndex, questions: Sequence[Question], kinds: EventKinds = ALL_ALIKE) -> None:
@@ -55,7 +55,7 @@ class Exam:
         return ndcg(hits, self._counts, CUTOFF), recall(hits, self._counts, CUTOFF)
 
     def ndcg(self, recommender: Recommender) -> np.ndarray:
-        """[B] of a model that shares the candidate's catalogue. Raises `NonFiniteScores`."""
+        """NDCG@20 [B] of a model that has the candidate's catalogue. Raises `NonFiniteScores`."""
         return self._figures(_whole(recommender.rank(self._histories, CUTOFF, self._hidden)))[0]
 
     def evidence(
@@ -90,7 +90,7 @@ class Exam:
             histories, hidden = pack_decoded(live.items, self._known, self._kinds, self._now_ms)
             ranked = _whole(live.rank(histories, CUTOFF, hidden))
         except NonFiniteScores:
-            return evidence  # nothing to defend: any model that scores replaces a live one that cannot
+            return evidence  # without figures of the live model: a model that cannot score may always be replaced
         # From columns of the live catalogue to the candidate's; -1 stays -1.
         columns = np.append(self._items.columns(live.items.ids), -1)[ranked.columns]
         own = self._figures(Ranked(columns, ranked.scores))
@@ -105,7 +105,7 @@ class Exam:
 
 
 def _whole(ranked: Ranked) -> Ranked:
-    """Lists of catalogues shorter than the cutoff, filled up with no item."""
+    """Lists of `CUTOFF` places: those of a smaller catalogue are padded with -1, for no item."""
     missing = CUTOFF - ranked.columns.shape[1]
     if missing <= 0:
         return ranked

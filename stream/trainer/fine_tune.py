@@ -1,9 +1,10 @@
-"""One training round without Kafka: histories and a parent in, a judged candidate out.
+"""One training round without Kafka: it makes a candidate from histories and a parent, and judges it.
 
-How the evidence stays honest: the gate sees a candidate that never met the held-out interactions, and nothing about the
-candidate is chosen with their help. Only after the verdict does a short last pass show it everything, so that what goes
-live has seen the newest tastes. The figures published with the model stay those of the gate; after the last pass only
-what can fail silently is checked again (finite scores, and no worse on what it has now seen).
+So that the evidence is honest, the gate judges a candidate that was not trained on the held-out interactions, and these
+are not used to choose anything about the candidate. Only after the verdict, a short last pass trains the candidate on
+all interactions, so that the live model knows the newest tastes. The figures published with the model stay those of the
+gate. After the last pass, two checks find what can fail silently: the scores must be finite, and NDCG@20 on the
+interactions held out before must not have become much worse.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class FineTuneConfig:
 
 @dataclass
 class Round:
-    """What became of a round. `failed` names the gates that refused; empty means the learner may be published."""
+    """The outcome of a round. `failed` names the gates that refused; when it is empty, the learner may be published."""
 
     learner: Learner
     users: int
@@ -97,13 +98,13 @@ class Round:
     data_until_ms: int  # the newest interaction that the published model has seen
     first_loss: float = float("nan")
     last_loss: float = float("nan")
-    holdout_loss: float = float("nan")  # of users whose newest interactions it had not met
+    holdout_loss: float = float("nan")  # of users whose newest interactions were held out
     noise_losses: dict[Noise, float] = field(default_factory=dict)  # the same, by the noise of the diffusion step
     gradient_norm: float = float("nan")
     dropped_batches: int = 0
     evidence: Evidence | None = None
     failed: dict[Gate, str] = field(default_factory=dict)
-    seconds: dict[Stage, float] = field(default_factory=dict)  # of train and evaluate
+    seconds: dict[Stage, float] = field(default_factory=dict)  # of train, evaluate and rerank
 
     def learnt(self, report: FitReport) -> None:
         """Note a pass. Raises `Stopped` when it was cut short."""
@@ -115,7 +116,7 @@ class Round:
         self.dropped_batches += report.dropped_batches
 
     def figures(self) -> dict[tuple[Arm, GateFigure], float]:
-        """The gate's evidence; empty when nobody could be asked."""
+        """The figures of the gate's evidence; empty when there were no questions."""
         evidence = self.evidence
         if evidence is None or not evidence.users:
             return {}
@@ -153,9 +154,9 @@ def fine_tune(
     fit: Fit = fit,
     served_above_popularity: bool = False,
 ) -> Round:
-    """Teach `learner` (the live model's, changed in place; None starts from nothing) and judge it against `live`.
+    """Train `learner` (the live model's, changed in place; None: a new one) and judge it against `live`.
 
-    Raises `Stopped` when `stop` said so, and `ModelError` when there is nothing to learn from.
+    Raises `Stopped` when `stop` returned True, and `ModelError` when there is nothing to learn from.
     """
     known, questions = hold_out(changed, config.holdout_share, config.exam_least_users, config.events)
     full = [history for history, _ in changed.values()] + list(replay.values())
@@ -209,7 +210,7 @@ def epochs_for(learner: Learner, lessons: Histories, epochs: int, updates: int) 
 
 
 def _undone(exam: Exam, recommender: Recommender | None, ndcg: float) -> dict[Gate, str]:
-    """What the last pass broke, of a candidate that had passed with `ndcg`."""
+    """The gates that a candidate which had passed with `ndcg` fails after the last pass, with reasons."""
     try:
         after = float("nan") if recommender is None else float(exam.ndcg(recommender).mean())
     except NonFiniteScores:

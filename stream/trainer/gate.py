@@ -1,13 +1,13 @@
-"""May this candidate replace the live model? Evidence in, verdict out; nothing else.
+"""The gate: decides from evidence whether a candidate may replace the live model.
 
-The question is "not worse", not "better": a model that knows newer items and newer tastes has a value that interactions
-held out yesterday cannot show. The candidate passes when the lower end of the 95 % interval of its mean paired
-difference in NDCG@20 stays above -margin. With few held-out users that interval alone is wider than any small margin,
-and not even an equal model could pass; the margin is therefore never less than what lets an equal one pass four times
-in five. As users grow it shrinks to the configured share.
+The candidate must be "not worse", it need not be "better": a model that knows newer items and newer tastes has a value
+that interactions held out earlier cannot show. The candidate passes when the lower end of the 95 % interval of its mean
+paired difference in NDCG@20 stays above -margin. With few held-out users that interval is wider than any small margin,
+and not even an equal model could pass. Therefore the margin is at least so large that an equal model passes four times
+in five. With more users the margin shrinks to the configured share.
 
-It must also beat popularity, unless it is better than the live model beyond doubt: refusing it then would keep serving
-what is worse than both.
+The candidate must also beat popularity, unless it is better than the live model beyond doubt: the live model is then
+worse than both, and refusing the candidate would keep it in service.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of the same held-out users for all arms. `live` and what compares with it is None before the first model."""
+    """Figures on the same held-out users for all arms. `live_ndcg`, `live_recall` and `lower` are None before the first
+    model."""
 
     users: int
     finite: bool  # parameters and scores of the candidate
@@ -62,7 +63,8 @@ class Evidence:
 
 def judge(evidence: Evidence, config: GateConfig, *, served_above_popularity: bool = False) -> dict[Gate, str]:
     """The gates that the candidate fails, each with its reason; empty when it may go live. `served_above_popularity`:
-    the reranker that goes with it was measured, and its lists are above popularity's whatever the model's own are."""
+    the reranker that is published with it was measured, and its lists are better than those of popularity, even if the
+    model's own lists are not."""
     failed: dict[Gate, str] = {}
     if not evidence.finite or not math.isfinite(evidence.ndcg):
         return {"finite": "its parameters or scores are not finite"}

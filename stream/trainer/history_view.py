@@ -1,13 +1,13 @@
 """The trainer's materialized view of `histories`, and which users changed since the model last learnt.
 
-One RocksDB per partition, kept in `next_offset` step with the topic; in each:
+There is one RocksDB per partition, whose `next_offset` says how much of the topic it holds. Its keys:
 
-    h hash user   the user's history, encoded. The hash puts users in an order that has nothing to do with who they
-                  are, so any run of neighbours is a random sample, read in one sequential scan.
-    c, o          who changed: see `stream.trainer.changed_users`
+    h hash user   the user's history, encoded. The order of the hashes has nothing to do with who the users are, so any
+                  run of neighbours is a random sample, read in one sequential scan.
+    c, o          the users who changed: see `stream.trainer.changed_users`
 
-Changes are part of the same atomic write as the histories they stem from, so a restart neither forgets one nor counts
-one twice. They go when a round that learnt them was published (`mark_learnt`), not before.
+A change is part of the same atomic write as the history that it stems from, so a restart neither loses a change nor
+counts it twice. Changes are removed when a model that learnt them is published (`mark_learnt`), not before.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ LAYOUT = "1"
 _HASH_BYTES = 8
 _HISTORY, _AFTER_HISTORY = b"h", b"i"
 _PAGE = 1_000  # users of a sample whose changes are read together
-_LOOKED_AT = 20  # users, for each one of a sample that is wanted
-_IDLE_STAMP_MS = 60_000  # how often an idle store notes that it is level
+_LOOKED_AT = 20  # most users that are read for each wanted user of a sample
+_IDLE_STAMP_MS = 60_000  # how often an idle store notes that it has reached the topic's end
 
 
 class Taken(NamedTuple):
-    """What a round learns from, and what it leaves."""
+    """The changed users that a round learns from, and those that it leaves."""
 
     users: dict[bytes, tuple[History, Changed]]
-    left: dict[int, Offsets]  # by partition: where users who changed too have their last records
+    left: dict[int, Offsets]  # by partition: the offsets of the last records of changed users who were not taken
 
 
 def _history_key(user: bytes) -> bytes:
@@ -59,11 +59,11 @@ def _history_key(user: bytes) -> bytes:
 
 
 class PartitionView:
-    """The users of one partition. Knows no Kafka; `store` is owned by this object from now on.
+    """The users of one partition, without Kafka. The caller closes `store`.
 
-    While records below `rebuild_until` arrive, the store is being rebuilt under a model that already learnt everything
-    up to `fitted_until_ms`, except from users with their last records in `left`: of others met there, only later
-    interactions count. `watch` is called with what changes, before it is stored.
+    A store that starts empty is rebuilt from the records below `rebuild_until`. The live model has already learnt the
+    interactions up to `fitted_until_ms` in these records, except those of users whose last records lie in `left`. So of
+    all other users only later interactions count as new. `watch` is called with all changes before they are stored.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class PartitionView:
         marked = self.changed.get(list(last))
         stored = dict(zip(last, self.store.get_many([_history_key(user) for user in last]), strict=True))
         self._watch([Change(offset, _history_key(user), stored[user], value) for user, (offset, value) in last.items()])
-        # Changes before histories: a batch too large for one write may be cut, and a history whose change is missing
-        # would be taken for learnt when the records are read again.
+        # Changes are written before histories: a crash may cut a batch that is too large for one write, and when the
+        # records are read again, a stored history without its change would count as learnt.
         changes: Batch = {}
         values: Batch = {}
         for user, (offset, value) in last.items():
@@ -124,19 +124,19 @@ class PartitionView:
         return [None if value is None else decode(value) for value in stored]
 
     def histories(self, users: Collection[bytes]) -> dict[bytes, History]:
-        """Of those of `users` that are there."""
+        """The histories of those of `users` who have one."""
         found = zip(users, self._read(users), strict=True)
         return {user: _shared(history) for user, history in found if history is not None}
 
     def take(self, most: int) -> tuple[dict[bytes, tuple[History, Changed]], Offsets | None]:
-        """See `ChangedUsers.take`; with their histories."""
+        """As `ChangedUsers.take`, with the users' histories."""
         changed, left = self.changed.take(most)
         histories = self.histories(list(changed))
         return {user: (history, changed[user]) for user, history in histories.items()}, left
 
     def sample(self, count: int, start: bytes, unchanged: bool = False) -> dict[bytes, History]:
-        """`count` users (fewer when there are fewer), picked by the random bytes `start`; only such as have not changed
-        if that is wanted. Then a share of the store is looked at, for nearly all users may have changed."""
+        """Up to `count` users, picked by the random bytes `start`. With `unchanged`, only users who have not changed;
+        there may be few of them, so the number of users that are looked at is limited."""
         first = _HISTORY + start[:_HASH_BYTES]
         around = chain(self.store.items(first, _AFTER_HISTORY), self.store.items(_HISTORY, first))
         users = ((key[1 + _HASH_BYTES :], value) for key, value in islice(around, _LOOKED_AT * count))
@@ -148,10 +148,11 @@ class PartitionView:
         return found
 
     def mark_learnt(self, next_offset: int, fitted_until_ms: int, left: Offsets | None = None) -> None:
-        """A model that learnt the records below `next_offset`, except those in `left`, with interactions up to
-        `fitted_until_ms`, is live.
+        """A model is live that learnt the records below `next_offset`, except those in `left`, with interactions up to
+        `fitted_until_ms`.
 
-        Doing it twice changes nothing. Users that changed again since stay, with only what came later as new.
+        A second call with the same values changes nothing. Users who changed again since then stay changed, but only
+        their interactions after `fitted_until_ms` count as new.
         """
         self._fitted_until_ms, self._left = fitted_until_ms, left
         changes: Batch = {}
@@ -165,7 +166,7 @@ class PartitionView:
 
 
 def _shared(history: History) -> History:
-    """With one string per item in memory, however many histories name it."""
+    """The same history, with interned item names: memory holds one string per item for all histories."""
     return history._replace(items=tuple(map(sys.intern, history.items)))
 
 
@@ -183,14 +184,14 @@ def _decode(user: bytes, value: bytes | None) -> History | None:
 
 
 def _newer(history: History, seen_ms: int) -> int:
-    return bisect_left(history.times_ms, -seen_ms, key=neg)  # times fall from the newest on
+    return bisect_left(history.times_ms, -seen_ms, key=neg)  # times run from newest to oldest
 
 
 class HistoryView:
     """All partitions, followed without a consumer group. Single-threaded: one owner calls everything.
 
-    A store that is missing, corrupted or foreign is rebuilt from the topic, also in mid-flight. `poll` reads what has
-    come; the view is `caught_up` once it has reached the topic's end as it was when the view was opened.
+    A store that is missing, corrupted or foreign is rebuilt from the topic, also while the view is in use. `poll` reads
+    new records; the view is `caught_up` once it has reached the end that the topic had when the view was opened.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class HistoryView:
         self._tombstone_ms, self._clock_ms = tombstone_ms, clock_ms
         self._fitted_until_ms, self._left = fitted_until_ms, left  # of the live model: see `mark_learnt`
         self._identity = topic_identity(admin, topic) | {"view": "trainer", "layout": LAYOUT}
-        self.identity = self._identity["topic_id"]  # the topic whose offsets are spoken of
+        self.identity = self._identity["topic_id"]  # id of the topic that all offsets refer to
         self._ends: dict[int, int] = {}  # the topic's end when each partition was opened
         self._stamped_ms = 0
         self.partitions: dict[int, PartitionView] = {}
@@ -275,9 +276,9 @@ class HistoryView:
         return {number: view.store.next_offset or 0 for number, view in self.partitions.items()}
 
     def poll(self, timeout_ms: int) -> int:
-        """Take in what arrived, waiting up to `timeout_ms` for the first record; returns how many records.
+        """Take in new records, waiting up to `timeout_ms` for the first one; returns how many there were.
 
-        Raises `OffsetOutOfRangeError` when the topic lost what was to come next: a new view rebuilds.
+        Raises `OffsetOutOfRangeError` when the topic has lost the next record: open a new view then, which rebuilds.
         """
         polled = self._reader.poll(timeout_ms / 1000)
         now_ms = self._clock_ms()
@@ -295,7 +296,7 @@ class HistoryView:
         return sum(map(len, polled.values()))
 
     def take_changed(self, limit: int) -> Taken:
-        """Changed users and their histories; about `limit` of them, shared out evenly over the partitions."""
+        """Changed users and their histories: about `limit` users, the same number from each partition."""
         taken = Taken({}, {})
         share = -(-limit // len(self.partitions))
         for number, view in list(self.partitions.items()):

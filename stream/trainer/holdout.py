@@ -1,4 +1,4 @@
-"""Which interactions of a round are kept from the candidate, to judge it by."""
+"""Chooses the interactions of a round that the candidate is not trained on, but judged by."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ def hold_out(
     least_users: int = 0,
     kinds: EventKinds = ALL_ALIKE,
 ) -> tuple[dict[bytes, History], dict[bytes, Question]]:
-    """Split off the newest `share` of the new interactions: (what every changed user may teach, the questions).
+    """Split off the newest `share` of the new interactions. Returns (the rest of every changed user's history, the
+    questions).
 
-    Only interactions that no published model learnt are held out (later than `seen_ms`), so that the live model answers
-    as blindly as the candidate; and only of users who keep some history, since nothing but popularity can answer for
-    others. One moment cuts all users, as the future does. Where users come, act and leave within minutes, hardly anyone
-    stands on both sides of a moment: when fewer than `least_users` do, each user's own newest are held out instead.
+    Only interactions that no published model learnt are held out (later than `seen_ms`), so that the live model has not
+    seen them either. Only users who keep some history are asked about, because for others only popularity can answer.
+    All histories are cut at one moment, as in service, where a model knows the past and must predict the future. Where
+    users come, act and leave within minutes, hardly any user has interactions on both sides of that moment: when fewer
+    than `least_users` have, each user's own newest interactions are held out instead.
     """
     new = np.fromiter(_new_times_ms(changed.values()), dtype=np.int64)
     if not len(new):
@@ -69,7 +71,8 @@ def _split(
 
 
 def _before(history: History, held: int) -> History:
-    """Without the last interactions with the newest `held` items. What came before those with the same items stays."""
+    """The history without the last interactions with its newest `held` items. Earlier interactions with these items
+    stay."""
     if not held:
         return history
     if not history.earlier:
@@ -87,7 +90,7 @@ def _before(history: History, held: int) -> History:
 
 
 def _answer(history: History, held: int, known: History, kinds: EventKinds) -> tuple[str, ...]:
-    """Right answers: items of the held interactions that speak for them and could have been listed before."""
+    """Right answers: the items of held-out interactions that are positive, if they could have been listed before."""
     event_kinds = history.kinds or ("",) * len(history.items)
     positive = [
         item

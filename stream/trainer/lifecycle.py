@@ -14,14 +14,15 @@
     canary        a new model answers a share of the users beside the live one
     rolled back   the previous model is live again; there is no further way back until the next promotion
 
-What a step is in: the slots of the topic `models`, from which the scorers and the phase are read, and the state of the
-closed loop, which knows what is on probation, quarantined and closed. Every step is made by `_move`, in one order:
+A step changes two things. The slots of the topic `models` say which models the scorers use; the phase follows from
+them. The state of the closed loop says which model is on probation, what is quarantined and whether promotions are
+closed. `_move` makes every step in the same order:
 
     1. the intent is saved with the state of the loop
     2. the slots move, in one transaction of Kafka
     3. the state of the loop moves, and is saved without the intent
 
-`recover` makes good what a crash left:
+`recover` repairs what a crash left:
 
     before 1      nothing happened
     after 1       nothing was announced. A promotion is dropped: its candidate is an artifact that nobody names, and the
@@ -65,7 +66,7 @@ _FROM: Mapping[Step, tuple[Phase, ...]] = {
 
 
 class IllegalMove(RuntimeError):
-    """A step that the picture does not have: a fault of the program, not of its surroundings."""
+    """A step that the state machine above does not have: a fault of the program, not of its surroundings."""
 
 
 class ModelLifecycle:

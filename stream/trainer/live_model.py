@@ -1,4 +1,4 @@
-"""The live model, loaded: candidates are compared with it, and so are the scorers' lists."""
+"""The live model in memory: candidates are compared with it, and so are the scorers' lists."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LiveModel:
 
     def __init__(self, artifacts: Artifacts, device: torch.device) -> None:
         self._artifacts, self._device = artifacts, device
-        self.announcement: Announcement | None = None  # what is followed, usable or not
+        self.announcement: Announcement | None = None  # of the live model, usable or not
         self.recommender: Recommender | None = None
-        self.provenance: Provenance | None = None  # the records that it learnt, once it was loaded
+        self.provenance: Provenance | None = None  # the records that the model learnt; None unless it was loaded
 
     def follow(self, live: Announcement | None) -> bool:
-        """Load the live model if it is another one; returns whether it is."""
+        """Load the live model if it differs from the one followed so far; returns whether it does."""
         if live == self.announcement:
             return False
         self.announcement, self.recommender, self.provenance = live, None, None
@@ -41,5 +41,5 @@ class LiveModel:
         return True
 
     def take(self, live: Announcement, recommender: Recommender | None) -> None:
-        """This trainer promoted it, and has it in memory already."""
+        """Follow a model that this trainer promoted and has in memory already."""
         self.announcement, self.recommender, self.provenance = live, recommender, None

@@ -1,10 +1,11 @@
 """Only one trainer works on the topics of one prefix: two would overwrite each other's models.
 
-Two things keep them apart. The trainer is the member of a group that shares out the one partition of `models`, reading
-nothing of it: who comes second gets no partition, and refuses to start. A killed trainer leaves the group after its
-session. A trainer that was paused for longer than that comes back to a group that forgot it, and claims its partition
-as before: what decides between those two is who opened the slots last (`stream.registry.slots`), for the brokers refuse
-the transactions of the other, which finds out here and gives up.
+Two mechanisms keep a second trainer out. First, every trainer joins a group that assigns the one partition of `models`;
+the lock reads no records of it. A second trainer gets no partition, and refuses to start. The group removes a killed
+trainer after its session. Second, a trainer that was paused for longer than its session is no longer in the group but
+still believes that it has the partition. Between it and its successor decides who opened the slots last
+(`stream.registry.slots`): the brokers refuse the transactions of the other one, which finds this out in `check` and
+gives up.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ __all__ = ["SecondTrainer", "TrainerLock"]
 log = logging.getLogger(__name__)
 
 _SESSION_SECONDS = 10.0
-_PATIENCE_SECONDS = 30.0  # for brokers that must find a coordinator first, beyond a session
+_PATIENCE_SECONDS = 30.0  # waited beyond a session, for brokers that must find a coordinator first
 _SETTLED_SECONDS = 1.0
-_EVERY_SECONDS = 2.0  # between two questions who opened the slots last
-_EXPLAINED_SECONDS = 3.0  # a wait longer than this is explained
+_EVERY_SECONDS = 2.0  # between two checks who opened the slots last
+_EXPLAINED_SECONDS = 3.0  # a longer wait is explained in the log
 
 
 class SecondTrainer(RuntimeError):
@@ -38,7 +39,8 @@ class SecondTrainer(RuntimeError):
 
 
 class TrainerLock:
-    """Held from the end of `__init__`, which raises `SecondTrainer`. `state_dir` names this trainer to others."""
+    """The lock is held when `__init__` returns; otherwise `__init__` raises `SecondTrainer`. `state_dir` is part of the
+    name by which others see this trainer."""
 
     def __init__(
         self, connection: KafkaConnection, admin: KafkaAdminClient, group: str, topic: str, state_dir: Path
@@ -47,7 +49,7 @@ class TrainerLock:
         self._name = f"{socket.gethostname()}:{state_dir.absolute()}"
         self._held = False
         self._due = 0.0
-        self._without: tuple[int, float] | None = None  # the generation that gave us nothing, and since when
+        self._without: tuple[int, float] | None = None  # a generation without a partition for us, since when
         self._member = GroupMember(
             connection,
             group,
@@ -101,10 +103,10 @@ class TrainerLock:
             if move.partitions:
                 self._held = move.kind == "assigned"
         generation = None if self._held else member.generation
-        if generation is None:  # it is held, or the group has not settled
+        if generation is None:  # the lock is held, or the group has not settled
             self._without = None
         elif self._without is None or self._without[0] != generation:
-            self._without = generation, now  # what was assigned may be on its way to `moves`
+            self._without = generation, now  # the assignment may still be on its way to `moves`
         elif now - self._without[1] > _SETTLED_SECONDS:
             raise SecondTrainer(
                 f"another trainer works on these topics: {self._others()}. Stop it, or start this one with a --prefix "

@@ -1,4 +1,4 @@
-"""The file in which the decisions of the closed loop outlive the trainer's process."""
+"""The file that keeps the decisions of the closed loop when the trainer's process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LoopFile:
         self._saved = b""
 
     def load(self) -> LoopState:
-        """What was saved; a new state when there is nothing, or nothing that can be read."""
+        """The saved state; a new state when there is none, or none that can be read."""
         try:
             self._saved = self._path.read_bytes()
             state = LoopState.decode(self._saved)
@@ -34,7 +34,7 @@ class LoopFile:
         return state
 
     def save(self, state: LoopState) -> None:
-        """When this returns, the state survives a loss of power. It is written aside and renamed, if it changed."""
+        """Write the state aside and rename it, if it changed. When this returns, it is safe from a loss of power."""
         encoded = state.encode()
         if encoded == self._saved:
             return

@@ -1,7 +1,7 @@
-"""Watches the pilot, as one part of the trainer: shows what it says, and stops a variant that does harm.
+"""Watches the pilot, as one part of the trainer: exports its figures, and stops a variant that does harm.
 
-The trainer has nothing else to do with pilots; it watches because there is only one of it, and it is always there.
-A stop is a record of its own on the topic, so a trainer that dies before it is written decides the same again.
+The trainer has nothing else to do with pilots. It watches them because exactly one trainer runs at any time. A stop is
+a record on the topic; a trainer that is killed before it writes the record makes the same decision after its restart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VERDICTS = {"worse": -1, "better": 1}
 
 
 class PilotGuard:
-    """The owner's thread calls everything."""
+    """All methods are called on the owner's thread."""
 
     def __init__(
         self, connection: KafkaConnection, topic: str, metrics: TrainerMetrics, clock: Callable[[], float] = time.time
@@ -47,7 +47,7 @@ class PilotGuard:
             self._changed = not self._judge()
 
     def _judge(self) -> bool:
-        """True unless it must be done again."""
+        """Judge the pilot; False when this must be repeated."""
         pilots = self._reader.pilots
         pilot = pilots.current
         if pilot is None:
@@ -73,7 +73,7 @@ class PilotGuard:
 
 
 def show(found: PilotReport | None, metrics: TrainerMetrics) -> None:
-    """Set the gauges to what a pilot says; None where there is none."""
+    """Set the gauges to the figures of a pilot; None clears them."""
     gauges = (
         metrics.pilot_share,
         metrics.pilot_split_probability,

@@ -1,6 +1,6 @@
-"""A round of learning: from what the view held when it began to a candidate that is stored, or a reason why not.
+"""A training round: from a snapshot of the view to a stored candidate, or to the reasons why it was refused.
 
-It fits in its own thread and touches neither the view nor Kafka.
+A round runs in its own thread, and uses neither the view nor Kafka.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from stream.wire.records import Announcement
 
 __all__ = ["Candidate", "RoundInput", "RoundInputs", "RoundWorker", "describe", "export_metrics"]
 
-_REFERENCE_USERS = 1_000  # whose scores say how scores lie
+_REFERENCE_USERS = 1_000  # users whose scores give the reference distribution of scores
 
 
 class RoundInput(NamedTuple):
-    """What a round works on, taken from the view in one go."""
+    """The input of a round, taken from the view at one moment."""
 
     number: int  # of the round, since the start of the process
     trigger: Trigger
     version: str
-    slot: Announcement | None  # what was live then
+    slot: Announcement | None  # the model that was live then
     live: Recommender | None  # the same, loaded; None when there is none or it cannot be used
     changed: dict[bytes, tuple[History, Changed]]
     replay: dict[bytes, History]
@@ -60,12 +60,12 @@ class RoundInput(NamedTuple):
 
     @property
     def parent(self) -> Announcement | None:
-        """None: a model from nothing."""
+        """The model that the round starts from; None when it starts a new one."""
         return self.slot if self.live is not None and not self.refit else None
 
 
 class RoundInputs:
-    """Takes what a round works on from the view."""
+    """Takes the input of rounds from the view."""
 
     def __init__(
         self, config: TrainerConfig, view: HistoryView, examples: ExampleReader, clock: Callable[[], float]
@@ -81,12 +81,12 @@ class RoundInputs:
     def take(
         self, trigger: Trigger, refit: bool, slots: Mapping[str, Announcement], live: Recommender | None
     ) -> RoundInput | None:
-        """None when there is nobody to learn from."""
+        """The input of a new round; None when there is no user to learn from."""
         config, view = self._config, self._view
         start = time.perf_counter()
         next_offsets, new = view.next_offsets(), view.new_interactions
         changed, left = view.take_changed(config.changed_users)
-        # Of those who changed, only the ones that were taken count as learnt; so no other may teach anything.
+        # The replay has no changed users: only those in `changed` are marked as learnt, so no others may be learnt.
         replay = view.sample(config.replay_users, self._rng.bytes(8), unchanged=True) if config.replay_users else {}
         if not changed and not replay:
             return None
@@ -111,17 +111,17 @@ class RoundInputs:
 
 
 class Candidate(NamedTuple):
-    """What a round brings back: an announcement when the candidate passed and is stored."""
+    """The result of a round; `announcement` is None unless the candidate passed and is stored."""
 
     round: Round
     announcement: Announcement | None
     recommender: Recommender | None
     export_seconds: float
-    choice: RerankerChoice | None = None  # of the reranker, if there was anything to choose by
+    choice: RerankerChoice | None = None  # of the reranker, if there were examples
 
 
 class RoundWorker:
-    """Makes candidates. `crash` is called with "fitted" and "stored" as they are passed; `fit` teaches a learner."""
+    """Makes candidates. `crash` is called with "fitted" and "stored" at these points; `fit` trains a learner."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class RoundWorker:
 
     def start(self, given: RoundInput) -> Future[Candidate]:
         future: Future[Candidate] = Future()
-        # A daemon: leaving never waits for a step of torch that does not ask whether to stop.
+        # A daemon thread: the process can end without waiting for a call of torch that does not check `cancel`.
         threading.Thread(target=self._work, args=(given, future), name="round", daemon=True).start()
         return future
 
@@ -153,7 +153,7 @@ class RoundWorker:
         if self._threads:
             torch.set_num_threads(self._threads)
         parent = given.parent
-        # Always from the artifact: what a refused candidate left in memory is never a parent.
+        # Always load the parent from its artifact: the learner of a refused candidate must never become a parent.
         learner, origin = (None, None) if parent is None else self._artifacts.load(parent, self.device)
         start = time.perf_counter()
         choice = self._choose_reranker(given)
@@ -214,8 +214,8 @@ class RoundWorker:
 
 
 def _reranker(given: RoundInput, outcome: Round, choice: RerankerChoice | None) -> Reranker | None:
-    """What goes with the candidate. Before the first model no list of a model was compared with the reranker's, so it
-    goes only with a model whose own lists are below popularity."""
+    """The reranker that is published with the candidate. Before the first model, no list of a model was compared with
+    the reranker's lists, so the chosen one is published only if the candidate's own lists are not above popularity."""
     if choice is None:
         return None if given.live is None else given.live.reranker
     evidence = outcome.evidence
@@ -262,7 +262,7 @@ def _seconds(given: RoundInput, candidate: Candidate) -> dict[Stage, float]:
 
 
 def describe(given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why: str) -> str:
-    """What became of a round, for one line of a log."""
+    """The outcome of a round, for one line of a log."""
     round_, evidence = candidate.round, candidate.round.evidence
     parts = [
         f"{given.version} from {given.parent.version if given.parent else 'nothing'}",
@@ -286,7 +286,7 @@ def describe(given: RoundInput, candidate: Candidate, outcome: RoundOutcome, why
 
 
 def _in_words(choice: RerankerChoice) -> str:
-    """What came of choosing a reranker; figures that were not measured are left out."""
+    """The outcome of choosing a reranker; figures that were not measured are left out."""
     kept = "chosen" if choice.reranker is not None and not choice.why else "not chosen"
     why = f" ({choice.why})" if choice.why else ""
     if not choice.questions:

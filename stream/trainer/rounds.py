@@ -1,17 +1,16 @@
-"""One round at a time, from what it begins with to what becomes of it.
+"""Runs one round at a time, from its input to its outcome.
 
-A round fits in its own thread. Its candidate is rejected by a gate, or promoted, or answers a share of the users
-first as the canary. A promotion becomes real in one order:
+A round runs in its own thread. Its candidate is rejected by a gate, or promoted, or answers a share of the users
+first as the canary. A promotion is made in this order:
 
     1. the artifact is written aside, synced and renamed (`RoundWorker`)
     2. the slots and the state of the closed loop move (`ModelLifecycle`, in its own order)
-    3. the view forgets which users had something to teach that the model has learnt
+    3. the view removes the changes that the model has learnt
     4. old artifacts are removed
 
-A crash before 2 leaves the old model live; an artifact that nobody names is removed by a later round. A crash before 3
-is made good at the next start: the artifact carries which records it learnt. A rejected or failed round changes
-nothing but counters: every round starts from the artifact of the live model, never from what a refused candidate left
-in memory.
+A crash before 2 leaves the old model live; a later round removes an artifact that no slot names. After a crash before
+3, step 3 is done at the next start: the artifact says which records it learnt. A rejected or failed round changes only
+counters: every round starts from the artifact of the live model, never from a refused candidate in memory.
 """
 
 from __future__ import annotations
@@ -93,12 +92,12 @@ class Rounds:
         self._running = _Running(given, self._worker.start(given))
 
     def cancel(self) -> None:
-        """Another model became live: what is being learnt has no parent any more."""
+        """Another model became live: stop the round, because its parent is not the live model any more."""
         if self._running is not None:
             self._running.given.cancel.set()
 
     def turn(self) -> None:
-        """Go on with what is finished."""
+        """Handle a round that has finished, or judge the canary."""
         self._inputs.follow()
         running, canary = self._running, self._canary
         if running is not None and running.future.done():
@@ -163,7 +162,7 @@ class Rounds:
             self._promote(canary, found)
 
     def _shut_gates(self, given: RoundInput, announcement: Announcement) -> dict[Gate, str]:
-        """Gates that a candidate which passed its exam, or its time as canary, still meets."""
+        """Gates that a candidate fails after it passed its exam or its time as canary, with reasons."""
         loop = self._lifecycle.loop
         shut: dict[Gate, str] = {}
         # A fault is found when its window closes: a round may have begun on such events by then.

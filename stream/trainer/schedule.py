@@ -1,4 +1,4 @@
-"""When a round is due that nobody else asks for, and what was asked for by hand."""
+"""When a round is due on schedule, and the rounds that were requested by hand."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Schedule:
         self._config, self._view = config, view
         self._requests: deque[tuple[Trigger, bool]] = deque()
         self._due = time.monotonic()
-        self._tried = False  # a first model, and the round came to nothing
-        self._left_unlearnt = 0  # new interactions that the last round saw and that did not get published
+        self._tried = False  # a round has begun
+        self._left_unlearnt = 0  # new interactions that the last round saw, if its candidate was not published
 
     def request(self, trigger: Trigger, refit: bool) -> None:
         """See `Trainer.request`."""
@@ -28,11 +28,11 @@ class Schedule:
             self._requests.append((trigger, refit))
 
     def requested(self) -> tuple[Trigger, bool] | None:
-        """(trigger, refit) of the oldest request, which is answered by this."""
+        """Remove and return the oldest request, as (trigger, refit)."""
         return self._requests.popleft() if self._requests else None
 
     def due(self, first: bool) -> bool:
-        """Is it time for a round, with enough to learn? The `first` model waits for more."""
+        """Whether it is time for a round and there is enough to learn. The `first` model needs more."""
         return time.monotonic() >= self._due and self._config.enough(
             first=first and not self._tried,
             changed_users=self._view.changed_users,

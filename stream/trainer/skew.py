@@ -1,7 +1,7 @@
-"""Do the scorers recommend what the trainer would? Their newest lists, ranked again from the trainer's own histories.
+"""Checks whether the scorers recommend what the trainer would: it ranks their newest lists again, from its own view.
 
-Rounding may swap neighbours of nearly equal score, so a list agrees when its first ten are among the trainer's first
-twenty. Wrong vocabularies, weights or histories move far more than that.
+Rounding may swap neighbours of nearly equal score, so a list agrees when its first ten items are among the trainer's
+first twenty. Wrong vocabularies, weights or histories change a list far more than that.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 _EVERY_SECONDS = 60.0
 _SHUT = 0.01  # share of differing lists that shuts the gate
 _FIRST, _AMONG, _DEEP = 10, 20, 100
-_ENOUGH = 5  # items whose order says something
-_SWAPPED = 2  # ranks by which neighbours of nearly equal score may stand the wrong way round
+_ENOUGH = 5  # least number of items whose order is compared
+_SWAPPED = 2  # ranks by which items of nearly equal score may be out of order
 _LEAST_EACH = 50
 _recommendation = msgspec.json.Decoder(Recommendation)
 
 
 class SkewCheck:
-    """Compares now and then; `shut` keeps candidates from going live while the scorers do something else."""
+    """Compares lists once a minute; `shut` keeps candidates from going live while too many lists differ."""
 
     def __init__(self, published: PublishedLists, metrics: TrainerMetrics) -> None:
         self._published, self._metrics = published, metrics
@@ -53,11 +53,11 @@ class SkewCheck:
         return self.share > _SHUT
 
     def turn(self, live: Recommender | None, histories: Callable[[int, list[bytes]], Mapping[bytes, History]]) -> None:
-        """Call often. `histories` are those of these users in a partition."""
+        """Call often. `histories` returns the histories of these users of a partition."""
         if live is None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _EVERY_SECONDS
-        if live.version != self._version:  # a share speaks of one model only, and of the next there may never be one
+        if live.version != self._version:  # a share is about one model, and for the next one there may never be a share
             self._version = live.version
             self._show(0.0)
         try:
@@ -77,9 +77,9 @@ class SkewCheck:
 
 
 class PublishedLists:
-    """Compares the newest lists on `recommendations`, block by block: a share of differing lists stands for a block of
-    `block` comparable lists, and until the next block is full. Lists are compared once, so what was published before
-    the scorers were mended does not keep the share up.
+    """Compares the newest lists on `recommendations`, in blocks of at least `block` comparable lists. The share of
+    differing lists is that of the last full block. Each list is compared once, so lists that were published before the
+    scorers were repaired do not keep the share high.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class PublishedLists:
     def differing(
         self, model: Recommender, histories: Callable[[int, list[bytes]], Mapping[bytes, History]]
     ) -> float | None:
-        """The share of lists that `model` would not give to the users' `histories` of a partition; None while too few
-        of its lists were compared. Raises `KafkaError` and `ModelError`."""
+        """The share of lists that differ from what `model` makes of the users' `histories`. None while too few of its
+        lists were compared, and for a model with a reranker. Raises `KafkaError` and `ModelError`."""
         if model.reranker is not None:
             return None  # its lists depend on counts that only the scorers have
         if model.version != self._version:
@@ -125,7 +125,7 @@ class PublishedLists:
             self._reader.seek(tp, max(end - self._each, beginnings[tp], min(self._following.get(tp, 0), end)))
         lists: dict[int, list[Recommendation]] = {}
         deadline = time.monotonic() + timeout_seconds
-        # A poll returns what has arrived, perhaps of one partition only; what is late is left to the next call.
+        # A poll may return records of one partition only; records that come later are left to the next call.
         while any(self._reader.position(tp) < end for tp, end in ends.items()) and time.monotonic() < deadline:
             for tp, records in self._reader.poll(0.1, self._each * len(self._partitions)).items():
                 lists.setdefault(tp.partition, []).extend(_decoded(records))
@@ -137,7 +137,7 @@ class PublishedLists:
 
 
 def _decoded(records: Iterable[InputRecord]) -> Iterator[Recommendation]:
-    """Without tombstones and what nobody can read: whoever wrote that, it is no list of a scorer."""
+    """The lists among these records, without tombstones and without records that are no list of a scorer."""
     for record in records:
         if record.value is not None:
             try:
@@ -152,7 +152,8 @@ def disagreement(
     model: Recommender,
     kinds: EventKinds = ALL_ALIKE,
 ) -> tuple[int, int]:
-    """(lists compared, lists that differ): those of `model` whose history is known as it was then."""
+    """(Lists compared, lists that differ). Compared are the lists by `model` whose user's history has not changed since
+    the list was made, except lists of a pilot's variant."""
     asked = [
         (shown, history)
         for shown in {shown.user: shown for shown in lists}.values()
@@ -174,7 +175,8 @@ def disagreement(
 
 
 def _agrees(shown: Sequence[str], own: Mapping[str, int]) -> bool:
-    """`own` are ranks in the trainer's list. Items that scorers may not list leave gaps there, but no other order."""
+    """`own` are ranks in the trainer's list. It also has items that scorers may not list, so the ranks of a scorer's
+    items may have gaps in it, but their order is the same."""
     ranks = [own.get(item, _DEEP) for item in shown]
     if all(rank < _AMONG for rank in ranks):
         return True

@@ -1,6 +1,6 @@
-"""The closed loop fed from `monitor-windows`, and the lag of the other workers.
+"""Feeds the closed loop from `monitor-windows`, and polls the lag of the other workers.
 
-What the loop knows about the stream is read again from the topic at every start; what it decided is in a small file
+The loop's knowledge of the stream is read again from the topic at every start; its decisions are in a small file
 (`stream.trainer.loop_file`).
 """
 
@@ -20,7 +20,7 @@ __all__ = ["WindowFeed", "poll_lag"]
 
 
 class WindowFeed:
-    """Reads the topic for `loop`: all of it in `restore`, and what comes later in `poll`."""
+    """Reads the topic for `loop`: `restore` reads all of it, `poll` the records that come later."""
 
     def __init__(self, loop: ClosedLoop, connection: KafkaConnection, topic: str) -> None:
         self._loop, self._reader = loop, WindowReader(connection, topic)

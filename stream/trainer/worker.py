@@ -3,12 +3,12 @@
 One thread follows Kafka and decides. Its parts, each in its own file:
 
     history_view   the users, and who has something new to teach
-    window_feed    what the workers counted, for the closed loop, which asks for rounds and rollbacks
+    window_feed    the counts of the workers, for the closed loop, which asks for rounds and rollbacks
     rounds         one round at a time: fit in a second thread, judged, promoted or tried as canary
-    lifecycle      which models are in service: slots and decisions, moved in one order
-    skew           do the scorers recommend what the trainer would?
+    lifecycle      which models are in service: slots and decisions, changed in a fixed order
+    skew           whether the scorers recommend what the trainer would
     item lists     trending, new and similar items (`stream.itemlists`)
-    pilot_guard    what the pilot says, and the end of a variant that does harm
+    pilot_guard    exports the figures of a pilot, and stops a variant that does harm
     lock           keeps a second trainer out
 """
 
@@ -67,7 +67,7 @@ CRASH_POINTS = ("fitted", "stored", *lifecycle.CRASH_POINTS, "learnt")
 
 _SLOTS_SECONDS = 0.5  # how often `models` is read
 _GAUGES_SECONDS = 5.0
-_GATHER_SECONDS = 0.05  # after a few records: nothing here is in a hurry, and each turn asks several topics
+_GATHER_SECONDS = 0.05  # wait after a turn with few records: nothing is urgent, and each turn asks several topics
 _FEW_RECORDS = 100
 
 
@@ -79,9 +79,9 @@ _Part = TypeVar("_Part", bound=_Closeable)
 
 
 class Trainer:
-    """One trainer. `crash` is called with each of `CRASH_POINTS` as it is passed; `fit` teaches a learner.
+    """One trainer. `crash` is called with each of `CRASH_POINTS` as it is passed; `fit` trains a learner.
 
-    Its `__init__` is long because it opens the parts in the one order in which they depend on each other.
+    `__init__` is long because it opens all parts, in the order in which they depend on each other.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class Trainer:
             raise
 
     def _opens(self, part: _Part) -> _Part:
-        """`close` closes it, before what was opened earlier."""
+        """Register a part that `close` closes, before the parts that were opened earlier."""
         self._opened.append(part)
         return part
 
     def _begin(self, device: torch.device) -> None:
-        """Take up what is in service and what it has learnt."""
+        """Mark in the view what the live model has learnt, and follow the slots."""
         live = self.lifecycle.slots.live
         provenance = self._live.provenance
         if live is not None and provenance is not None and provenance.topic_id == self.view.identity:
@@ -185,21 +185,21 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, health: Health | None = None) -> None:
-        """Work until `stop`. Any unexpected error outside a round propagates: start again, nothing is lost."""
+        """Work until `stop`. An unexpected error outside a round is raised: start again, nothing is lost."""
         try:
             while not stop.is_set():
                 if self.turn() < _FEW_RECORDS:
                     stop.wait(_GATHER_SECONDS)
-                if health is not None:  # it holds the lock, or it would not be here
+                if health is not None:  # the lock is held: `__init__` waited for it
                     health.turned("" if self.view.caught_up else "the histories are being read")
         finally:
             self.close()
 
     def request(self, trigger: Trigger, refit: bool = False) -> None:
-        """Have a round now, whatever the loop decides; a `refit` from nothing if fine-tuning is exhausted, or if no
-        ancestor of the model may have seen what was forgotten.
+        """Ask for a round now, whatever the loop decides. A `refit` trains a new model: for when fine-tuning brings
+        nothing more, or when no ancestor of the model may have seen the data of forgotten users.
 
-        Safe from any thread and from a signal handler. One trigger waits once.
+        Safe from any thread and from a signal handler. A trigger that is waiting already is not added again.
         """
         self.rounds.schedule.request(trigger, refit)
 
@@ -220,7 +220,7 @@ class Trainer:
         self.lifecycle.loop.decisions.probation.acknowledge()
 
     def turn(self, timeout_ms: int = 200) -> int:
-        """Take in what came, follow the slots, go on with rounds, decide. Returns how many histories came."""
+        """Take in new records, follow the slots, go on with rounds, decide. Returns how many histories came."""
         taken = self.view.poll(timeout_ms)
         now = time.monotonic()
         if now >= self._slots_due:
@@ -252,7 +252,7 @@ class Trainer:
     # -- decisions -----------------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        """Do what the closed loop makes of the windows, the schedule and the requests."""
+        """Carry out what the closed loop decides, and begin the rounds that were requested or are due."""
         loop, rounds = self.lifecycle.loop, self.rounds
         if rounds.idle:
             if requested := rounds.schedule.requested():
@@ -305,11 +305,11 @@ def run_trainer(
     stop: threading.Event,
     health: Health | None = None,
 ) -> int:
-    """Run the trainer until `stop`; returns 0. Raises what made it give up: start it again, it continues.
+    """Run the trainer until `stop`; returns 0. Raises the error that ended it: after a restart it continues.
 
-    SIGUSR1 asks for a round now, SIGHUP for one that learns from nothing, SIGUSR2 reopens promotions that rollbacks
-    closed.
-    With `config.spare_time_only` the calling thread and those it starts give way to everything else.
+    SIGUSR1 asks for a round now, SIGHUP for a round that trains a new model, SIGUSR2 allows promotions again after
+    rollbacks closed them. With `config.spare_time_only` the calling thread, and the threads that it starts, run only
+    when no other process wants the core.
     """
     if config.spare_time_only:
         run_at_idle_priority()
