@@ -1,4 +1,4 @@
-"""Who may call: tokens and their scopes, this machine alone without them, and how often."""
+"""Which callers are answered, and how often: those with a token and its scopes; without tokens, only this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.api.tokens import Scope, Tokens
 
 __all__ = ["Access", "Caller"]
 
-_MOST_CALLERS = 10_000  # whose rate is remembered
+_MOST_CALLERS = 10_000  # callers whose rate is remembered
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
@@ -25,19 +25,19 @@ class Caller:
 
 
 class _Rate:
-    """`per_second` in the long run; what a second allows may be spent at once."""
+    """Allows `per_second` requests on average; the requests of one second may come at once."""
 
     def __init__(self, per_second: float, clock: Callable[[], float]) -> None:
         self._per_second, self._most, self._clock = per_second, max(per_second, 1.0), clock
-        self._left: dict[str, tuple[float, float]] = {}  # by caller: what is left, and when that was
+        self._left: dict[str, tuple[float, float]] = {}  # by caller: what was left, and when
 
     def take(self, caller: str) -> float:
-        """Take one. Seconds to wait when there is none left, else 0."""
+        """Count a request. Returns 0 when it is allowed, else the seconds until the next one is."""
         now = self._clock()
         left, at = self._left.pop(caller, (self._most, now))
         left = min(left + (now - at) * self._per_second, self._most)
         wait = 0.0 if left >= 1 else (1 - left) / self._per_second
-        if len(self._left) >= _MOST_CALLERS:  # the one who has not called for longest
+        if len(self._left) >= _MOST_CALLERS:  # forget the caller that has not called for longest
             del self._left[next(iter(self._left))]
         self._left[caller] = (left if wait else left - 1, now)
         return wait
@@ -51,7 +51,7 @@ class Access:
         self._rate = _Rate(config.requests_per_second, clock)
 
     def check(self, request: Request, scope: Scope) -> Caller:
-        """Who calls. Raises `Refusal`."""
+        """The caller of a request. Raises `Refusal`."""
         if self._tokens is None:
             self._check_local(request)
             address = request.client.host if request.client else "local"
@@ -74,8 +74,9 @@ class Access:
         return Caller(token.name)
 
     def _check_local(self, request: Request) -> None:
-        """Without tokens only programs of this machine are served: not the pages of a browser that was led here by a
-        name of somebody else's, and not the world behind a proxy."""
+        """Without tokens only programs of this machine are served. Pages in a browser that reach this address by
+        another host name (DNS rebinding) are refused, and so are requests through a proxy, which may come from
+        anywhere."""
         host = request.headers.get("host", "")
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         if name.lower() not in _LOCAL_NAMES:

@@ -17,7 +17,7 @@ __all__ = ["AccessLine", "access_log"]
 
 
 class AccessLine(msgspec.Struct, frozen=True):
-    """It names the route, not the path: who somebody is stays out of the log, and so do tokens."""
+    """The line has the route and not the path, so that neither ids of users nor tokens are logged."""
 
     time: float  # seconds since 1970 UTC
     client: str  # address

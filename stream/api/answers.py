@@ -1,4 +1,4 @@
-"""Stored bytes turned into what a request asked for."""
+"""Turns stored bytes into answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _recommendation = msgspec.json.Decoder(Recommendation)
 
 
 class UnusableList(ValueError):
-    """What lies in `recommendations` under this user is not a list of this user."""
+    """The record of this user in `recommendations` is not a list of this user."""
 
 
 class _ListAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,12 +102,12 @@ def list_answer(
 
 
 def popular_answer(user: str, items: Sequence[ScoredItem], now_ms: int) -> bytes:
-    """For a user of whom no list is known."""
+    """The answer for a user of whom no list is known."""
     return msgspec.json.encode(_ListAnswer(user, False, items, "", "popularity", 0, "unknown user", now_ms, 0))
 
 
 def item_list_answer(found: ItemList, items: Sequence[ScoredItem], now_ms: int) -> bytes:
-    """A list without a user, of which these `items` are shown."""
+    """The answer with a list that belongs to no user; `items` are those of its items that are shown."""
     age_ms = max(now_ms - found.published, 0)
     return msgspec.json.encode(_ItemListAnswer(found.list, items, found.model, found.as_of, found.published, age_ms))
 

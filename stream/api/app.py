@@ -54,8 +54,8 @@ async def path_user(
         Path(description="The user's id.", json_schema_extra={"minLength": 1, "maxLength": _ID_CHARACTERS}),
     ],
 ) -> str:
-    """The user a path names. Like all dependencies it is a coroutine: FastAPI would run a plain function in a thread,
-    which costs more than all the rest of a request."""
+    """The user in a path. Like all dependencies this is a coroutine: FastAPI would run a plain function in a thread,
+    which takes longer than the rest of a request."""
     return _named("user", user)
 
 
@@ -69,7 +69,7 @@ async def path_item(
 
 
 def _named(what: str, segment: str) -> str:
-    """The id that a segment of a path stands for, which arrives as it was sent."""
+    """The id in a segment of a path. Raises `Refusal`. The segment is still encoded: see `stream.api.guard`."""
     if _BROKEN_ESCAPE.search(segment):
         raise Refusal(400, f"{what}: a % that is no escape")
     try:
@@ -272,8 +272,8 @@ def make_app(
 
 
 def _describe(app: FastAPI) -> None:
-    """The document without the answer that FastAPI would give to an invalid request, which here is a problem with
-    status 400."""
+    """Remove from the OpenAPI document the answer 422 that FastAPI would give to an invalid request: here such a
+    request gets a problem with status 400."""
     document = app.openapi()
     for operations in document["paths"].values():
         for operation in operations.values():

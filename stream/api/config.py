@@ -18,7 +18,7 @@ __all__ = ["ApiConfig", "ApiConfigError"]
 
 
 class ApiConfigError(ValueError):
-    """Settings that cannot be served with; the message says what to change."""
+    """Settings with which the API cannot run; the message says what to change."""
 
 
 @dataclass(frozen=True)

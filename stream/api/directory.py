@@ -1,7 +1,7 @@
-"""Where each partition is answered: the small compacted topic `api-instances`.
+"""The directory: which instance answers for each partition, in the small compacted topic `api-instances`.
 
-An instance announces itself for a partition once its copies are complete. The directory only says whom to ask. The one
-who is asked looks at its own copy before it answers, so an entry that is out of date costs a 503, never a wrong list.
+An instance announces itself for a partition once its copies are complete. The directory only says which instance to
+ask. That instance checks its own copy before it answers, so an outdated entry causes a 503, never a wrong list.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Directory:
         )
 
     def poll(self) -> None:
-        """Take in what was announced."""
+        """Take in new announcements."""
         for records in self._reader.poll(0.0).values():
             for record in records:
                 self._take(record.key, record.value)
@@ -82,7 +82,7 @@ class Directory:
         return None if entry is None or entry.instance == self._instance else entry.address
 
     def announce(self, partition: int) -> None:
-        """Say that this instance answers for a partition, unless that is known or was said a moment ago."""
+        """Announce that this instance answers for a partition, unless the directory has that or it was just sent."""
         now = time.monotonic()
         if self.is_ours(partition) or now - self._announced.get(partition, float("-inf")) < _AGAIN_SECONDS:
             return
@@ -90,7 +90,7 @@ class Directory:
         value = msgspec.json.encode(Instance(partition, self._instance, self._address))
         try:
             self._producer.send(self._tp.topic, value, key=b"%d" % partition, partition=0)
-        except KafkaError as error:  # it is said again
+        except KafkaError as error:  # the next call announces it again
             log.warning("partition %d is not announced: %s: %s", partition, type(error).__name__, error)
 
     def close(self) -> None:

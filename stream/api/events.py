@@ -1,7 +1,8 @@
 """Events that arrive over HTTP, checked as the updater checks them and written to `interactions`.
 
-Each event gets a receipt: where it lies, why it cannot be used, or that Kafka did not take it. An event that is sent
-again changes nothing, because histories merge, so whoever is in doubt sends again.
+Each event gets a receipt, which says where the event was written, why it cannot be used, or that Kafka did not take it.
+An event that is sent twice changes nothing, because histories merge like sets; a client that is in doubt sends it
+again.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ class Unreadable(ValueError):
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one event: written (the first four), refused or failed."""
+    """The outcome of one event: written (the first four fields), refused or failed."""
 
     topic: str | None = None
     partition: int | None = None
     offset: int | None = None
-    as_of: int | None = None  # what a list that knows the event says, at least
+    as_of: int | None = None  # a list that knows the event has at least this `as_of`
     refused: str | None = None
     failed: str | None = None
     detail: str | None = None
 
 
 class _Owner(msgspec.Struct):
-    """What is needed of an event before it is checked."""
+    """The fields of an event that are needed before it is checked."""
 
     user: str
     timestamp: int | msgspec.UnsetType = msgspec.UNSET
@@ -133,16 +134,16 @@ class EventWriter:
         return [receipt for receipt in receipts if receipt is not None]
 
     async def forget(self, user: str) -> Receipt:
-        """Write the wish to be forgotten. `failed` is set when Kafka did not take it."""
+        """Write the request to forget a user. `failed` is set when Kafka did not take it."""
         (outcome,) = await self._send([(user.encode(), None)])
         return _receipt(outcome, 0)
 
     async def _send(self, records: list[tuple[bytes, bytes | None]]) -> list[Any]:
-        """What the brokers said of each record: its metadata, or the error."""
+        """The outcome of each record: its metadata from the broker, or the error."""
         if not records:
             return []
         delivery = _Delivery(len(records), asyncio.get_running_loop())
-        # In a thread: a producer that does not know the brokers, or whose memory is full, blocks.
+        # Sent in a thread, because a producer blocks while it has no metadata of the topic or its memory is full.
         await asyncio.get_running_loop().run_in_executor(None, self._hand_over, records, delivery)
         await delivery.done.wait()
         return delivery.outcomes
@@ -158,7 +159,7 @@ class EventWriter:
                     partition=partition,
                     headers=own_headers(FORGET if value is None else PLAIN),
                 )
-            except KafkaError as error:  # it waited already: the others would wait as long, one after another
+            except KafkaError as error:  # it has waited already, and each further record would wait as long
                 for rest in range(place, len(records)):
                     delivery.arrived(rest, error)
                 return
@@ -170,7 +171,7 @@ class EventWriter:
 
 
 class _Delivery:
-    """Collects what the brokers say of each record, in whatever thread, and tells the event loop once."""
+    """Collects the outcomes of records, from any thread, and wakes the event loop when all of them are there."""
 
     def __init__(self, records: int, loop: asyncio.AbstractEventLoop) -> None:
         self.outcomes: list[Any] = [None] * records
@@ -189,6 +190,6 @@ class _Delivery:
 def _receipt(outcome: Any, time_ms: int) -> Receipt:
     if isinstance(outcome, BaseException):
         return Receipt(failed=type(outcome).__name__, detail=f"{outcome}"[:300])
-    # The updater dates an event that runs ahead of the brokers' clock back to its arrival there.
+    # The updater sets the time of an event that is ahead of the broker's clock back to its arrival at the broker.
     as_of = min(time_ms, outcome.timestamp)
     return Receipt(outcome.topic, outcome.partition, outcome.offset, as_of)

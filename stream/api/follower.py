@@ -1,8 +1,9 @@
-"""Keeps local copies of `recommendations` and `histories` true to their topics.
+"""Keeps local copies of `recommendations` and `histories` equal to their topics.
 
-A thread of its own. `hold` says which partitions are wanted; their stores are opened and read on from where they were
-left, or from the beginning. Four times a second the follower asks the brokers where the topics end: once a copy has
-been read past such an end, it is known to hold everything that the topic held when the question was sent.
+The follower runs in a thread of its own. `hold` says which partitions are wanted; their stores are opened, and reading
+goes on from the offset that each store has reached, or from the beginning. Four times a second the follower asks the
+brokers for the ends of the topics. Once a copy has been read up to such an end, it is known to hold everything that the
+topic held when the question was sent.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ __all__ = ["Follower", "FollowerError"]
 
 log = logging.getLogger(__name__)
 
-_ASK_SECONDS = 0.25  # between two questions where the topics end
+_ASK_SECONDS = 0.25  # between two questions for the ends of the topics
 _ANSWER_SECONDS = 2.0  # longest wait for the answer
 _GAUGES_SECONDS = 5.0
 _POLL_SECONDS = 0.1  # longest wait for a record
-# A rest after records: the next ones are then fetched, written and told together. At 200 events per second each would
-# else cost a request to the brokers, here and there.
+# A pause after records, so that the next ones are fetched, written and announced together. Without it, at 200 events
+# per second almost every record would take a request of its own, here and at the brokers.
 _GATHER_SECONDS = 0.015
 _FEW_RECORDS = 100  # more than these are part of a backlog, which is read without a rest
 _FOLDERS: tuple[ApiStore, ...] = ("lists", "histories")
 
 
 class FollowerError(RuntimeError):
-    """The copies cannot be kept; a new process rebuilds them."""
+    """The copies cannot be used any more; a new process rebuilds them."""
 
 
 class Follower:
@@ -67,8 +68,8 @@ class Follower:
         self._tell, self._clock_ms = tell, clock_ms
         self._topics = plan.recommendations, plan.histories
         self._wanted: frozenset[int] = frozenset()
-        self._taken: frozenset[int] = frozenset()  # of the wanted ones, what is followed
-        self._asked: dict[TopicPartition, tuple[float, int]] = {}  # when, and where the partition ended then
+        self._taken: frozenset[int] = frozenset()  # the wanted partitions that are followed already
+        self._asked: dict[TopicPartition, tuple[float, int]] = {}  # time of the question, and the partition's end
         self._ask_due = 0.0
         self._gauges_due = 0.0
         self._resources = ExitStack()
@@ -110,7 +111,7 @@ class Follower:
             self._resources.close()
 
     def turn(self) -> None:
-        """Follow what is wanted, take in what arrived, and look how complete the copies are."""
+        """Follow the wanted partitions, take in new records, and check which copies are complete."""
         if self._taken != self._wanted:
             self._change(self._wanted)
         if self._taken:
@@ -184,11 +185,12 @@ class Follower:
                 del self._asked[tp]
 
     def _ask(self, partitions: list[TopicPartition], now: float) -> None:
-        """Where these end; what is still to be read up to an earlier answer is not asked again before it was."""
+        """Ask for the ends of these partitions. A partition is not asked for again before it was read to the last
+        one."""
         positions = {tp: self._reader.position(tp) for tp in partitions}
         try:
             ends = self._reader.ends(partitions, _ANSWER_SECONDS)
-        except KafkaError as error:  # until the brokers answer, the copies get older, and are then not shown any more
+        except KafkaError as error:  # without answers the copies soon count as too old to be shown
             log.warning("Kafka does not say where the topics end: %s: %s", type(error).__name__, error)
             return
         for tp, end in ends.items():

@@ -1,4 +1,4 @@
-"""Requests passed on to the instance that holds the user's partition."""
+"""Forwards requests to the instance that holds the user's partition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _KEPT = ("content-type", "retry-after")  # headers of the answer
 
 
 class Forwarder:
-    """A pool of connections to the other instances. The caller's token goes along: nobody gains a right by a detour."""
+    """A pool of connections to the other instances. The caller's token is sent along, so that the other instance checks
+    it, too."""
 
     def __init__(self, seconds: float) -> None:
         """`seconds`: the longest time that an answer may take."""
@@ -29,7 +30,7 @@ class Forwarder:
         )
 
     async def get(self, address: str, request: Request) -> Response:
-        """What the instance at `address` answers. Raises `Unavailable` when it does not."""
+        """The answer of the instance at `address`. Raises `Unavailable` when there is none."""
         url = URL(f"{address}{request.url.path}?{request.url.query}", encoded=True)
         headers = {FORWARDED: "1"}
         if "authorization" in request.headers:

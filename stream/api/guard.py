@@ -1,4 +1,4 @@
-"""Around every request: paths kept as they were sent, one log line, figures, and an answer even to a fault of ours."""
+"""Wraps every request: keeps its path as it was sent, logs a line, counts it, and answers 500 to a fault of the API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 CALLER = "freshet.caller"  # in a request's scope: the name of its token
 
-_CLIENT_LEFT = 499  # without an answer, as nginx writes it
+_CLIENT_LEFT = 499  # logged, as nginx does, when the client left before the answer
 _HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -30,8 +30,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Segments are decoded one by one where they are used, so that a slash in a user's id is not taken for another
-        # segment, and no decoded dot leads elsewhere.
+        # Segments are decoded one by one where they are used. So an encoded slash in a user's id does not begin a new
+        # segment, and encoded dots do not change the path.
         scope["path"] = scope["raw_path"].decode("ascii", errors="replace")
         began, status, size = time.perf_counter(), 0, 0
 

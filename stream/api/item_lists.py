@@ -1,7 +1,7 @@
-"""`item-lists` copied whole by every instance: lists for pages without a user.
+"""The copy of the topic `item-lists`, for pages that belong to no user; every instance has all of it.
 
-A thread of its own follows the topic into RocksDB. The copy is shown once it has been read to where the topic ended
-when the instance started; when it cannot be read on, the lists grow older, and their age says so.
+A thread of its own copies the topic into RocksDB. The copy is used once it has reached the end that the topic had when
+the instance started. While the topic cannot be read, the lists grow older; each answer gives the age of its list.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RECORDS = 2_000  # read at once
 
 
 class ItemListCopy:
-    """`run` is a thread; any thread reads."""
+    """`run` is the body of the copying thread; any thread may call `read`."""
 
     def __init__(self, folder: Path, connection: KafkaConnection, plan: TopicPlan, config: StoreConfig) -> None:
         self._folder, self._connection, self._plan, self._config = folder, connection, plan, config
@@ -42,7 +42,7 @@ class ItemListCopy:
 
     @property
     def level(self) -> bool:
-        """It may be shown."""
+        """Whether the copy is complete enough to be used."""
         return self._store is not None
 
     def read(self, name: str) -> ItemList | None:

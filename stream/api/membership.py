@@ -1,8 +1,9 @@
-"""Which partitions this instance holds: shared out by a consumer group, handed over without a gap.
+"""Which partitions this instance holds: a consumer group assigns them, and they are handed over without a gap.
 
-A thread of its own. The member of the group reads nothing, it only learns what is assigned. A partition that moves away
-is still followed and answered here until its new holder announces itself, so nobody is told to come again later while
-instances come, go and restart in turn. Only when an instance dies do its partitions wait for a new copy.
+This runs in a thread of its own. The member of the group reads no records, it only learns the assignment. A partition
+that moves away is still followed and answered here until its new holder announces itself. So no client gets a 503 while
+instances are added, removed or restarted one after another. Only after a crash are the partitions of an instance
+unavailable, until another instance has copied them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["Membership"]
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
-_LINGER_SECONDS = 1.0  # after another announced itself: requests are still passed on to us by whoever has not read that
+_LINGER_SECONDS = 1.0  # after the new holder's announcement: instances that have not read it still forward to us
 
 
 class Membership:
@@ -46,7 +47,7 @@ class Membership:
         self._config, self._connection, self._metrics = config, connection, metrics
         self._follower, self._directory = follower, directory
         self._assigned: frozenset[int] = frozenset()
-        self._leaving: dict[int, float] = {}  # partitions that moved away and are still answered here, until when
+        self._leaving: dict[int, float] = {}  # partitions that moved away: until when they are still answered here
         self._joined = False
         self._group = plan.prefix + config.group
         self._member = GroupMember(
@@ -60,22 +61,22 @@ class Membership:
 
     @property
     def ready(self) -> bool:
-        """In the group, and everything assigned can be answered."""
+        """Whether this instance is in the group and can answer for all of its partitions."""
         return self._joined and self._assigned <= self._follower.serving
 
     def run(self, leave: threading.Event, stop: threading.Event) -> None:
-        """Work until `stop`; from `leave` on, only until others have taken over what is held here."""
+        """Work until `stop`; after `leave`, only until others have taken over the partitions of this instance."""
         try:
             while not leave.is_set():
                 self.turn()
-            if self._follower.serving:  # else there is nothing to answer, or no Kafka to ask
+            if self._follower.serving:  # else there is nothing to hand over, or Kafka does not answer
                 self._hand_over(stop)
         finally:
             self._member.close()
             self._directory.close()
 
     def turn(self) -> None:
-        # A member is called stable a moment before it is given its partitions, which a poll later it has.
+        # The state is read before the poll: a member is stable a moment before it learns its partitions, by this poll.
         joined = self._member.metadata.state == MemberState.STABLE
         self._member.poll(_POLL_SECONDS, enough=0)
         assigned = set(self._assigned)
@@ -105,7 +106,7 @@ class Membership:
         self._follower.hold(assigned | self._leaving.keys())
 
     def _hand_over(self, stop: threading.Event) -> None:
-        """Leave the group, and answer what is held until others do."""
+        """Leave the group, but answer for the held partitions until others do."""
         others = self._members() - 1
         self._member.close()
         if others < 1:

@@ -1,7 +1,7 @@
-"""Lists without a user, and what is left out of anybody's list at the moment when it is read.
+"""Lists that belong to no user, and the items that are left out of every list at the moment when it is read.
 
-Lists are written when something changes; between a change and the list that follows it, and while the process that
-writes lists is away, what may not be listed is left out here.
+A list is written some time after a change, or later if its writer is down. Until then, items that may not be listed any
+more are left out here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["Pages"]
 
 log = logging.getLogger(__name__)
 
-_ITEMS = 20  # of what is popular, when no limit is given
-_MOST = 1_000  # popular items among which those that may be listed are looked for
+_ITEMS = 20  # popular items of an answer, when no limit is given
+_MOST = 1_000  # most popular items that are searched for items that may be listed
 
 
 class Pages:
-    """Lives on the event loop."""
+    """All methods are called on the event loop."""
 
     def __init__(self, config: ApiConfig, copy: ItemListCopy, popular: PopularItems) -> None:
         self._copy, self._popular, self._kinds = copy, popular, config.events
@@ -39,12 +39,12 @@ class Pages:
         self._catalogue.put(changes, now_ms)
 
     def unlisted(self, user: str, history: bytes | None, now_ms: int) -> Container[str]:
-        """What may not be listed to a user with this stored history."""
+        """The items that may not be listed to a user with this stored history."""
         hidden: Container[str] = ()
         if history is not None:
             try:
                 columns = read(history)
-            except CodecError as error:  # the list follows another copy of it, which could be read
+            except CodecError as error:  # the scorer hid these items when it made the list
                 log.error("a history says nothing of what is hidden: %s", error)
             else:
                 event_ms = max(self._popular.newest_ms, columns.newest_ms)
@@ -54,7 +54,7 @@ class Pages:
     def named(
         self, name: str, limit: int | None, exclude: Collection[str], now_ms: int
     ) -> tuple[ItemList, Sequence[ScoredItem]]:
-        """The list of this name, and what of it may be shown. Raises `Refusal` when there is none."""
+        """The list of this name, and those of its items that may be shown. Raises `Refusal` when there is none."""
         found = self._copy.read(name)
         if found is None and name == TRENDING:
             found = ItemList(name, self._counted(_ITEMS), "", self._popular.newest_ms, now_ms)
@@ -64,8 +64,8 @@ class Pages:
         return found, _left(found.items, exclude, unlisted, limit)
 
     def instead(self, limit: int | None, exclude: Collection[str], unlisted: Container[str]) -> Sequence[ScoredItem]:
-        """For a user of whom no list is known: what is trending, or popular here where less of that is left than asked
-        for."""
+        """Items for a user of whom no list is known: trending items and, if these are too few, items that are popular
+        among the users of this instance."""
         found, wanted = self._copy.read(TRENDING), limit or _ITEMS
         items = _left(() if found is None else found.items, exclude, unlisted, wanted)
         if len(items) < wanted:

@@ -1,9 +1,9 @@
-"""What this instance holds, and which of it may be shown.
+"""The copies of partitions that this instance holds, and which of them may be shown.
 
-An instance answers for a partition when its copy held, at some moment in the last `stale_seconds`, everything that the
-topic held then. Nothing else counts: not who the group says holds the partition, nor what the directory says. So two
-instances may answer for one partition while it moves, and both are right; and one that was paused or cut off answers
-nothing until it has read on.
+An instance answers for a partition when, at some moment in the last `stale_seconds`, its copy held everything that the
+topic held at that moment. Nothing else counts, neither the assignment of the group nor the directory. So two instances
+may answer for one partition while it moves, and both answers are right. An instance that was paused or cut off from
+Kafka answers nothing until it has caught up.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Copies", "NotHere", "NotLevel", "suspended_too"]
 
 
 class NotHere(LookupError):
-    """Another instance holds this partition, or none."""
+    """This instance does not hold the partition."""
 
 
 class NotLevel(RuntimeError):
-    """The copy may be behind its topic: what it says could be out of date."""
+    """The copy may be behind its topic, so that its values could be out of date."""
 
 
 def suspended_too() -> float:
@@ -37,7 +37,7 @@ def suspended_too() -> float:
 @dataclass
 class _Copy:
     store: Store
-    level_at: float = -math.inf  # on the clock: everything that the topic held then is in the store
+    level_at: float = -math.inf  # seconds on the clock: the store has everything that the topic held then
 
 
 class Copies:
@@ -60,7 +60,7 @@ class Copies:
                 copy.store.close()
 
     def write(self, tp: TopicPartition, values: Mapping[bytes, bytes | None], next_offset: int, now_ms: int) -> None:
-        """Take records over, and how far they reach, in one batch."""
+        """Write records and the offset after them, in one batch."""
         self._copies[tp].store.write(values, next_offset, now_ms)
 
     def confirm(self, tp: TopicPartition, level_at: float) -> None:
@@ -83,16 +83,16 @@ class Copies:
         return value
 
     def held(self) -> Mapping[TopicPartition, Store]:
-        """Open stores; for the thread that drops them."""
+        """The open stores. Only for the follower, because only that thread closes them."""
         return {tp: copy.store for tp, copy in self._copies.items()}
 
     def level(self) -> frozenset[TopicPartition]:
-        """What may be shown now. Any thread may ask."""
+        """The partitions that may be shown now. Any thread may ask."""
         since = self._clock() - self._stale_seconds
         return frozenset(tp for tp, copy in list(self._copies.items()) if copy.level_at >= since)
 
     def behind_seconds(self) -> float:
-        """Time since the copy that is the furthest behind was known to be complete, of those that ever were."""
+        """Seconds since a copy was last known to be complete: the longest of all copies that have ever been."""
         now = self._clock()
         ages = (now - copy.level_at for copy in self._copies.values() if copy.level_at > -math.inf)
         return max(ages, default=0.0)

@@ -1,8 +1,8 @@
-"""What is popular among the users that this instance holds: the answer for a user of whom no list is known.
+"""The items that are popular among the users of this instance: the answer for a user of whom no list is known.
 
-Counted from histories: once over the stored ones of each partition that comes, a page at a time, then from the entries
-that later versions of a history add. Users are spread over partitions by a hash, so those of some partitions are a fair
-sample of all. What was counted of partitions that went away stays, and fades as all counts do.
+Interactions are counted from histories: first from the stored histories of each new partition, one page at a time, then
+from the entries that later versions of a history add. Users are spread over partitions by a hash, so the users of some
+partitions are a fair sample of all. The counts of partitions that moved away stay, and decay as all counts do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["PopularItems"]
 log = logging.getLogger(__name__)
 
 _PAGE = 100  # stored histories that are counted in one go
-_MOST_STORED = 100_000  # histories of one partition that are counted when it comes: enough to rank what is popular
+_MOST_STORED = 100_000  # stored histories of a new partition that are counted: enough to rank popular items
 _SHOWN = 2000  # items that can be listed
 _REFRESH_SECONDS = 1.0
 
@@ -66,22 +66,22 @@ class PopularItems:
         self._walks[tp] = _Walk(store)
 
     def partition_went(self, tp: TopicPartition) -> None:
-        """Before its store is closed."""
+        """Call this before the partition's store is closed."""
         self._walks.pop(tp, None)
 
     def changed(
         self, tp: TopicPartition, before: Mapping[bytes, bytes | None], after: Mapping[bytes, bytes | None]
     ) -> None:
-        """Histories as they were stored, and as they are now."""
+        """Count changed histories: `before` are the values that were stored, `after` the new ones."""
         walk = self._walks.get(tp)
         for user, value in after.items():
             if value is None or (walk is not None and (walk.after is None or user > walk.after)):
-                continue  # the walk has yet to come to it
+                continue  # the pass over the stored histories will come to this one
             old = before.get(user)
             self._count(value, EMPTY if old is None else _decoded(old))
 
     def turn(self) -> None:
-        """Count a page of what is stored, and rank again when it is time."""
+        """Count a page of the stored histories of each new partition, and rank again when it is time."""
         for tp, walk in list(self._walks.items()):
             page = walk.store.page(walk.after, _PAGE)
             for _, value in page:
@@ -112,6 +112,6 @@ class PopularItems:
 def _decoded(value: bytes) -> History:
     try:
         return codec.decode(value)
-    except codec.CodecError as error:  # it is shown to nobody either
+    except codec.CodecError as error:  # such a history is not shown either
         log.error("a history is not counted: %s", error)
         return EMPTY

@@ -22,7 +22,7 @@ class Refusal(HTTPException):
 
 
 class Unavailable(Refusal):
-    """The right answer is not known at the moment; it is worth asking again."""
+    """The right answer is not known at the moment; the client should ask again."""
 
     def __init__(self, detail: str, retry_after: int = 1) -> None:
         super().__init__(503, detail, {"retry-after": f"{retry_after}"})

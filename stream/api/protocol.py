@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with bounds on what comes before a body: how large, and how slowly.
+"""uvicorn's HTTP protocol with limits on the size of the request line and headers, and on the time that they may take.
 
-uvicorn's fast parser keeps a header of any length in memory, and waits for its end for ever.
+uvicorn's fast parser keeps headers of any length in memory, and waits for their end without a limit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._end_head()
         if size > HEADER_BYTES:
             self._refuse()
-            raise ValueError("headers too large")  # ends the parser, which then has nobody to answer
+            raise ValueError("headers too large")  # ends the parser; the connection is closed, so it cannot answer
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:

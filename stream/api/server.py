@@ -1,13 +1,13 @@
 """The process: four threads beside an event loop, and its end in order.
 
-    follower     keeps the copies true to their topics
-    item-lists   keeps the copy of the lists without a user
-    items        follows what may be listed
+    follower     keeps the copies equal to their topics
+    item-lists   keeps the copy of the lists that belong to no user
+    items        follows the topic `items`, which says what may be listed
     group        learns which partitions are this instance's, and announces them
     event loop   answers
 
-On the first signal the instance says that it is not ready, leaves the group, and answers on until others have taken its
-partitions over; then it finishes what it began, and ends.
+On the first signal the instance says that it is not ready, leaves the group, and goes on answering until others have
+taken its partitions over. Then it finishes the requests under way, and ends.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ log = logging.getLogger(__name__)
 
 _FINISH_SECONDS = 3.0  # longest time that requests under way are given at the end
 _FORWARD_SECONDS = 2.0  # longest time that another instance is given, beyond what a request may wait for its list
-_KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they close it and not we
+_KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection, so that they close it, not the API
 _MOST_CONNECTIONS = 4096
 
 
 class _Server(uvicorn.Server):
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """They are the process's, see `stream.process`."""
+        """Capture none: `stream.process` handles the signals of the process."""
         return nullcontext()
 
 
 class Api:
-    """One instance. `run` returns once it has ended, True when it did so in order."""
+    """One instance. `run` returns when the instance has ended: True when it was stopped, False when a thread failed."""
 
     def __init__(self, config: ApiConfig, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._config, self._connection, self._plan = config, connection, plan
@@ -142,7 +142,7 @@ class Api:
         await asyncio.to_thread(items.close)
 
     async def _items(self, pages: Pages) -> ItemFollower:
-        """Follow the topic `items`, all of which is taken in first. `pages` belong to the event loop."""
+        """Follow the topic `items`; returns when all of it has been read. `pages` is changed on the event loop."""
         loop = asyncio.get_running_loop()
 
         def changed(changes: Mapping[str, ItemRecord | None]) -> None:

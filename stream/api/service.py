@@ -1,4 +1,4 @@
-"""What the routes do: find the user's list or history here, or at the instance that holds it."""
+"""The work of the routes: find the user's list or history here, or at the instance that holds it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Reads:
-    """Answers about users. Lives on the event loop."""
+    """Answers about users. All methods are called on the event loop."""
 
     def __init__(
         self,
@@ -83,13 +83,14 @@ class Reads:
         return Response(body, media_type="application/json")
 
     def named(self, name: str, limit: int | None, exclude: Collection[str]) -> Response:
-        """A list without a user; every instance has all of them."""
+        """The answer with a list that belongs to no user; every instance has all of these lists."""
         now_ms = int(self._clock() * 1000)
         found, items = self._pages.named(name, limit, exclude, now_ms)
         return Response(item_list_answer(found, items, now_ms), media_type="application/json")
 
     async def _known(self, tp: TopicPartition, user: str, as_of: int | None) -> Recommendation | None:
-        """The user's list, None when there is none. With `as_of`, waits for one that knows this event time."""
+        """The user's list; None when there is none. With `as_of`, waits for a list that knows this event time, and
+        raises `Unavailable` when none comes in time."""
         if as_of is None:
             return self._stored(tp, user)
         loop = asyncio.get_running_loop()

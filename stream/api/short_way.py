@@ -1,8 +1,8 @@
-"""The request that callers send most, the list of a user, without the layers of the framework.
+"""Answers the most frequent request, for the list of a user, without the layers of the framework.
 
-FastAPI spends more on such a request than finding the list does. A request that is written in the usual way is answered
-here, as the route of `stream.api.app` answers it; every other one is left to that route, which alone knows all
-parameters, refuses what is wrong, and is documented. `tests/stream/api/test_short_way.py` holds that both answer alike.
+For such a request FastAPI takes longer than finding the list does. A request in the usual form is answered here, just
+as the route of `stream.api.app` would answer it. All other requests are left to that route: only the route knows all
+parameters, refuses wrong ones, and is documented. `tests/stream/api/test_short_way.py` checks that both answer alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNUSUAL = frozenset((b"origin", b"content-length", b"transfer-encoding"))
 
 
 class ShortWay:
-    """`app` answers what is not answered here. `route` names the request in figures and in the log."""
+    """`app` answers the requests that are not answered here. `route` names the request in metrics and in the log."""
 
     def __init__(self, app: ASGIApp, access: Access, reads: Reads, route: BaseRoute) -> None:
         self._app, self._access, self._reads, self._route = app, access, reads, route

@@ -1,11 +1,11 @@
-"""Bearer tokens: who may do what, by a file that holds no secret.
+"""Bearer tokens: a file says which token may do what; the file holds no secret.
 
     [tokens.shop]
     scopes = ["read", "write"]
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-A token is 32 random bytes, so its plain SHA-256 gives nothing away: there is nothing to guess. The file is read again
-when it changes; a new version that is broken is reported and the old one stays in force.
+A token is 32 random bytes, so nobody can find it from its SHA-256 by guessing, even without a salt. The file is read
+again when it changes; when the new version is broken, that is logged, and the old version stays in force.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Scope = Literal["read", "write", "admin"]
 
-_PREFIX = "freshet_"  # so that scanners of leaked secrets can know them
+_PREFIX = "freshet_"  # so that scanners for leaked secrets can recognize a token
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOOK_SECONDS = 2.0  # between two looks whether the file changed
 
@@ -56,7 +56,7 @@ class Tokens:
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def find(self, secret: str) -> Token | None:
-        """The token with this secret. Takes the same time whichever it is, and when it is none."""
+        """The token with this secret. The search takes the same time for every token, and when there is none."""
         self._follow_file()
         digest = hashlib.sha256(secret.encode(errors="replace")).digest()
         found = None
@@ -112,7 +112,7 @@ def _token(path: Path, name: str, entry: object) -> Token:
 
 
 def add_token(path: Path, name: str, scopes: Collection[str]) -> str:
-    """Add a new token to a file, which is made when it is not there; returns the secret. Raises `ApiConfigError`."""
+    """Add a new token to a file, which is made if it does not exist; returns the secret. Raises `ApiConfigError`."""
     secret = _PREFIX + secrets.token_urlsafe(32)
     entry = _entry(name, secret, scopes)
     before = path.read_text() if path.exists() else ""

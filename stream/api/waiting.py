@@ -10,10 +10,10 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """`watch` and `wake` belong to the event loop; `tell` may be called by the thread that writes the lists.
+    """`watch` is called on the event loop; `tell` is called by the thread that writes the lists.
 
-    A request first watches, then reads the store, then waits. The follower first writes the store, then tells. So a
-    list is either found by the read or announced to the one who waits.
+    A request first calls `watch`, then reads the store, then waits. The follower first writes the store, then calls
+    `tell`. So a list is either found by the read, or the waiting request is woken.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -35,7 +35,7 @@ class Waiters:
 
     def tell(self, users: Iterable[bytes]) -> None:
         """The lists of these users are in the store now."""
-        if self._events:  # nobody waits, nearly always
+        if self._events:  # nearly always no request waits
             self._loop.call_soon_threadsafe(self._wake, list(users))
 
     def _wake(self, users: list[bytes]) -> None:
