@@ -1,4 +1,4 @@
-"""Which items may be listed now, and to whom: what the topic `items` says, ready for a batch of users."""
+"""Which items may be listed now, and to which users, by the records of the topic `items`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Catalogue", "CatalogueConfig", "Columns", "Unlisted"]
 
 
 class Columns(Protocol):
-    """Items in columns: a model's catalogue, or one that grows at its end."""
+    """Items in columns: the catalogue of a model, or a catalogue that grows at its end."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -36,23 +36,23 @@ class CatalogueConfig:
 
 
 class Catalogue:
-    """Single-threaded: the scoring thread reads it and takes changes in between batches.
+    """Single-threaded: the scoring thread reads it, and applies changes between batches.
 
-    Only items that are restricted in any way cost anything.
+    Only restricted items take time and memory in a batch.
     """
 
     def __init__(self, config: CatalogueConfig | None = None) -> None:
         self.config = config or CatalogueConfig()
         self.records: dict[str, ItemRecord] = {}
-        self.next_offset = 0  # of the topic: all before it is taken in
+        self.next_offset = 0  # of the topic: all records before it are taken in
         self._restricted: dict[str, ItemRecord] = {}  # by availability or time
         self._hidden_from: dict[str, set[str]] = defaultdict(set)  # items by user
         self._turns_ms: int | None = None  # when the next item starts or ends
         self._allowed: dict[int, tuple[Columns, np.ndarray]] = {}  # by id of a model's index
 
     def put(self, changes: Mapping[str, ItemRecord | None], now_ms: int) -> set[str]:
-        """Take in what changed; returns the items that were listed before and may not be any more, to anybody or to a
-        user of `hide_from`."""
+        """Take in changes. Returns the items that were listed before and may not be listed any more, either to nobody
+        or not to a user of `hide_from`."""
         gone = set()
         for item, record in changes.items():
             before = self.records.get(item)
@@ -81,7 +81,7 @@ class Catalogue:
             self._hidden_from[user].add(item)
 
     def turned(self, now_ms: int) -> set[str]:
-        """Items whose time ended since the last call; they need no message."""
+        """Items whose time ended since the last call. No record announces that."""
         if self._turns_ms is None or now_ms < self._turns_ms:
             return set()
         last_ms, self._turns_ms = self._turns_ms, self._next_turn(now_ms)
@@ -101,29 +101,29 @@ class Catalogue:
 
     @property
     def restricts(self) -> bool:
-        """Is there an item that may not be listed to everybody?"""
+        """Whether items may be unlisted for all users: by availability, by time or by `require`."""
         return self.config.require or bool(self._restricted)
 
     @property
     def hides(self) -> bool:
-        """Was an item ever hidden from a single user?"""
+        """Whether `hide_from` of an item ever named a user."""
         return bool(self._hidden_from)
 
     def unlisted(self, now_ms: int) -> set[str]:
-        """Known items that are not listed to everybody."""
+        """Items with a record that are not listed to all users."""
         named = {item for items in self._hidden_from.values() for item in items}
         return named | {item for item, record in self._restricted.items() if not record.listable(now_ms)}
 
     def listable(self, item: str, now_ms: int) -> bool:
-        """To anybody."""
+        """Whether an item may be listed at all; `hide_from` is not looked at."""
         return self._listed(self.records.get(item), now_ms)
 
     def hidden_from(self, user: bytes) -> Iterable[str]:
-        """Items that `hide_from` names this user for."""
+        """Items whose `hide_from` names this user."""
         return self._hidden_from.get(user.decode(), ()) if self._hidden_from else ()
 
     def allowed(self, index: Columns, now_ms: int) -> np.ndarray:
-        """bool [I]: which columns of a catalogue may be listed. Kept until something changes."""
+        """bool [I]: which columns of a catalogue may be listed. The array is kept until something changes."""
         kept = self._allowed.get(id(index))
         if kept is not None and kept[0] is index:
             allowed, later = kept[1], index.ids[len(kept[1]) :]
@@ -144,7 +144,7 @@ class Catalogue:
 
 
 class Unlisted:
-    """All that may not be listed for one user; `in` asks for an item."""
+    """All items that may not be listed to one user; `in` tells whether an item is one of them."""
 
     def __init__(self, hidden: Container[str], catalogue: Catalogue, user: bytes, now_ms: int) -> None:
         self._hidden, self._catalogue, self._now_ms = hidden, catalogue, now_ms

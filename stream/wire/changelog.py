@@ -24,7 +24,8 @@ _LOCK_WAIT_SECONDS = 0.5
 
 
 def changelog_reader(connection: KafkaConnection) -> TopicReader:
-    """A reader for much at a time, to which a beginning that moved is an error: what was skipped may be missed."""
+    """A reader with large fetches. When the topic's beginning moved past its position, it raises an error, because
+    reading on from the new beginning could miss deletions."""
     return TopicReader(connection, poll_records=10_000, fetch_bytes=8 * 1024 * 1024, when_lost="none")
 
 
@@ -54,7 +55,7 @@ def _open_unlocked(path: Path, identity: Mapping[str, str], memory: StoreMemory)
     for _ in range(_LOCK_TRIES):
         try:
             return Store(path, identity, memory)
-        except StoreLocked as error:  # a worker that was just killed may still be on its way out
+        except StoreLocked as error:  # a worker that was just killed may still hold the lock
             log.info("waiting: %s", error)
             time.sleep(_LOCK_WAIT_SECONDS)
     return Store(path, identity, memory)

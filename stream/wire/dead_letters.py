@@ -1,9 +1,9 @@
-"""Rejected records, kept unchanged beside the reason and the place they came from.
+"""Rejected records, kept unchanged together with the reason and the place where they came from.
 
 A letter has the record's key, value and headers, and after them headers of its own: `reason`, `detail`, `topic`,
-`partition`, `offset`, `timestamp`, `by` and perhaps `cut-from`. A header of the record that is called like one of those
-stands under `original-` and its name, and so does one whose name begins with `original-`; taking one `original-` away
-gives the name back. Of two headers of one name a reader that takes the last one has ours, as in earlier releases.
+`partition`, `offset`, `timestamp`, `by` and perhaps `cut-from`. When a header of the record has one of these names, or
+a name that begins with `original-`, the letter puts `original-` before its name; removing one `original-` restores the
+name. Earlier releases did not do this: their letters may have two headers of one name, of which the last is Freshet's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class DeadLetter(TypedDict):
 def dead_letter(record: InputRecord, error: Rejected, by: str, value_bytes: int) -> DeadLetter:
     """The record as it came, with the headers of a letter.
 
-    A value over `value_bytes`, more than the topic takes, is cut there and carries its length in the header `cut-from`.
+    A value over `value_bytes`, more than the topic takes, is cut to that length; the header `cut-from` has the length
+    that it had.
     """
     headers = [(_ORIGINAL + name if _is_taken(name) else name, value) for name, value in record.headers]
     headers += [

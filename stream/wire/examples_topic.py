@@ -1,6 +1,6 @@
-"""The topic `examples`: scorers write which of a list's candidates came next, the trainer teaches the reranker by them.
+"""The topic `examples`: scorers write which candidate of a list the user met next; the trainer trains the reranker.
 
-A record holds features only: neither the user nor an item is named, so there is nothing in it to forget.
+A record holds features only: it names neither the user nor an item, so forgetting a user leaves it as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTITION = 0
 
 
 def _layout() -> int:
-    """32 bits that change with the features: those of another release are left alone."""
+    """A 32-bit checksum of the feature names: records with other features, of another release, are ignored."""
     return zlib.crc32(repr((feature_names(CountsConfig()), USER_FEATURES)).encode())
 
 
@@ -41,7 +41,7 @@ class _Record(msgspec.Struct, array_like=True, frozen=True):
     items: bytes  # float16 [M, F]
     users: bytes  # float32 [G]
     valid: bytes  # bool [M]
-    answer: int  # place of the item that came, -1 where it was no candidate
+    answer: int  # place of the item that came next, -1 if it was no candidate
     modelled: int
 
 
@@ -68,8 +68,8 @@ def encode_examples(examples: Examples) -> Iterator[bytes]:
 
 
 def decode_examples(values: Iterable[bytes]) -> Examples | None:
-    """What `encode_examples` wrote, in order; None for nothing. Records with other features are left out, and those
-    that nobody can read, which are logged."""
+    """The examples that `encode_examples` wrote, in order; None when there are none. Records with other features are
+    left out, and so are unreadable ones, whose number is logged."""
     layout, features = _layout(), len(feature_names(CountsConfig()))
     records: list[_Record] = []
     unreadable = 0
@@ -101,7 +101,8 @@ def decode_examples(values: Iterable[bytes]) -> Examples | None:
 
 
 class ExampleSender:
-    """Examples are worth little one by one: it never fails its worker, and a broker that is away costs some of them."""
+    """A single example has little value, so the sender raises no `KafkaError`: examples are lost while brokers are
+    away."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._topic = topic
@@ -129,12 +130,12 @@ class ExampleReader:
         self._reader.to_beginning()
 
     def poll(self) -> None:
-        """Take in what has arrived."""
+        """Take in new records."""
         for records in self._reader.poll().values():
             self._values.extend(record.value for record in records if record.value is not None)
 
     def examples(self) -> Examples | None:
-        """What is known now, in order."""
+        """The examples read so far, in order."""
         return decode_examples(self._values)
 
     def close(self) -> None:

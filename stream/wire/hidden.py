@@ -1,4 +1,4 @@
-"""What may not be listed for a user, by what the user did."""
+"""The items that may not be listed to a user because of the user's own events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["HiddenItems", "hidden_items"]
 
 @dataclass(frozen=True, slots=True)
 class HiddenItems:
-    """The items that may not be listed for one user; `in` asks for an item."""
+    """The items that may not be listed to one user; `in` tells whether an item is one of them."""
 
     items: Container[str]
     hashes: frozenset[int] = frozenset()  # `item_hash` of items that left the history
@@ -27,7 +27,8 @@ class HiddenItems:
 def hidden_items(
     history: Columns, kinds: EventKinds, now_ms: int, without: Set[tuple[str, int]] = frozenset()
 ) -> HiddenItems:
-    """What may not be listed at `now_ms` of event time, had the events (item, time in ms) of `without` not happened."""
+    """The items that may not be listed at `now_ms` of event time. The events of `without`, given as (item, time in ms),
+    are treated as if they had not happened."""
     if without:
         names, decoded = {item for item, _ in without}, decode_columns(history)
         entries = [entry for entry in decoded.entries() if entry.item in names]

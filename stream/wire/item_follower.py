@@ -1,4 +1,4 @@
-"""The topic `items`, followed beside the traffic."""
+"""Follows the topic `items` in a thread beside the traffic."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _RECORDS = 5_000  # read at once
 
 
 class ItemFollower:
-    """A thread that calls `changed` with what came, by item: whoever makes or shows lists
-    follows all of the topic, without a group.
+    """Calls `changed` with new records, by item. It reads all of the topic without a group, because every process that
+    makes or shows lists needs all items.
 
-    A record that cannot be used changes nothing: it stays in the topic, `rejected` counts it, and the first of each
-    kind of reason is logged. Small topics `beside` it are followed by the same thread: their records go to whoever they
-    are for.
+    A record that cannot be used changes nothing: it stays in the topic, `rejected` counts it, and the first one of each
+    reason is logged. The same thread follows the small topics of `beside`, and calls each topic's function with its
+    records.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class ItemFollower:
         beside: Mapping[str, Callable[[Sequence[InputRecord]], None]] | None = None,
     ) -> None:
         self._connection, self._topic, self._rejected, self._changed = connection, topic, rejected, changed
-        self.next_offset = 0  # of the topic's one partition: all before it was handed over
+        self.next_offset = 0  # of the topic's one partition: the records before it were decoded
         self._beside = beside or {}
         self._reported: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="items", daemon=True)
 
     def start(self) -> None:
-        """Take in all that is there now, then follow in a thread."""
+        """Take in all records that the topic has now, then follow it in a thread."""
         self._reader = self._open()
         ends = dict(self._reader.ends(self._partitions(self._reader)))
         while any(self._reader.position(tp) < end for tp, end in ends.items()):
@@ -68,7 +68,7 @@ class ItemFollower:
         while not self._stop.is_set():
             try:
                 self._poll()
-            except Exception:  # lists go on with what is known of the items
+            except Exception:  # lists are made with the items known so far
                 log.exception("following %s failed, trying again", self._topic)
                 self._stop.wait(_RETRY_SECONDS)
 

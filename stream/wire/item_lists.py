@@ -1,9 +1,9 @@
 """`item-lists`, keyed by the list's name: lists for pages without a user and for users without events.
 
-    trending              what has the most interactions, each counting half after a while
-    trending/<category>   of these the items of a category
-    new                   what was met, or starts, the latest
-    similar/<item>        what is like an item
+    trending              items with the most interactions, whose counts decay with time
+    trending/<category>   the trending items of a category
+    new                   items whose first interaction or start is the most recent
+    similar/<item>        items that are similar to an item
 
 A null value means that there is no such list any more. An item's or a category's name may hold slashes itself.
 """

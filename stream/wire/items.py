@@ -1,7 +1,7 @@
-"""`items`, keyed by item: what a shop or a library says of an item. A null value removes what was said.
+"""`items`, keyed by item: records in which a shop or a library describes its items. A null value removes a record.
 
 An item is listed unless its record, or the setting `require`, says otherwise. Unknown fields are ignored, so producers
-may carry their own.
+may add their own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["ItemRecord", "decode_item"]
 class ItemRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_ms": "from", "until_ms": "until"}):
     item: Id
     available: bool = True
-    from_ms: int | None = None  # milliseconds since 1970 UTC: not listed before
-    until_ms: int | None = None  # nor from then on
+    from_ms: int | None = None  # milliseconds since 1970 UTC: not listed before this time
+    until_ms: int | None = None  # milliseconds since 1970 UTC: not listed from this time on
     categories: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=200)], ...] = ()
     labels: dict[str, str] = {}
     embedding: tuple[float, ...] = ()
     hide_from: tuple[str, ...] = ()  # users to whom it is not listed
 
     def listable(self, now_ms: int) -> bool:
-        """May it be listed to anybody at this moment?"""
+        """Whether the item may be listed at this moment to users whom `hide_from` does not name."""
         started = self.from_ms is None or now_ms >= self.from_ms
         return self.available and started and (self.until_ms is None or now_ms < self.until_ms)
 
@@ -39,7 +39,7 @@ _decoder = msgspec.json.Decoder(ItemRecord)
 
 
 def decode_item(key: bytes | None, value: bytes | None) -> tuple[str, ItemRecord | None]:
-    """(item, its record, or None where a null value removes it). Raises `Rejected`."""
+    """(Item, its record); the record is None when a null value removes it. Raises `Rejected`."""
     if not key:
         raise Rejected("schema", "the key is empty; it must be the item's id")
     try:

@@ -1,8 +1,8 @@
 """How users are laid out over partitions, agreed on by all processes through the compacted topic `layout`.
 
-A cluster without a record is laid out as its producers partition. `freshet repartition` writes one: from then on each
-user lives in the partition that murmur2 gives, whatever the producers do (`stream.updater.routing`), and while users
-are being moved no worker starts.
+Without a record, a user's partition is the one to which producers send the user's events. `freshet repartition` writes
+a record: from then on each user's partition is the one that murmur2 gives, whatever the producers do
+(`stream.updater.routing`). While users are being moved, no worker starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEY = b"layout"
 class Layout(msgspec.Struct, frozen=True):
     partitions: int
     routing: Literal["off", "strict"] = "off"
-    moving: bool = False  # users are on their way between partitions
+    moving: bool = False  # users are being moved between partitions
 
 
 def read_layout(connection: KafkaConnection, topic: str) -> Layout | None:
@@ -37,7 +37,7 @@ def read_layout(connection: KafkaConnection, topic: str) -> Layout | None:
 
 
 def write_layout(connection: KafkaConnection, topic: str, layout: Layout) -> None:
-    """Returns when the brokers have it."""
+    """Write a record; returns when the brokers have it."""
     producer = KafkaProducer(**connection.kafka_python(), acks="all", metrics_enabled=False)
     try:
         producer.send(topic, msgspec.json.encode(layout), key=_KEY, partition=0).get(timeout=30)
@@ -46,7 +46,7 @@ def write_layout(connection: KafkaConnection, topic: str, layout: Layout) -> Non
 
 
 def ready_topics(connection: KafkaConnection, plan: TopicPlan) -> Layout:
-    """What every worker asks first: topics that are there and fit, and a layout by which it may start.
+    """Every worker calls this first: it makes sure that the topics exist and fit, and returns the agreed layout.
 
     Raises `TopicError`.
     """

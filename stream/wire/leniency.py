@@ -1,8 +1,8 @@
-"""Events that say what they mean in another form than the usual one, and hints for those that do not.
+"""Decodes events whose form is unusual but has only one meaning, and gives hints for those that cannot be decoded.
 
-Only what can mean one thing is taken: ids that are integers as their digits, `null` in place of a field that may be
-left out, and numbers such as 1795773410121.0 as the integers they are. All of it runs only after the strict decoder
-has refused a record, so good records never pay for it.
+Three forms are accepted: an integer as an id, of which the digits are taken; `null` in place of a field that may be
+left out; and a number such as 1795773410121.0 as a time, of which the integer is taken. This code runs only after the
+strict decoder has refused a record, so it does not slow down good records.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _whole(value: Any) -> int | None:
 
 
 def framing_hint(value: bytes) -> str:
-    """What to do about bytes that are no JSON; "" for those that nobody knows."""
+    """A hint about bytes that are not JSON; "" for bytes of no known format."""
     if len(value) > 5 and value[0] == 0:
         schema = int.from_bytes(value[1:5], "big")
         return (
@@ -67,7 +67,7 @@ def framing_hint(value: bytes) -> str:
 
 
 def key_hint(key: bytes, user: str) -> str:
-    """What to do about a key that is another form of the user's id; "" if it is none."""
+    """A hint about a key that is another form of the user's id; "" if it is no such form."""
     text = key.decode(errors="replace")
     if text == json.dumps(user) or text == json.dumps(user, ensure_ascii=False):
         return "; it has the quotes of JSON: send the id itself, with a string serializer"
@@ -83,7 +83,7 @@ def key_hint(key: bytes, user: str) -> str:
 
 
 def time_hint(timestamp: int, earliest_ms: int, latest_ms: int) -> str:
-    """What to do about a time that cannot be milliseconds; "" if no other unit makes it one."""
+    """A hint about a time that cannot be in milliseconds; "" if it is no plausible time in another unit either."""
     for unit, milliseconds, mend in (
         ("seconds", timestamp * 1000, "multiply it by 1,000"),
         ("microseconds", timestamp // 1000, "divide it by 1,000"),

@@ -1,6 +1,6 @@
-"""What a list was made of, in the header `made` of its record on `recommendations`: enough to make it again.
+"""The header `made` of a record on `recommendations`: it says what a list was made of, so that it can be made again.
 
-Lists of earlier releases, and lists of others, have no such header.
+Lists of earlier releases, and lists that other programs wrote, have no such header.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ HEADER = "made"
 
 
 def history_digest(encoded: bytes) -> int:
-    """32 bits of a history as it is stored or sent, without its first byte, which says who may write it back."""
+    """A 32-bit checksum of an encoded history without its first byte. That byte says whether the history may be written
+    back, so it differs between the stored and the sent form."""
     return zlib.crc32(memoryview(encoded)[1:])
 
 
 class Made(NamedTuple):
-    """A list that is published again, without an item or over an older list, keeps what it was made of."""
+    """What a list was made of. When the list is published again, without an item or over an older list, this stays."""
 
-    scorer: str  # names one life of a scorer process, and its journal; "-" when it keeps none
-    batch: int  # of this life, in which the list was made
+    scorer: str  # names one run of a scorer process, and its journal; "-" when it keeps none
+    batch: int  # number of the batch, in this run, in which the list was made
     model: str  # the first 16 digits of the sha256 of the model's artifact; "-" for popularity
-    items: int  # the offset of the topic `items` up to which it was known
+    items: int  # the offset up to which the topic `items` had been read
     event_ms: int  # the newest event that the scorer had counted
     settings: int  # `stream.scorer.config.settings_digest`
     history: int  # `history_digest`
@@ -51,5 +52,5 @@ class Made(NamedTuple):
 
 
 def made_header(headers: Iterable[tuple[str, bytes]]) -> bytes:
-    """The header as it is; empty when there is none."""
+    """The value of the header; empty when there is none."""
     return next((value for name, value in headers if name == HEADER and value), b"")

@@ -1,15 +1,17 @@
-"""Events in other people's forms: CloudEvents, Debezium's envelopes, any JSON object, and what a Schema Registry
-describes. `[input]` says where things lie.
+"""Events in other formats: CloudEvents, Debezium's envelopes, any JSON object, and records with a schema of a Schema
+Registry. The section `[input]` of the settings says where the fields of an event are found.
 
-A record is translated into the event that its producer could have sent in our own form, and that is decoded and judged
-like every other (`decode_interaction`). Nothing is guessed: a path that leads nowhere refuses the record, by its name.
+A record is translated into the event that its producer could have sent in Freshet's own format, and that event is
+decoded and checked like every other (`decode_interaction`). Nothing is guessed: when there is nothing at a needed path,
+the record is refused, and the reason names the path.
 
-Two kinds of records in `interactions` are Freshet's own, whatever the form of the others; the header `freshet` says so:
+Two kinds of records in `interactions` are always in Freshet's own format; the header `freshet` marks them:
 
-    plain     an event in our own form, from the HTTP API, a replay or a simulation
+    plain     an event from the HTTP API, a replay or a simulation
     forget    a null value that asks to forget the user in the key
 
-A null value without it is such a wish only where keys are users. Elsewhere it may be a deletion of a row.
+A null value without this header asks to forget a user only where keys are users. Elsewhere it may mean that a row was
+deleted.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "avro": {name: name for name in _PATHS},
     "protobuf": {name: name for name in _PATHS},
 }
-_UNITS: Mapping[str, str] = {"cloudevents": "rfc3339"}  # of all others it is ms
+_UNITS: Mapping[str, str] = {"cloudevents": "rfc3339"}  # of all other forms the unit is ms
 _REGISTERED = ("avro", "protobuf")
 _EXACT = 2**53  # a float below it is the integer that was meant
 _LARGEST_MS = 2**60
@@ -184,7 +186,8 @@ class Translator:
         self._kinds = {theirs: ours for theirs, _, ours in (pair.rpartition("=") for pair in mapping.kinds)}
 
     def decode(self, record: InputRecord, limits: Limits) -> tuple[bytes, Interaction | Forget]:
-        """The user and what the record says; raises `Rejected`, and `RegistryUnavailable` while nobody can tell."""
+        """The user, and what the record says. Raises `Rejected`, and `RegistryUnavailable` while the schema registry
+        does not answer."""
         own = next((value for name, value in record.headers if name == OWN_HEADER), None)
         key = record.key
         if own is not None or (record.value is None and self._mapping.key == "user"):
@@ -259,7 +262,7 @@ def _open_json(record: InputRecord) -> Any:
 
 
 def _open_cloud_event(record: InputRecord) -> Any:
-    """Attributes by name and `data`, whichever of the two ways they came."""
+    """The attributes by name, and `data`, of an event in binary mode (with headers) or in structured mode."""
     headers = {name.lower(): value for name, value in record.headers}
     if "ce_specversion" in headers:
         event: dict[str, Any] = {
@@ -307,7 +310,7 @@ def _open_debezium(record: InputRecord) -> Any:
 
 
 def _find(path: _Path, document: Any, needed: bool = True) -> Any:
-    """What lies at the path; None when nothing does and it is not `needed`, else raises `Rejected`."""
+    """The value at the path. When there is none: raises `Rejected` if it is `needed`, else returns None."""
     found = document
     for step in path.steps:
         inside = None
@@ -351,7 +354,7 @@ def _whole(found: Any) -> int | None:
 
 def _time_ms(path: _Path, document: Any, unit: str) -> int:
     found = _find(path, document)
-    if unit == "rfc3339" or isinstance(found, datetime):  # which schemas have, whatever the unit
+    if unit == "rfc3339" or isinstance(found, datetime):  # schemas have datetimes
         try:
             moment = found if isinstance(found, datetime) else datetime.fromisoformat(found)
         except (TypeError, ValueError):

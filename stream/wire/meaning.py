@@ -1,10 +1,11 @@
-"""What an event means: its strength, whether it speaks against the item, and how long it hides the item.
+"""The meaning of events: their strength, whether they are negative, and how long they hide their item.
 
-Histories keep the producers' own words (`view`, `buy`); the settings file says what they mean, so that a changed
-setting needs no rewritten history. A kind without a setting counts with the event's weight and hides its item for ever.
+Histories keep the producers' own kinds (`view`, `buy`); the settings file says what these mean, so that no history has
+to be rewritten when a setting changes. A kind without a setting counts with the event's weight and hides its item for
+ever.
 
-The interactions with one item are read from the newest back to the last negative one: what came before that was taken
-back. An item hides as long as any of its interactions does, so that a later view does not bring a disliked item back.
+Of the interactions with one item, only those after the last negative one count: it takes back all earlier ones. An item
+is hidden as long as any of its interactions hides it, so that a later view does not bring a disliked item back.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class EventKind:
 
 
 class Meaning(NamedTuple):
-    """What a history says at one moment. Arrays are parallel to its items."""
+    """The meaning of a history at one moment. All arrays except `hidden_hashes` are parallel to its items."""
 
     strengths: np.ndarray  # float32: the largest since the last negative event; 0 when the last one is negative
     hidden: np.ndarray  # bool: may not be listed
@@ -84,22 +85,22 @@ class EventKinds:
 
     @cached_property
     def plain(self) -> bool:
-        """No kind means anything special: every item that was met is hidden for ever."""
+        """Whether all kinds have the default meaning: every item that was met is then hidden for ever."""
         return all(kind == _DEFAULT for kind in self.kinds.values())
 
     def positive(self, kind: str, weight: float) -> bool:
-        """Does an event of this kind and weight speak for its item?"""
+        """Whether an event of this kind and weight is positive, which means that it speaks for its item."""
         if self.plain:
             return weight > 0
         found = self[kind]
         return weight * found.strength > 0 and not found.negative
 
     def strength(self, kind: str, weight: float) -> float:
-        """What such an event counts with; 0 when it speaks against its item."""
+        """The strength with which such an event counts; 0 when the event is not positive."""
         return weight * self[kind].strength if self.positive(kind, weight) else 0.0
 
     def meaning(self, columns: Columns, now_ms: int) -> Meaning:
-        """What a stored history means at `now_ms`."""
+        """The meaning of a stored history at `now_ms` of event time."""
         count = len(columns.items)
         weights = np.frombuffer(columns.strengths, dtype="<f4")
         times_ms = np.frombuffer(columns.times_ms, dtype="<i8")
@@ -138,7 +139,7 @@ def earlier_columns(earlier: bytes) -> np.ndarray:
 
 
 class _Table:
-    """What the kinds of one history mean, by their place in its table."""
+    """The meanings of the kinds of one history, by their place in its table of kinds."""
 
     def __init__(self, kinds: EventKinds, names: tuple[str, ...]) -> None:
         found = [kinds[name] for name in names]
@@ -147,9 +148,10 @@ class _Table:
 
 
 def _since_negative(earlier: np.ndarray, last: np.ndarray, table: _Table) -> np.ndarray:
-    """Which earlier interactions came after the last negative one of their item. bool, one per row of `earlier`.
+    """bool, one per row of `earlier`: whether the interaction came after the last negative one with its item.
 
-    Rows lie by item and newest first, so the negative ones that were met up to a row are a running count.
+    The rows are sorted by item, and newest first for each item, so a running count gives the number of negative ones up
+    to a row.
     """
     negative = earlier["strength"] * table.strength[earlier["kind"]] <= 0
     met = np.cumsum(negative)

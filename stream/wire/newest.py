@@ -1,8 +1,8 @@
-"""Which of a user's records on `recommendations` says what the user sees, where several partitions hold some.
+"""Finds a user's newest record on `recommendations`, where several partitions hold records of the user.
 
-A user lives in one partition. Others may hold a list from before a move, and a deletion: a wish to be forgotten goes
-to all of them, and each is read and answered at its own pace. So a deletion of one partition may be read, and even
-written, after a newer list of another, and must not stand for it.
+A user belongs to one partition. Others may hold a list from before a move, and a deletion: a request to forget a user
+goes to all partitions, and each is read and answered at its own pace. So the deletion in one partition may be read, and
+even written, after a newer list in another partition, and must not replace that list.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _NEVER, _FOREVER = -1, 2**63 - 1
 
 
 def erased_until_ms(deletion: InputRecord, at_home: bool) -> int:
-    """The lists that a deletion erases are those of no newer event than this. `at_home`: it lies in its user's
-    partition, or nobody was ever moved. One without a version is of an earlier release or of another hand: at home it
-    erases whatever there is, elsewhere it is what a move left behind."""
+    """The event time up to which a deletion erases lists. `at_home`: the deletion lies in its user's partition, or no
+    user was ever moved. A deletion without a version is of an earlier release or of another program. At home it erases
+    every list. Elsewhere it was left behind by a move and erases nothing."""
     version = HistoryVersion.from_headers(deletion.headers)
     if version is not None:
         return version.forgotten_ms
@@ -32,7 +32,7 @@ def erased_until_ms(deletion: InputRecord, at_home: bool) -> int:
 
 
 def _stands_over(record: InputRecord, before: InputRecord) -> bool:
-    """Whether `record`, which was read after `before`, a record of the same user, is what the user sees."""
+    """Whether `record` is newer than `before`, a record of the same user that was read earlier."""
     if record.partition == before.partition:
         return True
     version, known = (HistoryVersion.from_headers(one.headers) for one in (record, before))
@@ -45,7 +45,7 @@ def _stands_over(record: InputRecord, before: InputRecord) -> bool:
 
 
 def newest_records(records: Iterable[InputRecord]) -> dict[bytes, InputRecord]:
-    """What each user sees, deletions included, of records that were read partition by partition or mixed."""
+    """The newest record of each user, deletions included. The partitions may have been read in any order."""
     newest: dict[bytes, InputRecord] = {}
     for record in records:
         if record.key is not None and (record.key not in newest or _stands_over(record, newest[record.key])):

@@ -1,4 +1,4 @@
-"""Stored histories as a model reads them: what counts, with which strength, and what may not be listed."""
+"""Packs stored histories for a model: which items count, with which strength, and which may not be listed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["pack", "pack_decoded"]
 def pack(
     catalogue: ItemIndex, histories: Sequence[Columns], kinds: EventKinds, now_ms: int
 ) -> tuple[Histories, Hidden | None]:
-    """B histories for a model, and what it may not list; None for exactly what the histories hold.
+    """B histories for a model, and the items that it may not list; None: exactly the items of the packed histories.
 
-    Items that the catalogue does not know are left out, and so are those whose last event speaks against them.
+    Items that the catalogue does not know are left out, and so are items whose last event is negative.
     """
     if not kinds.plain:
         return _pack_by_meaning(catalogue, histories, kinds, now_ms)
@@ -40,8 +40,8 @@ def pack(
 
 
 def _strengths_stand(packed: Histories, histories: Sequence[Columns]) -> bool:
-    """Does each stored strength mean what it says, when no kind means anything special? Not so of an item whose last
-    event speaks against it, nor perhaps of one that was met with a larger strength before."""
+    """Whether each stored strength counts as it is, when all kinds have the default meaning. It does not for an item
+    whose last event has strength 0, and may not for an item that was met with a larger strength before."""
     least = packed.strengths.min(initial=np.inf)
     if not least > 0:
         return False
@@ -74,7 +74,7 @@ def _pack_by_meaning(
 def pack_decoded(
     catalogue: ItemIndex, histories: Sequence[History], kinds: EventKinds, now_ms: int
 ) -> tuple[Histories, Hidden | None]:
-    """The same of histories that are decoded already."""
+    """As `pack`, for histories that are decoded already."""
     if kinds.plain and not any(h.traces or h.earlier or not all(s > 0 for s in h.strengths) for h in histories):
         return Histories.pack(catalogue, ((h.items, h.times_ms, h.strengths) for h in histories)), None
     return pack(catalogue, [read(encode(history)) for history in histories], kinds, now_ms)

@@ -11,7 +11,7 @@ __all__ = ["home_of"]
 
 @lru_cache(maxsize=200_000)
 def home_of(user: bytes, partitions: int) -> int:
-    """The partition of this key by the rule of the Java clients.
+    """The partition to which the Java clients send this key.
 
     >>> home_of(b"user", 8)
     6

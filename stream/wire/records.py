@@ -1,7 +1,8 @@
-"""What travels on each topic: typed, decoded strictly, and refused with a reason.
+"""The types of records on each topic: they are decoded strictly, and refused with a reason.
 
-`interactions` and `recommendations` are JSON because the world reads and writes them; `models` is JSON because people
-read it; `refreshes` is MessagePack because only Freshet's own updater and scorer speak it, thousands of times a second.
+`interactions` and `recommendations` are JSON because other programs write and read them; `models` is JSON because
+people read it; `refreshes` is MessagePack because only Freshet's updater and scorer use it, thousands of times a
+second.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ __all__ = [
     "decode_interaction",
 ]
 
-# The model that answers a share of the users before it may go live is the *canary*. Consumers and dashboards know it by
-# these words.
+# The model that answers a share of the users before it may go live is called the *canary* in this code. In records and
+# metrics, which consumers and dashboards read, it has these names.
 CANARY_SLOT: Final = "candidate"
 CANARY_VARIANT: Final = "treatment"
 
@@ -45,7 +46,7 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
 
 class InputRecord(Protocol):
-    """What is read of a consumed record."""
+    """The attributes of a consumed record that are read."""
 
     @property
     def topic(self) -> str: ...
@@ -70,7 +71,8 @@ class InputRecord(Protocol):
 
 
 class Rejected(ValueError):
-    """A record that goes to `dead-letters`: `reason` is a closed set (it labels a counter), `detail` is for people."""
+    """A record that goes to `dead-letters`: `reason` has a fixed set of values (it labels a counter), `detail` is for
+    people."""
 
     def __init__(self, reason: RejectionReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -79,7 +81,7 @@ class Rejected(ValueError):
 
 
 class Interaction(msgspec.Struct, frozen=True, gc=False):
-    """`interactions`: one user met one item. Unknown fields are ignored, so producers may carry their own."""
+    """`interactions`: one user met one item. Unknown fields are ignored, so producers may add their own."""
 
     user: Id
     item: Id
@@ -98,7 +100,7 @@ class Forget:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the updater accepts as an interaction."""
+    """The limits within which the updater accepts an interaction."""
 
     earliest_ms: int = 788_918_400_000
     """Oldest time of an event, in milliseconds since 1970 UTC. The default is 1995-01-01: an older time comes from a
@@ -121,9 +123,9 @@ _float32 = struct.Struct("<f")
 def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, limits: Limits) -> Interaction | Forget:
     """The record of `interactions` that arrived at the broker at `arrived_ms`; raises `Rejected`.
 
-    Integer ids are their digits, null is an absent field, and a whole float is an integer (`stream.wire.leniency`).
-    An event inside the tolerated clock skew is dated back to its arrival: nothing happens after it was logged, and a
-    user's wish to be forgotten then covers everything that arrived before it.
+    An integer id becomes its digits, null counts as an absent field, and a whole float as an integer
+    (`stream.wire.leniency`). An event whose time is ahead of its arrival, but within `ahead_ms`, gets the time of its
+    arrival. So a later request to forget the user covers every event that arrived before it.
     """
     if key is None:
         raise Rejected("schema", "the key is null; it must be the user's id, so that one user stays in one partition")
@@ -151,7 +153,7 @@ def decode_interaction(key: bytes | None, value: bytes | None, arrived_ms: int, 
     weight = interaction.weight
     if weight != 1.0:
         try:
-            weight = _float32.unpack(_float32.pack(weight))[0]  # what the store keeps, so that ties stay ties
+            weight = _float32.unpack(_float32.pack(weight))[0]  # rounded as in the store: equal weights stay equal
         except OverflowError:
             raise Rejected("schema", f"weight {weight} does not fit a 32-bit float") from None
     if interaction.timestamp > arrived_ms or weight is not interaction.weight:
@@ -178,14 +180,14 @@ def _misdated(timestamp: int, arrived_ms: int, limits: Limits) -> Rejected:
 
 
 class NewInteraction(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an event changed: `repeat` says the item was already in the history.
+    """An event that changed a history; `repeat` says that the item was already in the history.
 
-    Events written by the first release end there and have weight 1; its scorers ignore what follows."""
+    Records of the first release end with `repeat` and mean weight 1; scorers of that release ignore later fields."""
 
     item: str
     time_ms: int
     repeat: bool
-    weight: float = 1.0  # strength of the interaction; 0 speaks against the item
+    weight: float = 1.0  # strength of the interaction; with 0 it speaks against the item
     kind: str = ""  # as its producer names it
 
 
@@ -196,7 +198,7 @@ class Refresh(msgspec.Struct, array_like=True, frozen=True):
     arrived_ms: int  # broker's clock of the newest event behind it; the moment of sending for reason `model`
     new: tuple[NewInteraction, ...]
     history: bytes  # `state.codec`
-    live_offset: int = -1  # for reason `model`: where in `models` the model was announced that is to answer
+    live_offset: int = -1  # for reason `model`: offset in `models` of the model that must answer
 
     def encode(self) -> bytes:
         return _refresh_encoder.encode(self)
@@ -230,11 +232,11 @@ class ScoredItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class InPilot(msgspec.Struct, frozen=True, gc=False):
-    """Which variant of a running pilot a list is."""
+    """The variant of a running pilot that a list belongs to."""
 
     name: str  # of the pilot
     variant: str  # "control" for the settings that everybody else has
-    stage: int  # 1, 2, ...: another with each share
+    stage: int  # 1, 2, ...: grows by one with every new share
 
 
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -245,9 +247,9 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str  # version that ranked it, "" for popularity
     variant: str  # control, treatment (the canary) or popularity
     as_of: int  # event time of the newest interaction it knows, milliseconds; 0 for none
-    reason: str  # event, model, or items where one may not be listed any more
+    reason: str  # event, model, or items (published again because an item may not be listed any more)
     published: int  # milliseconds since 1970 UTC
-    pilot: InPilot | None = None  # while there is one; users of a canary and of a stopped variant are in none
+    pilot: InPilot | None = None  # None without one, and for users of a canary or of a stopped variant
 
 
 _OLD_SHARE = "canary_share"

@@ -1,7 +1,7 @@
-"""JSON Schema of what others read and write: `python -m stream.wire.schemas` writes docs/schemas.
+"""JSON Schemas of the records that other programs read and write: `python -m stream.wire.schemas` writes docs/schemas.
 
-Made of the types that decode and encode the records, so the files say what is done. Readers have to ignore fields that
-they do not know: a later release adds some, and takes none away.
+They are made from the types that decode and encode the records, so they agree with the code. Readers must ignore fields
+that they do not know: a later release may add fields, but removes none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PUBLIC: Mapping[str, tuple[type[msgspec.Struct], str]] = {
 
 
 def schema(topic: str) -> dict[str, Any]:
-    """Of the values on one of the public topics."""
+    """The JSON Schema of the values on one of the public topics."""
     kind, null = PUBLIC[topic]
     found = msgspec.json.schema(kind)
     name = found.pop("$ref").rpartition("/")[2]
@@ -45,7 +45,7 @@ def schema(topic: str) -> dict[str, Any]:
 
 
 def _described(part: dict[str, Any]) -> dict[str, Any]:
-    """Without what a docstring says to readers of the code."""
+    """The schema without docstrings, which are meant for readers of the code, and without titles."""
     return {key: value for key, value in part.items() if key not in ("title", "description")}
 
 

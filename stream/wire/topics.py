@@ -45,7 +45,7 @@ _MIB = 1024 * 1024
 
 
 class TopicError(RuntimeError):
-    """Existing topics disagree with what Freshet needs; the message says how to mend each."""
+    """Existing topics do not fit what Freshet needs; the message says how to repair each."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ class TopicPlan:
                 self.interactions,
                 self.partitions,
                 "delete",
-                # The broker's own clock dates each record: the measure of events from the future and of latency.
+                # The broker's clock gives each record its time, by which latency is measured, and by which events from
+                # the future are found.
                 kept | {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(self.message_bytes)},
             ),
             # Routed records keep the broker's time of their first arrival.
@@ -186,7 +187,7 @@ class TopicPlan:
                 "delete",
                 {"retention.bytes": str(256 * _MIB), "segment.bytes": str(32 * _MIB), "retention.ms": str(7 * _DAY_MS)},
             ),
-            # A window's totals are written again and again; only the last ones are worth reading.
+            # A window's totals are written again and again; only the last ones are of use.
             TopicSpec(
                 self.monitor_windows,
                 1,
@@ -202,7 +203,7 @@ class TopicPlan:
 
 
 class TopicProblem(NamedTuple):
-    """A setting of an existing topic that does not fit, and the way out."""
+    """A setting of an existing topic that does not fit, and how to repair it."""
 
     topic: str
     found: str
@@ -213,7 +214,7 @@ class TopicProblem(NamedTuple):
 
 
 def ensure_topics(connection: KafkaConnection, plan: TopicPlan) -> None:
-    """Create what is missing and check what exists. Raises `TopicError` naming every disagreement at once."""
+    """Create missing topics and check existing ones. Raises `TopicError`, which names all problems at once."""
     with admin_client(connection) as admin:
         _ensure(admin, plan)
 
@@ -235,7 +236,7 @@ def _ensure(admin: KafkaAdminClient, plan: TopicPlan) -> None:
             admin.create_topics(missing, wait_for_metadata=True)
             log.info("created topics: %s", ", ".join(missing))
         except TopicAlreadyExistsError:
-            # Another process started at the same moment: what it made is checked below like any other.
+            # Another process created them at the same moment: its topics are checked below like all others.
             admin.wait_for_topics(list(missing))
         except (TopicAuthorizationFailedError, ClusterAuthorizationFailedError) as error:
             raise TopicError(
@@ -263,7 +264,7 @@ def _create_command(spec: TopicSpec, plan: TopicPlan) -> str:
 
 
 def topic_problems(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> list[TopicProblem]:
-    """What does not fit of topics that exist, missing rights to look included."""
+    """The problems of existing topics, including missing rights to see them or their settings."""
     names = [spec.name for spec in specs]
     described = {topic["name"]: topic for topic in admin.describe_topics(names)}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -305,7 +306,8 @@ def _partition_problem(spec: TopicSpec, found: int) -> TopicProblem:
 
 
 def _setting_problems(spec: TopicSpec, found: Mapping[str, str], replicas: int) -> list[TopicProblem]:
-    """Only settings without which a promise breaks: how long records are kept is the owner's choice."""
+    """Only settings that Freshet's guarantees depend on are checked: how long records are kept is the owner's
+    choice."""
     problems = []
 
     def needed(name: str, value: str) -> None:

@@ -1,7 +1,7 @@
-"""The topic `monitor-windows`: workers write what they counted of each window, the trainer reads all of it.
+"""The topic `monitor-windows`: workers write their counts of each window, the trainer reads all of them.
 
-A record holds a window's running totals and replaces the worker's earlier ones, so a record that is lost costs nothing
-once the next one arrives, and reading the topic from its beginning tells all that is known.
+A record holds a window's running totals and replaces the worker's earlier totals of that window. So a lost record does
+no harm once the next one arrives, and reading the topic from its beginning gives all that is known.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PARTITION = 0
 
 
 def worker_name(kind: str) -> str:
-    """New with every start: totals that began anew never replace those of the process before."""
+    """A name that is new with every start, so that totals that began anew never replace those of the process before."""
     return f"{kind}@{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
 
 
 class WindowSender:
-    """Sends what changed, at most every `every_seconds`. It never fails and hardly ever blocks its worker."""
+    """Sends windows that changed, at most every `every_seconds`. It raises no `KafkaError`, and hardly ever blocks."""
 
     def __init__(self, connection: KafkaConnection, topic: str, every_seconds: float = 5.0) -> None:
         self._topic, self._every = topic, every_seconds
