@@ -1,4 +1,4 @@
-"""Questions to the cluster and changes of its topics, outside of every stream."""
+"""Requests to the cluster about topics, offsets and groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COORDINATOR_SECONDS = 15.0
 
 
 def admin_client(connection: KafkaConnection) -> KafkaAdminClient:
-    """A client to close, or to open a `with` block with. One thread at a time may use it."""
+    """An admin client. The caller closes it, or uses it in a `with` block. One thread at a time may use it."""
     return KafkaAdminClient(**connection.kafka_python())
 
 
@@ -31,7 +31,8 @@ def partition_count(admin: KafkaAdminClient, topic: str) -> int:
 
 
 def topic_identity(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
-    """What a store of one partition belongs to: a topic deleted and made again has another id."""
+    """The identity of a topic, which a store of one partition keeps: a topic that was deleted and made again has
+    another id."""
     (description,) = admin.describe_topics([topic])
     return {"topic_id": str(description["topic_id"]), "partitions": str(len(description["partitions"]))}
 
@@ -39,8 +40,8 @@ def topic_identity(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
 def offset_range(admin: KafkaAdminClient, tp: TopicPartition) -> tuple[int, int]:
     """The first offset of a partition and its high watermark.
 
-    The high watermark, not the last stable offset, which a consumer that reads committed records is given: a
-    transaction left pending by a lost worker may still commit.
+    The end is the high watermark and not the last stable offset, which a consumer of committed records would get:
+    a transaction that a lost worker left pending may still commit.
     """
     first = admin.list_partition_offsets({tp: OffsetSpec.EARLIEST})[tp].offset
     end = admin.list_partition_offsets({tp: OffsetSpec.LATEST})[tp].offset
@@ -50,8 +51,8 @@ def offset_range(admin: KafkaAdminClient, tp: TopicPartition) -> tuple[int, int]
 def ask_coordinator(ask: Callable[[], _T]) -> _T:
     """The answer to a question about a group.
 
-    A cluster that never had a group makes its topic of offsets on the first question about one, and refuses until then;
-    a broker that has just become the group's coordinator reads that topic first.
+    The question is repeated while the coordinator is not ready: a cluster that never had a group makes its offsets
+    topic on the first question about one, and a broker that has just become the coordinator reads that topic first.
     """
     deadline = time.monotonic() + _COORDINATOR_SECONDS
     while True:

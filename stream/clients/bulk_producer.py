@@ -1,4 +1,4 @@
-"""A KafkaProducer that takes many records of one partition at a time, and keeps nothing of a transaction it aborted."""
+"""A KafkaProducer that takes many records of one partition at once, and keeps no offsets of an aborted transaction."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
-_COORDINATOR_SECONDS = 5.0  # beyond the transaction's own time, after which the broker has aborted it
+_COORDINATOR_SECONDS = 5.0  # waited beyond the transaction's timeout, after which the broker has aborted it
 
 
 class TransactionStalled(RuntimeError):
-    """Whether the transaction took place is not known. The producer is of no more use: a process that begins again asks
+    """It is not known whether the transaction was committed. The producer cannot be used any more: a new process asks
     the broker what was committed."""
 
 
 def close_producer(producer: KafkaProducer, seconds: float) -> None:
-    """Send what is left, for so long at most. When the brokers are gone kafka-python raises, in whoever only wants to
-    end: here that is a warning."""
+    """Send the remaining records, for `seconds` at most, and close. When the brokers do not answer, kafka-python
+    raises; this function logs a warning instead, because its callers are about to end."""
     try:
         producer.close(timeout=seconds)
     except KafkaTimeoutError:
@@ -54,7 +54,7 @@ def close_producer(producer: KafkaProducer, seconds: float) -> None:
 
 class TransactionalProducer(KafkaProducer):
     def init_transactions(self) -> None:
-        """Raises `TransactionalIdAuthorizationFailedError` with the id in it, which kafka-python's has not."""
+        """Raises `TransactionalIdAuthorizationFailedError` with the id in its text, which kafka-python leaves out."""
         try:
             super().init_transactions()
         except TransactionalIdAuthorizationFailedError:
@@ -66,9 +66,9 @@ class TransactionalProducer(KafkaProducer):
 
 
 class BulkProducer(TransactionalProducer):
-    """`send` checks topic, types, transaction and sizes of every record and takes four locks for it, which costs three
-    times what encoding the record does. Here the first record of each batch goes that way; those that fit beside it are
-    appended to the batch."""
+    """`send` checks topic, types, transaction and sizes of every record and takes four locks for it, which takes three
+    times as long as encoding the record. Here only the first record of each batch goes through `send`; further records
+    that fit into the batch are appended to it."""
 
     def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> list[Any]:
         """A future for each (key, value), as `send` returns it; they stay in order. Raises what `send` raises."""
@@ -80,7 +80,7 @@ class BulkProducer(TransactionalProducer):
             key, value = record
             futures.append(self.send(topic, value, key=key, partition=partition))
             record = next(waiting, None)
-            with accumulator._tp_lock(tp):  # without it the batch may leave while it is appended to
+            with accumulator._tp_lock(tp):  # without the lock, the batch may be sent while records are appended
                 batches = accumulator._batches[tp]
                 while batches and record is not None:
                     future = batches[-1].try_append(None, *record, [])
@@ -93,7 +93,7 @@ class BulkProducer(TransactionalProducer):
     def append(self, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: list[Any]) -> Any:
         """A future for the record, as `send` returns it. Raises what `send` raises."""
         accumulator = self._accumulator
-        with accumulator._tp_lock(tp):  # without it the batch may leave while it is appended to
+        with accumulator._tp_lock(tp):  # without the lock, the batch may be sent while the record is appended
             batches = accumulator._batches[tp]
             future = batches[-1].try_append(None, key, value, headers) if batches else None
         if future is None:  # there is no batch, or it is full
@@ -101,8 +101,9 @@ class BulkProducer(TransactionalProducer):
         return future
 
     def begin_transaction(self) -> None:
-        # kafka-python keeps the offsets of a refused commit, and sends them with those of the next transaction, under
-        # whatever generation that has: of a partition that moved away, events would count as read that nobody merged.
+        # kafka-python keeps the offsets of a refused commit, and sends them with those of the next transaction, with
+        # the generation of that transaction. If their partition has moved away, this would commit offsets of events
+        # that no worker has merged.
         if self._transaction_manager is not None:
             self._transaction_manager._pending_txn_offset_commits.clear()
         super().begin_transaction()
@@ -125,7 +126,8 @@ class BulkProducer(TransactionalProducer):
         return self._transaction_manager
 
     def _wait_for(self, result: TransactionalRequestResult, what: str) -> None:
-        """kafka-python waits without end, and when a coordinator moves to another broker it may wait for ever."""
+        """Wait with a limit: kafka-python waits without one, and may never return when the coordinator moves to another
+        broker. Raises `TransactionStalled`."""
         self._sender.wakeup()
         seconds = self.config["transaction_timeout_ms"] / 1000 + _COORDINATOR_SECONDS
         if not result.wait(timeout_ms=seconds * 1000):
@@ -137,7 +139,7 @@ def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: A
     return BulkProducer(
         **connection.kafka_python(),
         acks="all",
-        metrics_enabled=False,  # the client's own figures cost on every record and are read by nobody
+        metrics_enabled=False,  # the client's own metrics take time for every record, and are not read
         batch_size=_MIB // 4,
         max_request_size=message_bytes + 2 * _MIB,
         **settings,
@@ -145,8 +147,8 @@ def bulk_producer(connection: KafkaConnection, message_bytes: int, **settings: A
 
 
 def has_successor(producer: KafkaProducer, transactional_id: str, admin: KafkaAdminClient) -> bool:
-    """Has another producer of this transactional id begun since? Then the brokers refuse the transactions of this one.
-    Raises `KafkaError`."""
+    """Whether another producer of this transactional id has begun since; the brokers then refuse the transactions of
+    this one. Raises `KafkaError`."""
     manager = producer._transaction_manager
     described = admin.describe_transactions([transactional_id])[transactional_id]
     if manager is None:
@@ -156,6 +158,7 @@ def has_successor(producer: KafkaProducer, transactional_id: str, admin: KafkaAd
 
 
 def was_fenced(error: KafkaError) -> bool:
-    """The broker refused a transaction because another producer or member has this one's name, or because it took too
-    long. A producer that was fenced before raises a plain `KafkaError`, which names the reason only in its text."""
+    """Whether the broker refused a transaction because another producer or member has this one's name, or because the
+    transaction took too long. A producer that was fenced earlier raises a plain `KafkaError`, which gives the reason
+    only in its text."""
     return isinstance(error, ProducerFencedError | FencedInstanceIdError) or "ProducerFencedError" in str(error)

@@ -1,9 +1,9 @@
 """How to reach Kafka: one description, turned into the settings of each client library.
 
-Read from the environment (`FRESHET_*`) and, below it, from a properties file named by `FRESHET_KAFKA_CONFIG` with the
-names that Java's clients and librdkafka use (see `stream.clients.properties`).
-Secrets come from the environment, from that file, or from a file named by `FRESHET_SASL_PASSWORD_FILE`; they are never
-part of a representation.
+The settings are read from the environment (`FRESHET_*`) and, where it has none, from the properties file that
+`FRESHET_KAFKA_CONFIG` names, with the names that Java's clients and librdkafka use (see `stream.clients.properties`).
+Secrets come from the environment, from that file, or from a file that `FRESHET_SASL_PASSWORD_FILE` names; `repr` does
+not show them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class ConnectionConfigError(ValueError):
-    """Settings that contradict each other or name what is not there."""
+    """Settings that contradict each other, are not supported, or name a file that does not exist."""
 
 
 def _setting(variable: str, secret: bool = False) -> Any:
@@ -91,7 +91,8 @@ class KafkaConnection:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], bootstrap_servers: str | None = None) -> KafkaConnection:
-        """`bootstrap_servers`, when given, comes before the environment, and the environment before the file."""
+        """The connection of an environment. `bootstrap_servers`, if given, replaces the variable; variables replace
+        values of the properties file. Raises `ConnectionConfigError`."""
         read = _file_values(environment.get("FRESHET_KAFKA_CONFIG"))
         values = {f.name: environment.get(f.metadata["variable"]) or read.get(f.name, "") for f in fields(cls)}
         if bootstrap_servers:
@@ -124,7 +125,7 @@ class KafkaConnection:
         return self.security_protocol in ("SSL", "SASL_SSL")
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Verifies the broker's certificate and host name."""
+        """A context that verifies the broker's certificate and host name."""
         context = ssl.create_default_context(cafile=self.ssl_cafile or None)
         if self.ssl_certfile:
             context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile or None, self.ssl_key_password or None)
@@ -147,7 +148,7 @@ class KafkaConnection:
         """Settings of a Faust app: the broker's address and, when there is security, its credentials."""
         settings: dict[str, Any] = {"broker": [f"aiokafka://{server}" for server in self.servers]}
         if self.uses_sasl or self.uses_tls:
-            import faust  # a second to import, for the one process that has it anyway
+            import faust  # takes a second to import; only the scorer, which imports it anyway, calls this
             from faust.types.auth import SASLMechanism
 
             context = self.ssl_context() if self.uses_tls else None

@@ -1,8 +1,8 @@
-"""Faust's way of a record from the broker to an agent, without the parts a raw batch does not need.
+"""Delivers records from Faust's consumer to an agent, without the steps that a raw batch does not need.
 
-Faust spends more on a record than scoring it does: four asyncio tasks to deliver it, two codecs that change nothing, an
-event around it. Here a record is delivered by a plain call, as asyncio's eager tasks of Python 3.12 do, and what
-arrives in the channel is the consumed message itself. Flow control, back-pressure, acks and commits stay Faust's.
+For each record, Faust's own delivery takes longer than scoring it: four asyncio tasks, two codecs that change nothing,
+and an event object. Here a record is delivered by a plain call, as by the eager tasks of asyncio in Python 3.12, and
+the channel gets the consumed message itself. Faust still does flow control, back-pressure, acks and commits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RawTopic(faust.Topic):
     """A topic whose channels carry messages with `key` and `value` as bytes."""
 
     def _compile_decode(self) -> None:
-        """Faust would set a decoder of its own on every instance, over the method below."""
+        """Do nothing: Faust would set its own decoder on every instance, in place of the method below."""
 
     async def decode(self, message: Message, *, propagate: bool = False) -> Message:
         return message
@@ -38,32 +38,32 @@ async def batch_producer(app: faust.App) -> AIOKafkaProducer:
 
 
 def pause(consumer: Consumer, message: Message) -> None:
-    """Fetch no more of the partition of a message; what was fetched already still arrives."""
+    """Stop fetching the partition of a message; records that were fetched already still arrive."""
     _own_active_partitions(consumer)
     consumer.pause_partitions({TP(message.topic, message.partition)})
 
 
 def resume(consumer: Consumer, message: Message) -> None:
-    """Fetch the partition of a message again. Faust breaks when it is given the message's own `tp`, which is another
-    class of the same name."""
+    """Fetch the partition of a message again. The partition is made anew as Faust's `TP`: the message's own `tp` is of
+    another class with the same name, with which Faust fails."""
     _own_active_partitions(consumer)
     consumer.resume_partitions({TP(message.topic, message.partition)})
 
 
 def _own_active_partitions(consumer: Consumer) -> None:
-    """Let the fetch under way keep the set that it began with.
+    """Replace the set of active partitions by a copy, so that the fetch under way keeps the set that it began with.
 
-    Faust asks that set again for every record that it has fetched, and drops those whose partition has left it: they
-    count as read, and would be missing for good. Another thread goes through it, too.
+    For every fetched record Faust looks into that set, and drops the record if its partition is no longer there: it
+    then counts as read and would never be processed. Another thread iterates over the set, too.
     """
     consumer._active_partitions = set(consumer._get_active_partitions())
 
 
 def deliver_eagerly(consumer: Consumer) -> None:
-    """Make this app's consumer call what delivers a record, and only wait in tasks when the delivery has to wait.
+    """Make this app's consumer deliver records by plain calls, and use tasks only when a delivery has to wait.
 
-    `Consumer._drain_messages` awaits `wait_first(delivery, flow suspended)` for every record and has no use for the
-    answer. `Consumer.wait`, which a consumer that comes back from a rebalance calls, awaits it with one thing.
+    `Consumer._drain_messages` awaits `wait_first(delivery, flow suspended)` for every record and ignores the result.
+    `Consumer.wait`, which a consumer calls after a rebalance, awaits `wait_first` with a single argument.
     """
     wait_first = consumer.wait_first
 
@@ -85,8 +85,8 @@ def deliver_eagerly(consumer: Consumer) -> None:
 
 
 async def _rest(started: Coroutine[Any, Any, Any], awaited: Any) -> Any:
-    """A coroutine that was started outside of a task and waits for `awaited`, for a task to go on with."""
-    return await _resumed(started, awaited)  # mode takes awaitables, which a generator is not for `collections.abc`
+    """Continue, in a task, a coroutine that was started outside of a task and now waits for `awaited`."""
+    return await _resumed(started, awaited)  # a generator alone would not be an `Awaitable` for mode
 
 
 @types.coroutine
@@ -95,7 +95,7 @@ def _resumed(started: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, 
     while True:
         try:
             sent = yield awaited
-        except BaseException as error:  # noqa: BLE001 - it is thrown into the coroutine
+        except BaseException as error:  # noqa: BLE001 - the error is thrown into the coroutine
             step, argument = started.throw, error
         else:
             step, argument = started.send, sent

@@ -1,8 +1,9 @@
-"""A consumer as a member of a group, without kafka-python's ways of losing its place silently or reading late.
+"""A consumer that is a member of a group, without two faults of kafka-python: losing its place silently, reading late.
 
-A member with a name is a static one (KIP-345): its partitions wait for it through a restart of up to a session, and go
-on at once when it is back, without the others noticing. Kafka gives the place of a name to whoever came last. The one
-before is told so in a heartbeat's answer, which kafka-python only logs: here it raises `NameTaken`.
+A member with a name is a static member (KIP-345): when it restarts within a session, the group keeps its partitions for
+it, it goes on with them at once, and no rebalance disturbs the others. When two members have one name, Kafka gives the
+place to the one that joined last. The other one is told so in the answer to a heartbeat, which kafka-python only logs:
+here it raises `NameTaken`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from stream.clients.names import NameTaken
 
 __all__ = ["GroupMember", "Move", "poll_as_member", "poll_fresh"]
 
-_JOIN_SECONDS = 0.25  # longer than an answer takes in a healthy group; no record arrives before it
+_JOIN_SECONDS = 0.25  # longer than a join takes in a healthy group; no record arrives before the join ends
 _METADATA_MS = 4_000
-_JOINED_SECONDS = 5.0  # a worker that starts has joined its group
+_JOINED_SECONDS = 5.0  # after this time a worker that starts has joined its group
 _ANSWER_SECONDS = 0.005  # longest wait for brokers that were just asked
 
 
@@ -38,8 +39,8 @@ class Move(NamedTuple):
 
 
 class _Listener(ConsumerRebalanceListener):
-    """Notes what moved. It runs on the consumer's IO thread, where a blocking call raises and a slow one stops the
-    heartbeats."""
+    """Notes the moves of partitions. It runs on the consumer's IO thread, where a blocking call raises an error and a
+    slow call stops the heartbeats."""
 
     def __init__(self, consumer: KafkaConsumer, moves: deque[Move]) -> None:
         self._consumer, self._moves = consumer, moves
@@ -57,11 +58,11 @@ class _Listener(ConsumerRebalanceListener):
 
 
 class GroupMember:
-    """One member of a group that shares out the partitions of one topic. It commits no offsets: its owner does, in the
-    transactions of a producer that carry `metadata`.
+    """One member of a group whose members divide the partitions of one topic among them. It commits no offsets: its
+    owner does, in the transactions of a producer that carry `metadata`.
 
-    `moves` fills during `poll`, oldest first; the owner empties it between polls. A partition that was assigned is
-    paused, so that nothing is read of it, until `start`. One thread at a time may use a member.
+    `moves` is filled during `poll`, oldest first; the owner empties it between polls. An assigned partition is paused,
+    so that no records of it are read, until `start`. One thread at a time may use a member.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class GroupMember:
     ) -> None:
         self.moves: deque[Move] = deque()
         self._group, self._instance = group, instance
-        self._replaced = False  # by another member of this name
+        self._replaced = False  # another member of this name has the place
         self._heartbeat_seconds = max(session_seconds / 10, 0.3)
         self._consumer = KafkaConsumer(
             **connection.kafka_python(),
@@ -99,7 +100,7 @@ class GroupMember:
             metrics_enabled=False,
         )
         self._note_replacement()
-        # A member that joins before it knows the topic is assigned nothing, and may not notice when it learns of it.
+        # A member that joins before it knows the topic is assigned no partitions, and that may never be corrected.
         while not self._consumer.partitions_for_topic(topic):
             time.sleep(0.1)
         self._consumer.subscribe([topic], listener=_Listener(self._consumer, self.moves))
@@ -128,12 +129,12 @@ class GroupMember:
         return found
 
     def refuse_second(self) -> None:
-        """Call when something else of this name was fenced. Raises `NameTaken` when that was another worker of this
-        name, which then takes this member's place as soon as it has joined; returns when it was not."""
+        """Call this when the transactional producer of this name was fenced. Raises `NameTaken` if the cause is another
+        worker of this name, which takes this member's place as soon as it has joined. Returns if it is not."""
         deadline = time.monotonic() + self._heartbeat_seconds + _JOINED_SECONDS
         while self._instance is not None and not self._replaced and time.monotonic() < deadline:
             try:
-                poll_as_member(self._consumer, 0.05)  # in a group that is sharing out, the place is lost by a join
+                poll_as_member(self._consumer, 0.05)  # during a rebalance, the loss of the place shows in the join
             except FencedInstanceIdError:
                 self._replaced = True
         if self._replaced:
@@ -141,39 +142,41 @@ class GroupMember:
 
     @property
     def metadata(self) -> ConsumerGroupMetadata:
-        """The membership that a transaction carries: the broker refuses it once there is another."""
+        """The membership that a transaction carries: the broker refuses it once the group has a newer generation."""
         return self._consumer.group_metadata()
 
     @property
     def between_generations(self) -> bool:
-        """The group is sharing partitions out anew. A broker takes offsets without a generation from anybody, and under
-        a new generation nothing may be committed of partitions that moved with it."""
+        """Whether the group is in a rebalance, so that no offsets may be committed. Without a generation, the broker
+        would take offsets from any member. With the new one, offsets of partitions that have just moved away must not
+        be committed."""
         return self.metadata.generation_id < 0 or bool(self.moves)
 
     @property
     def generation(self) -> int | None:
-        """The generation of the group, in which its partitions are shared out; None while it has not settled."""
+        """The generation of the group; None while the group is not stable."""
         metadata = self.metadata
         return metadata.generation_id if metadata.state is MemberState.STABLE and metadata.generation_id >= 0 else None
 
     def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
-        """What the group committed last, once no transaction that moves it is pending."""
+        """The group's committed offset. Waits until no transaction that changes it is pending."""
         return self._consumer.committed(tp, metadata=True)
 
     def beginning(self, tp: TopicPartition) -> int:
-        """The first offset that retention left."""
+        """The first offset that retention has not removed."""
         return self._consumer.beginning_offsets([tp])[tp]
 
     def start(self, tp: TopicPartition, offset: int) -> None:
-        """Read an assigned partition from `offset` on. kafka-python would keep the position of a former time."""
+        """Read an assigned partition from `offset` on. Without the `seek`, kafka-python would go on from the position
+        of an earlier assignment."""
         self._consumer.seek(tp, offset)
         self._consumer.resume(tp)
 
     def close(self, stay: bool = False) -> None:
-        """Leave the group, which shares this member's partitions out at once. A member with a name may `stay`: then
-        they wait for its restart, up to a session."""
+        """Leave the group, which gives this member's partitions to others at once. A member with a name may `stay`: its
+        partitions then wait for its restart, for up to a session."""
         if not stay:
-            # kafka-python never lets a static member leave, which it tells by this.
+            # kafka-python lets only dynamic members leave.
             self._consumer._coordinator.is_dynamic_member = lambda: True  # type: ignore[method-assign]
         self._consumer.close(timeout_ms=3000)
 
@@ -181,11 +184,12 @@ class GroupMember:
 def poll_as_member(consumer: KafkaConsumer, timeout_seconds: float) -> dict[TopicPartition, list[ConsumerRecord]]:
     """`consumer.poll`, for a consumer that subscribed as a member of a group.
 
-    A leader that finds other partitions in its topic's metadata begins to join again and stops its heartbeats until it
-    has. When the poll that began it ends before the brokers answer, the answer itself takes the reason away: the next
-    poll finds nothing to do, the heartbeats stay off, and after its session the member is thrown out. So here a join
-    that has begun goes on, in a poll that waits for it. And an answer that comes between two polls, which kafka-python
-    drops in order to ask again, with all members once more, is taken.
+    It works around two faults of kafka-python. First, a leader that finds new partitions in its topic's metadata begins
+    to join again, and stops its heartbeats until it has joined. When the poll that began the join ends before the
+    brokers answer, the answer removes the reason for the join: the next poll finds nothing to do, the heartbeats stay
+    off, and after its session the group removes the member. So here a join that has begun is continued, in a poll that
+    waits for it. Second, kafka-python drops an answer to a join that comes between two polls, and lets all members join
+    once more. Here that answer is used.
     """
     coordinator = consumer._coordinator
     if coordinator.rejoining:
@@ -197,7 +201,7 @@ def poll_as_member(consumer: KafkaConsumer, timeout_seconds: float) -> dict[Topi
 
 
 class _Answer:
-    """A future that is done and looks as if it were on its way: kafka-python then waits for it, for no time at all."""
+    """A future that is done but says that it is not: kafka-python then waits for it, which returns at once."""
 
     is_done = False
 
@@ -208,11 +212,11 @@ class _Answer:
 def poll_fresh(
     consumer: KafkaConsumer, timeout_seconds: float, enough: int
 ) -> dict[TopicPartition, list[ConsumerRecord]]:
-    """`poll_as_member`, which asks again when less than `enough` records came out of memory.
+    """Call `poll_as_member`, and again when it returned fewer than `enough` records, which were prefetched.
 
-    If kafka-python has prefetched records, poll returns them and only then sends the next fetch, so a loop that sleeps
-    between polls always reads the previous fetch. If it has none, poll sends a fetch, waits for its records, and leaves
-    nothing prefetched.
+    If kafka-python has prefetched records, a poll returns them and only then sends the next fetch, so a loop that
+    sleeps between polls always reads the previous fetch. If it has none, a poll sends a fetch, waits for its records,
+    and leaves nothing prefetched.
     """
     found = poll_as_member(consumer, timeout_seconds)
     if timeout_seconds and found and sum(map(len, found.values())) < enough and _has_fetched(consumer):
@@ -222,6 +226,6 @@ def poll_fresh(
 
 
 def _has_fetched(consumer: KafkaConsumer) -> bool:
-    """An answer of a broker is on its way, or came meanwhile."""
+    """Whether an answer to a fetch is expected, or has arrived since the poll."""
     fetcher = consumer._fetcher
     return bool(fetcher._nodes_with_pending_fetch_requests or fetcher._completed_fetches)

@@ -1,4 +1,4 @@
-"""Names by which brokers know a worker again after a restart."""
+"""Names by which brokers recognize a worker after a restart."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class NameTaken(RuntimeError):
 
 
 def check_member_name(name: str) -> None:
-    """Raises `ValueError` for what Kafka does not take as a member's name."""
+    """Raises `ValueError` for a name that Kafka does not accept for a member."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name) or name in (".", ".."):
         raise ValueError(f"a worker's name has up to 249 letters, digits, dots, dashes and underscores, got {name!r}")
 
 
 def folder_name(folder: Path) -> str:
-    """A name for whoever works with this folder: drawn once, and kept in it."""
+    """A random name for the worker that uses this folder: made once, and kept in the folder."""
     path = folder / "name"
     try:
         return path.read_text().strip()
@@ -36,7 +36,7 @@ def folder_name(folder: Path) -> str:
     aside = folder / f"name.{secrets.token_hex(8)}"  # threads of one process may be here together
     aside.write_text(secrets.token_hex(4))
     try:
-        path.hardlink_to(aside)  # unless another process was first: whoever is, both read the same
+        path.hardlink_to(aside)  # fails if another process was first; both then read the same name
     except FileExistsError:
         pass
     finally:

@@ -1,8 +1,8 @@
-"""Client settings as others write them: the properties files of Java clients and of librdkafka.
+"""Reads client settings from the properties files of Java clients and of librdkafka.
 
-Both spell some names differently, and both names are read. What concerns security and is not understood is refused, for
-a connection that ignores half of its settings is open in some way that its owner did not choose. What concerns anything
-else is named in the log and not used.
+The two have different names for some settings, and both names are read. A setting about security that is not understood
+is refused, because a connection without it may be less secure than its owner wants. Any other setting that is not
+understood is logged and not used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMES = {
     "ssl.key.location": "ssl_keyfile",
     "ssl.key.password": "ssl_key_password",
 }
-# Settings that ask for what is done anyway.
+# Settings that are accepted with these values, because they ask for what Freshet does anyway (None: with any value).
 _GIVEN = {
     "ssl.endpoint.identification.algorithm": ("https",),
     "enable.ssl.certificate.verification": ("true",),
@@ -48,7 +48,7 @@ _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 class PropertiesError(ValueError):
-    """A file that is not there, or a setting that is not understood; no message holds a value that may be secret."""
+    """A file that cannot be read, or a setting that is not understood. No message holds a value that may be secret."""
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -91,7 +91,8 @@ def _character(escape: str) -> str:
 
 
 def connection_values(properties: Mapping[str, str], source: str) -> dict[str, str]:
-    """Values by field of `KafkaConnection`. Raises `PropertiesError` for what would leave a connection half secured."""
+    """Values by field of `KafkaConnection`. Raises `PropertiesError` for settings about security that are not
+    understood, and for settings that contradict each other."""
     values: dict[str, str] = {}
     unused, refused = [], []
     _refuse_stores(properties, source)

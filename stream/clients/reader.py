@@ -1,4 +1,4 @@
-"""Reading topics without a consumer group: the caller says what is read and from where, and nothing is committed."""
+"""Reads topics without a consumer group: the caller says what is read and from where, and no offsets are committed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stream.clients.connection import KafkaConnection
 __all__ = ["TopicReader"]
 
 _MIB = 1024 * 1024
-_LEADER_SECONDS = 0.02  # between two looks whether the leader of a partition is known
+_LEADER_SECONDS = 0.02  # between two checks whether the leader of a partition is known
 
 
 class TopicReader:
-    """Reads committed records only: what belongs to an aborted transaction never happened.
+    """Reads committed records only, none of aborted transactions.
 
     Partitions that stay assigned keep their positions. `when_lost` says what happens when retention or compaction
     removed the next record: `earliest` goes on with the first one that is left, `none` raises `OffsetOutOfRangeError`
@@ -66,7 +66,7 @@ class TopicReader:
         self._consumer.seek_to_beginning(*self._assigned)
 
     def to_end(self) -> None:
-        """Read all assigned partitions from what comes after this call returns."""
+        """Read all assigned partitions from their ends on, as they are when this call returns."""
         self._consumer.seek_to_end(*self._assigned)
         for tp in self._assigned:
             self._consumer.position(tp)  # asks the broker now
@@ -78,7 +78,7 @@ class TopicReader:
     def beginnings(
         self, partitions: Iterable[TopicPartition], patience_seconds: float = 30.0
     ) -> Mapping[TopicPartition, int]:
-        """The first offsets that are left. Raises `KafkaTimeoutError` when the brokers do not answer."""
+        """The first offsets of the partitions. Raises `KafkaTimeoutError` when the brokers do not answer."""
         return _all_offsets(self._consumer.beginning_offsets, list(partitions), patience_seconds)
 
     def ends(
@@ -90,7 +90,7 @@ class TopicReader:
     def poll(
         self, timeout_seconds: float = 0.0, most: int | None = None
     ) -> Mapping[TopicPartition, list[ConsumerRecord]]:
-        """What has arrived, waiting so long for the first record; `most` records, or `poll_records`."""
+        """New records, at most `most` or else `poll_records`. Waits up to `timeout_seconds` for the first one."""
         return self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=most)
 
     def read_to_end(self, patience_seconds: float = 30.0) -> Iterator[ConsumerRecord]:
@@ -128,8 +128,8 @@ class TopicReader:
 def _all_offsets(
     ask: Callable[..., Mapping[TopicPartition, int]], partitions: list[TopicPartition], patience_seconds: float
 ) -> Mapping[TopicPartition, int]:
-    """kafka-python asks only the leaders that it knows, and then misses the answer for the other partitions with a
-    KeyError. Meanwhile it has begun to look for their leaders."""
+    """Ask for offsets until they are known for all partitions. kafka-python asks only the leaders that it knows, and
+    then raises a KeyError for the other partitions; by then it has begun to look for their leaders."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:

@@ -1,13 +1,13 @@
-"""Values that a Schema Registry describes, Avro and Protobuf: decoded by the schema that each names by its id.
+"""Decodes Avro and Protobuf values with the schemas of a Schema Registry. Each value names its schema by an id:
 
     byte 0        0
     bytes 1..4    id of the schema, big-endian
     Protobuf      then which message of the schema's file: a count and as many places, zigzag varints; 0 for the first
     the rest      the value
 
-Schemas are fetched by confluent-kafka's client, once each. A registry that does not answer, or refuses the credentials,
-raises `RegistryUnavailable`: its values are good, and are waited for. A value that cannot be read whatever the registry
-says raises `Undecodable`. Needs the extra `registry`.
+Each schema is fetched once, by confluent-kafka's client. A registry that does not answer, or refuses the credentials,
+raises `RegistryUnavailable`: the values may be good, and should be decoded later. A value that cannot be decoded,
+whatever the registry answers, raises `Undecodable`. This module needs the extra `registry`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 SchemaForm = Literal["avro", "protobuf"]
 
 _TIMEOUT_SECONDS = 5.0  # of one question; an updater that waits asks again between its polls
-_UNKNOWN_SECONDS = 30.0  # for which an id that is not there is not asked for again
+_UNKNOWN_SECONDS = 30.0  # time for which an unknown id is not asked for again
 _MOST_UNKNOWN = 10_000
 _NOT_FOUND = (40401, 40402, 40403)  # subject, version, schema: error codes of the registry itself
 _MOST_NESTED = 32
@@ -51,7 +51,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RegistryUnavailable(RuntimeError):
-    """The registry does not answer as a registry does. The values that need it are good, as far as anybody knows."""
+    """The registry does not answer, or not as a registry does. The values that need it may be good."""
 
 
 class UnknownSchema(ValueError):
@@ -59,7 +59,7 @@ class UnknownSchema(ValueError):
 
 
 class Undecodable(ValueError):
-    """A value that is not what its schema says, or names none."""
+    """A value that does not fit its schema, or names none; or a schema that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RegistryConfig:
     ca_file: str = ""
 
     def client_settings(self) -> dict[str, Any]:
-        """For confluent-kafka. Raises `RegistryUnavailable` when the password cannot be read."""
+        """Settings of confluent-kafka's client. Raises `RegistryUnavailable` when the password cannot be read."""
         settings: dict[str, Any] = {"url": self.url, "timeout": _TIMEOUT_SECONDS, "max.retries": 0}
         if self.user:
             try:
@@ -94,11 +94,11 @@ class SchemaRegistry:
         self._config = config
         self._client: Any = None
         self._readers: dict[tuple[SchemaForm, int], _Reader] = {}
-        self._unknown: dict[int, float] = {}  # ids that are not there, and when to ask again
+        self._unknown: dict[int, float] = {}  # ids that the registry does not know, and when to ask again
         self._clock = time.monotonic
 
     def decode(self, form: SchemaForm, value: bytes) -> Any:
-        """Raises `RegistryUnavailable`, `UnknownSchema` and `Undecodable`."""
+        """The decoded value. Raises `RegistryUnavailable`, `UnknownSchema` and `Undecodable`."""
         if len(value) < 5 or value[0] != 0:
             raise Undecodable("it does not begin as values of a Schema Registry do: a zero byte and the id of a schema")
         number = int.from_bytes(value[1:5], "big")
@@ -113,7 +113,7 @@ class SchemaRegistry:
             raise Undecodable(f"schema {number}: {type(error).__name__}: {str(error)[:200]}") from None
 
     def answers(self) -> None:
-        """Raises `RegistryUnavailable` unless the registry answers as one does."""
+        """Raises `RegistryUnavailable` unless the registry answers as a Schema Registry does."""
         try:
             self._ask(partial(_schema, number=1), "schema 1")
         except UnknownSchema:
@@ -143,7 +143,7 @@ class SchemaRegistry:
             raise Undecodable(f"schema {number} cannot be read: {why}") from None
 
     def _references(self, schema: Any, fmt: str | None, found: dict[str, Any], depth: int) -> dict[str, Any]:
-        """What a schema refers to, by name; what others need comes first."""
+        """The schemas that a schema refers to, by name; a schema that another one needs comes before that one."""
         if depth > _MOST_NESTED:
             raise Undecodable("references of schemas go in circles")
         for reference in schema.references or ():
@@ -203,7 +203,7 @@ def _version(client: Any, subject: str, version: int, fmt: str | None) -> Any:
 
 @lru_cache
 def open_registry(config: RegistryConfig) -> SchemaRegistry:
-    """One for each configuration of this process."""
+    """The registry of this configuration: one object per process."""
     return SchemaRegistry(config)
 
 
@@ -283,7 +283,7 @@ def _protobuf_reader(number: int, schema: Any, named: Mapping[str, Any]) -> _Rea
 
 
 def _built_in(name: str) -> bytes:
-    """The descriptor of a file that every registry takes for known."""
+    """The descriptor of a file that registries do not store, because they expect every client to have it."""
     module = name.removesuffix(".proto").replace("/", ".") + "_pb2"
     if module.startswith("confluent."):
         module = "confluent_kafka.schema_registry." + module

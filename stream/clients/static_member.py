@@ -1,14 +1,14 @@
-"""A Faust consumer as a member of its group under a name that it keeps over restarts (KIP-345).
+"""Makes a Faust consumer a static member of its group: under a name that it keeps over restarts (KIP-345).
 
-The group keeps the partitions of a named member for its session when it ends, so that a restarted process serves them
-again at once and nobody else has to take them over. A member that leaves for good must therefore be removed by name,
-which aiokafka does not do when a consumer is closed.
+When a named member ends, the group keeps its partitions for the time of a session, so that a restarted process serves
+them again at once and no other worker has to take them over. A member that leaves for good must therefore be removed by
+name, which aiokafka does not do when a consumer is closed.
 
-Kafka gives the place of a name to whoever joins last. aiokafka leaves the name out of its heartbeats and commits, so
-that the one before is told only that the group does not know it, as after a session that ran out. It would then join
-again and take the place back, and so on in turns, until one of them met an answer that aiokafka does not know. Here it
-asks under its name first, by a heartbeat of the version that carries one, and stays out when the place is taken: of two
-processes the one that joined first ends, in every order.
+Kafka gives the place of a name to the process that joins last. aiokafka leaves the name out of its heartbeats and
+commits, so the process before is told only that the group does not know it, as after an expired session. It would then
+join again and take the place back; the two would go on in turns, until one of them got an answer that aiokafka does not
+know. Here a process that the group does not know first sends a heartbeat of the version that carries the name, and does
+not join when the place is taken. So of two processes, the one that joined first ends, whatever the timing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["StaticName"]
 
 log = logging.getLogger(__name__)
 
-# Answers to a heartbeat under a name that nobody else has.
+# Answers to a heartbeat that say that no other process has the name.
 _OURS = {0, RebalanceInProgressError.errno, IllegalGenerationError.errno, UnknownMemberIdError.errno}
 _AGAIN_SECONDS = 0.1
 
@@ -52,17 +52,16 @@ class _NamedHeartbeat(HeartbeatRequest_v1):
     )
 
     def prepare(self, versions: object) -> HeartbeatRequest_v1:
-        """As a connection asks for it; every broker that knows named members has this version."""
+        """Called by aiokafka to choose a version: every broker that knows static members has this one."""
         return self
 
 
 class StaticName:
-    """A member's name in its group. An empty one is no name: the member is like any other, and all of this does
-    nothing."""
+    """A member's name in its group. With an empty name the member is a dynamic one, and this class does nothing."""
 
     def __init__(self, connection: KafkaConnection, group: str, name: str) -> None:
         self._connection, self._group, self._name = connection, group, name
-        self._member = ""  # by which the group knew this process last, until it joins without
+        self._member = ""  # the last id by which the group knew this process
         self._taken = False
 
     def watch(self, consumer: Consumer) -> None:
@@ -86,23 +85,26 @@ class StaticName:
         thread._create_consumer = create_watched  # type: ignore[method-assign]
 
     def _watch(self, coordinator: Any) -> None:
-        """Both run on the consumer's thread."""
+        """Wrap two methods of the coordinator; both run on the consumer's thread."""
         send, join = coordinator._send_req, coordinator._do_rejoin_group
 
         async def send_and_note(request: Any) -> Any:
             answer = await send(request)
             if getattr(answer, "error_code", 0) == FencedInstanceIdError.errno:
                 self._taken = True
-                raise FaustKafkaError("the name is taken")  # by one that joined meanwhile; aiokafka knows no such error
+                raise FaustKafkaError("the name is taken")  # by a process that joined later; aiokafka has no such error
             return answer
 
         async def join_unless_taken(subscription: Any) -> bool:
             if not coordinator.member_id and self._member:
                 try:
-                    # Without a generation, about which the group is asked after the name: this is about the name.
+                    # Sent without a valid generation: the group checks the name before the generation, and only the
+                    # name matters here.
                     heartbeat = _NamedHeartbeat(self._group, -1, self._member, self._name)
                     if (await coordinator._send_req(heartbeat)).error_code in _OURS:
-                        self._member = ""  # the answer to a join may get lost: then the group knows us by an unknown id
+                        # From now on join without asking. If the answer to a join gets lost, the group knows this
+                        # process by a new id, and would refuse the old one as if the name were taken.
+                        self._member = ""
                 except FaustKafkaError as error:
                     log.debug("the group does not say who has the name %s: %s", self._name, error)
             elif not self._taken and await join(subscription):
@@ -119,9 +121,9 @@ class StaticName:
             raise NameTaken(self._name, self._group)
 
     def leave(self) -> None:
-        """Take the name out of the group, so that others get its partitions at once. Raises `KafkaError`."""
+        """Remove the name from the group, so that others get its partitions at once. Raises `KafkaError`."""
         if self._name and not self._taken:
             with admin_client(self._connection) as admin:
-                # By both: whoever took the name meanwhile stays.
+                # Remove by id and name together, so that another process that took the name meanwhile stays.
                 member = MemberToRemove(member_id=self._member or None, group_instance_id=self._name)
                 admin.remove_group_members(self._group, [member])
