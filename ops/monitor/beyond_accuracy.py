@@ -1,7 +1,7 @@
-"""What the lists look like apart from their hits: coverage, concentration, popularity, novelty, churn, diversity.
+"""Figures of lists that do not depend on hits: coverage, concentration, popularity, novelty, churn, diversity.
 
-Coverage and Gini grow and fall with the number of lists they are taken from, so they are always taken from the same
-number of newest lists, one per user.
+Coverage grows and Gini falls with the number of lists that they are computed from, so both are computed from at most a
+fixed number of newest lists, one per user.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ __all__ = ["ItemPopularity", "ListFigures", "ListWindow", "gini", "intra_list_di
 
 
 def gini(counts: npt.ArrayLike, vocabulary: int) -> float:
-    """Gini coefficient of how often items are recommended, over the whole vocabulary: 0 all alike, near 1 one item.
+    """Gini coefficient of how often items are recommended, over the whole vocabulary: 0 when all items are recommended
+    equally often, near 1 when only one is.
 
-    `counts` may leave out the items never recommended; they count as zeros.
+    `counts` may leave out items that were never recommended; they count as zeros. Raises ValueError when it has more
+    items than the vocabulary.
 
     >>> gini([5, 5, 5, 5], vocabulary=4), round(gini([20], vocabulary=1000), 3)
     (0.0, 0.999)
@@ -35,11 +37,11 @@ def gini(counts: npt.ArrayLike, vocabulary: int) -> float:
 
 
 def spread_of(counts: npt.ArrayLike) -> float:
-    """Over how many items recommendations are spread: the number of equally frequent ones that would be as diverse.
+    """Over how many items recommendations are spread: the number of equally frequent items that would be as diverse.
 
-    Hill's number of order 2 from the unbiased estimate of Simpson's index (Nature 1949). Unlike coverage it does not
-    grow with the number of lists, so any two samples compare; counts of several workers are simply added. NaN below
-    two recommendations, infinite while none repeats.
+    This is Hill's number of order 2, from the unbiased estimate of Simpson's index (Nature 1949). Unlike coverage it
+    does not grow with the number of lists, so samples of any sizes can be compared; counts of several workers are
+    added. The result is NaN for fewer than two recommendations, and infinite while no item was recommended twice.
 
     >>> round(spread_of([50, 50, 50, 50]), 2), round(spread_of([1000, 1, 1, 1]), 2)
     (4.06, 1.01)
@@ -79,7 +81,8 @@ def intra_list_distance(vectors: npt.NDArray[np.floating]) -> float:
 
 @dataclass(frozen=True)
 class ItemPopularity:
-    """What lists are measured against: each item's share of all interactions in bits, and its rank as a percentile.
+    """The popularity of items, for figures of lists: each item's share of all interactions in bits, and its rank as a
+    percentile.
 
     >>> popularity = ItemPopularity.of({"a": 2, "b": 1, "c": 1})
     >>> popularity.items["a"], popularity.items["b"], popularity.unknown
@@ -149,7 +152,7 @@ class ListWindow:
         popularity: ItemPopularity,
         vectors: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """A user's new list; `vectors` [k, d] represent its items when their distance is wanted."""
+        """Add a user's new list. `vectors` [k, d] represent its items; they are given when the distance is wanted."""
         names, known, unknown = frozenset(items), popularity.items, popularity.unknown
         bits = percentiles = 0.0
         for item in names:

@@ -1,8 +1,9 @@
-"""Which bin an observation falls into: the fixed grids, and the ones fitted to a reference.
+"""The bin that an observation falls into: on fixed grids, or on grids that were fitted to a reference.
 
-A drift statistic over raw item ids says "severe" about two samples of one and the same long tail. Items are therefore
-counted as the most popular ones of the reference by name, the rest by buckets of equal mass, and one bin for items the
-reference does not know. Numbers are counted on logarithmic grids that never change, or on deciles of the reference.
+A drift statistic over raw item ids shows severe drift even between two samples of the same long-tailed distribution.
+Therefore each of the most popular items of the reference has a bin of its own, its other items share bins of about
+equal mass, and one bin is for items that the reference does not know. Numbers are counted on logarithmic grids that
+never change, or on deciles of the reference.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ EVENT_TYPES = 8
 
 
 def history_length_bin(items: int) -> int:
-    """1, 2, 3-4, 5-8, ..., 129-256, more.
+    """The bin of a history with this many items: 1, 2, 3-4, 5-8, ..., 129-256, more.
 
     >>> [history_length_bin(items) for items in (1, 2, 3, 4, 5, 256, 257, 10_000)]
     [0, 1, 2, 2, 3, 8, 9, 9]
@@ -42,7 +43,8 @@ def history_length_bin(items: int) -> int:
 
 
 def inter_arrival_bin(gap_ms: int) -> int:
-    """Powers of four of a second: below 1 s, 1-3 s, 4-15 s, ...; a negative gap (out of order) counts by its size.
+    """The bin of a gap, by powers of four seconds: below 1 s, 1-3 s, 4-15 s, ...; for a negative gap (events out of
+    order) the absolute value counts.
 
     >>> [inter_arrival_bin(seconds * 1000) for seconds in (0, 1, 3, 4, 16, 86_400, 10**9)]
     [0, 1, 1, 2, 3, 9, 13]
@@ -77,7 +79,7 @@ def _bit_lengths(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def event_type_bin(event: str) -> int:
-    """Kinds of events by a stable hash, so that no worker has to know their names.
+    """The bin of a kind of events, by a stable hash, so that no worker has to know the names of kinds.
 
     >>> event_type_bin("purchase") == event_type_bin("purchase"), 0 <= event_type_bin("") < EVENT_TYPES
     (True, True)
@@ -101,7 +103,8 @@ def decile_edges(values: npt.ArrayLike, bins: int = 10) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class ItemBins:
-    """The bin of each item of a reference vocabulary: `top` by name, then `tail` buckets, the last bin for the rest.
+    """The bin of each item of a reference vocabulary: `top` bins of one item each, then `tail` bins of several items,
+    then the last bin for unknown items.
 
     >>> bins = ItemBins.fit({"a": 6, "b": 4, "c": 2, "d": 1, "e": 1}, top=2, tail=2)
     >>> bins.size, [bins.of(item) for item in ("a", "b", "c", "d", "e", "never seen")]
@@ -115,7 +118,7 @@ class ItemBins:
 
     @staticmethod
     def fit(counts: Mapping[str, int], top: int = 50, tail: int = 14) -> ItemBins:
-        """From how often each item was met. Ties are broken by name, so that every process finds the same bins."""
+        """Bins from how often each item was met. Ties are broken by name, so that every process finds the same bins."""
         ranked = sorted(counts, key=lambda item: (-counts[item], item))
         bins = {item: rank for rank, item in enumerate(ranked[:top])}
         rest = ranked[top:]

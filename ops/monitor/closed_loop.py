@@ -1,8 +1,8 @@
-"""The trainer's eye on the stream: workers' windows in, decisions out.
+"""The closed loop of the trainer: it takes in the windows of the workers, and makes decisions.
 
-It merges the windows, judges feed, drift and quality, shows all of it on the trainer's metrics, and lets the closed
-loop decide. It is a function of the records of `monitor-windows` and of what the trainer reports, so reading the topic
-from its beginning restores it after a restart; only `decisions.state` is worth keeping.
+It merges the windows, judges feed, drift and quality, exports the results to the trainer's metrics, and lets the
+decision loop decide. Its state follows from the records of `monitor-windows` and the reports of the trainer, so reading
+the topic from its beginning restores it after a restart; only `decisions.state` must be saved.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ClosedLoopConfig:
 class ClosedLoop:
     """One per trainer; not thread-safe. Decisions are made in event time.
 
-    `clock` dates gauges, and bounds the wait for windows of slow workers.
+    `clock` gives the time of gauges, and limits the wait for windows of slow workers.
     """
 
     def __init__(
@@ -62,10 +62,11 @@ class ClosedLoop:
         self.canary = CanaryEvidence()
         self._live = LiveEvidence()
         self.refused = 0  # records that cannot be read, or added to others
-        self._other_lengths: set[int] = set()  # of windows, that were reported
+        self._other_lengths: set[int] = set()  # other window lengths that were logged already
 
     def add(self, value: bytes) -> None:
-        """A record of `monitor-windows`; one that is not ours, or of windows of another length, is counted and left."""
+        """Take in a record of `monitor-windows`. A record that cannot be read, or that is about windows of another
+        length, is only counted."""
         try:
             self.merge.add(WindowRecord.decode(value))
         except msgspec.DecodeError as error:
@@ -81,11 +82,11 @@ class ClosedLoop:
 
     @property
     def now_ms(self) -> int:
-        """Event time: the newest that any worker has met; before there is any, the clock's."""
+        """The newest event time of any worker; before the first one, the time of the clock."""
         return self.merge.newest_ms or int(self._clock() * 1000)
 
     def restore(self, values: Iterable[bytes]) -> None:
-        """Take in what was written before this process began: known from now on, but not acted upon again."""
+        """Take in the records that were written before this process began, without acting on them again."""
         decisions = self.decisions
         self.decisions = DecisionLoop(self.config.loop, LoopState.decode(decisions.state.encode()))
         promoted_ms = decisions.state.promoted_ms
@@ -100,7 +101,7 @@ class ClosedLoop:
         self.decisions = decisions
 
     def turn(self, new_events: int) -> list[Action]:
-        """Judge what can be judged, then decide; `new_events` since the last round's snapshot."""
+        """Judge the windows that can be closed, then decide. `new_events`: number since the last round's snapshot."""
         actions: list[Action] = []
         for window in self.merge.close(int(self._clock() * 1000)):
             back = self._judge(window)
@@ -150,13 +151,13 @@ class ClosedLoop:
     # -- what the trainer reports --------------------------------------------------------------------------------------
 
     def intend(self, step: Step, version: str, trigger: Trigger = "schedule") -> Move:
-        """What the trainer is about to do, with what must be known of this moment afterwards."""
+        """Note a step that the trainer is about to make, with the figures of this moment that are needed afterwards."""
         coverage = self._live.figures(self.merge.open(), self.decisions.state.live).coverage or 0.0
         self.decisions.state.moving = move = Move(step, version, self.now_ms, trigger, coverage)
         return move
 
     def moved(self, move: Move) -> None:
-        """It was done."""
+        """The step was made."""
         probation = self.decisions.probation
         if move.step == "promote":
             probation.promoted(move.version, move.at_ms, move.trigger, move.coverage)
@@ -169,7 +170,7 @@ class ClosedLoop:
             self._follow_live()
 
     def moved_by_hand(self, live: str, previous: str, rolled_back: bool) -> None:
-        """These models are in service, and the trainer did not put them there."""
+        """These models are in service, and it was not the trainer that moved them."""
         if rolled_back:
             self.decisions.probation.rolled_back(self.now_ms, by_hand=True)
         else:

@@ -1,12 +1,13 @@
-"""Is the feed good enough to learn from? What a broken feed teaches must be unlearnt later, so it is not learnt.
+"""Checks whether the feed is good enough to learn from: a model must not be trained on events of a broken feed.
 
-The checks read what the updaters count per window: `events` valid ones, of them `duplicates`; `dead_letters`, of them
-`misdated` (ahead of the clock, or of another age); `backward`, events far behind the newest; and the events of the
-busiest user. The scorers add which items they first met. A scorer knows only its own events, and those only since it
-started, so an item is new when no scorer named it in this window or an earlier one.
+The checks read what the updaters count in each window: `events` are valid events, of which some are `duplicates`;
+`dead_letters` are refused records, of which some are `misdated` (ahead of the clock, or much too old); `backward` are
+events far behind the newest one; and the events of the busiest user. The scorers add the items that they met for the
+first time. A scorer knows only its own events, and those only since it started. So an item is new when no scorer named
+it in an earlier window.
 
-A share above its limit fails when so many would be rare at a feed that is just sound: two odd events among a few are no
-fault of the feed.
+A check fails when a share is above its limit and so large a number would also be rare in a feed whose true share is
+just at the limit. So two bad events among a few are no fault of the feed.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ __all__ = ["DataQuality", "DataQualityConfig"]
 
 _HOUR_MS = 3_600_000
 _WEEK_HOURS = 168
-_SCORER = "scorer"  # the kind of worker that meets items
+_SCORER = "scorer"  # the kind of worker that reports new items
 _RARE = 0.01
-_MOST_ITEMS = 1_000_000  # remembered as met, about 100 MB
+_MOST_ITEMS = 1_000_000  # most items that are remembered, about 100 MB
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class DataQualityConfig:
 
 
 class DataQuality:
-    """Judges every closed window; knows what rate is usual.
+    """Judges every closed window, and keeps the usual rate of events.
 
-    The rate may be usual for the last day or for this hour of the week. Failing windows count for what is usual too: a
-    feed that has really grown is normal again within half a day, while a burst does not move a median.
+    A rate passes if it is usual for the last day or for this hour of the week. Windows that fail count towards the
+    usual rate, too: a feed that has really grown is normal again within half a day, while a burst does not change a
+    median.
 
     >>> from ops.monitor.windows import MergedWindow
     >>> quality = DataQuality(DataQualityConfig())
@@ -107,7 +109,7 @@ class DataQuality:
         return self.failed
 
     def _meet(self, window: MergedWindow) -> int:
-        """How many items nobody has met before this window."""
+        """How many items no scorer has met before this window."""
         if _SCORER in window.kinds:
             self._without_scorers = 0
         elif self._without_scorers is not None:
@@ -120,7 +122,7 @@ class DataQuality:
         return len(new) + window.totals.get("new_items", 0)
 
     def _judge(self, check: Check, what: str, part: int, whole: int, limit: float) -> None:
-        if part > limit * whole and bdtrc(part - 1, whole, limit) < _RARE:  # the chance of `part` or more of them
+        if part > limit * whole and bdtrc(part - 1, whole, limit) < _RARE:  # the probability of `part` or more
             self.failed[check] = f"{what}: {part} of {whole}, at most {limit:.1%} are sound"
 
     def _judge_rate(self, start_ms: int, events: int) -> None:

@@ -1,8 +1,8 @@
 """When to train, and when to roll a model back: the closed loop as a state machine in event time.
 
-Triggers ask for rounds; admission lets one start or names the gate that is shut. Faults of the feed
-(`ops.monitor.feed_faults`) and the probation of models (`ops.monitor.probation`) are decided beside it, on the same
-state. The loop only decides: its owner acts, logs, and reports what happened.
+Triggers ask for rounds; the admission lets a round start, or names the gate that is shut. Two parts with the same state
+decide about faults of the feed (`ops.monitor.feed_faults`) and about the probation of models
+(`ops.monitor.probation`). The loop only decides: its owner acts, logs, and reports what happened.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ORDER: tuple[Trigger, ...] = ("manual", "vocabulary", "drift", "quality", "sche
 @dataclass(frozen=True)
 class StartRound:
     trigger: Trigger
-    refit: bool  # from nothing: fine-tuning did not absorb the drift
+    refit: bool  # train a new model, because fine-tuning did not absorb the drift
     why: str
 
 
 @dataclass(frozen=True)
 class SkipRound:
-    """The round is not held. The trigger is forgotten for `data_quality`, and waits for `cooldown`."""
+    """The round does not start. When the gate is `data_quality`, the trigger is dropped; for `cooldown` it waits."""
 
     trigger: Trigger
     gate: ShutGate
@@ -73,7 +73,8 @@ class DecisionLoop:
             self.state.waiting.pop("vocabulary", None)
 
     def quality(self, verdict: Verdict) -> RollBack | None:
-        """What the paired outcomes show: moved demand asks for a round, a broken model for the previous one."""
+        """Act on the verdict from paired outcomes: changed demand asks for a round, a model that became worse for a
+        rollback."""
         if verdict == "demand":
             self.request("quality", "hits fell, for popularity too")
         elif verdict == "model":
@@ -86,7 +87,7 @@ class DecisionLoop:
     # -- admission -----------------------------------------------------------------------------------------------------
 
     def next_round(self, now_ms: int, new_events: int) -> StartRound | SkipRound | None:
-        """Start the most urgent round that may start; else report once why one must not."""
+        """Start the most urgent round that may start. If none may, report each reason once."""
         state = self.state
         if state.running:
             return None
@@ -107,7 +108,7 @@ class DecisionLoop:
         return None
 
     def began(self) -> None:
-        """A round was started, by this loop or by hand; it answers everything that waits."""
+        """A round was started, by this loop or by hand; it answers all waiting triggers."""
         self.state.waiting, self.state.skipped, self.state.running = {}, {}, True
 
     def round_ended(self, now_ms: int, took_ms: int) -> None:

@@ -1,6 +1,6 @@
-"""Change detectors that are fed one outcome, or one block of outcomes, at a time.
+"""Change detectors that take one outcome, or one block of outcomes, at a time.
 
-None of them is a test that is looked at again and again: each bounds how often it is wrong over a whole stream.
+Each of them limits its rate of errors over a whole stream, unlike a significance test that is repeated on the way.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Adwin", "BernoulliCusum", "McNemarEvidence", "SequentialTest"]
 
 
 class BernoulliCusum:
-    """Has the hit rate fallen from `rate` to `ratio` of it? (Page 1954)
+    """Detects a fall of the hit rate from `rate` to `ratio * rate` (Page 1954).
 
-    The statistic is the log-likelihood ratio of the fall since the moment that makes it most likely. The mean number of
-    outcomes until a false alarm is at least e^h (Lorden 1971); the default is one in 100,000.
+    The statistic is the log-likelihood ratio of such a fall, which began at the moment that makes it most likely. The
+    mean number of outcomes until a false alarm is at least e^h (Lorden 1971); by default it is 100,000.
 
     >>> import numpy as np
     >>> outcomes = np.random.default_rng(1).random(30_000) < np.repeat([0.1, 0.07], 15_000)
@@ -35,11 +35,11 @@ class BernoulliCusum:
         self.since = 0  # outcomes since the statistic was last zero: the likely time of the change
 
     def update(self, hit: bool) -> bool:
-        """One outcome; True while the alarm is on."""
+        """Add one outcome; True while the alarm is on."""
         return self.add(int(hit), int(not hit))
 
     def add(self, hits: int, misses: int) -> bool:
-        """A block of outcomes in unknown order; a block counts as one step, so the bound on false alarms holds."""
+        """Add a block of outcomes in unknown order. It counts as one step, so the bound on false alarms holds."""
         self.statistic += hits * self._hit + misses * self._miss
         self.since += hits + misses
         if self.statistic <= 0:
@@ -52,7 +52,7 @@ class BernoulliCusum:
 
     @property
     def ratio(self) -> float:
-        """1 is an alarm."""
+        """The statistic as a share of its threshold: the alarm is on from 1 on."""
         return self.statistic / self.h
 
     def reset(self) -> None:
@@ -60,7 +60,7 @@ class BernoulliCusum:
 
 
 class SequentialTest:
-    """Which of two rates made these outcomes? (Wald 1945) Wrong with probability at most `error` either way.
+    """Decides between two rates of hits (Wald 1945). Each of the two errors has a probability of at most `error`.
 
     >>> test = SequentialTest(null=0.7, alternative=0.5, error=0.001)
     >>> test.add(hits=11, misses=9), test.add(hits=50, misses=50)
@@ -83,11 +83,12 @@ class SequentialTest:
 
 
 class McNemarEvidence:
-    """Evidence that A answers the same events worse than B; valid however often it is looked at.
+    """Evidence that A answers the same events worse than B. It is valid however often it is looked at.
 
-    Only discordant events count: `against` when only B hit, `in favour` when only A hit. Under "A is not worse" the
-    wealth of a bettor who stakes a share l on every event going against A is a non-negative supermartingale; the mean
-    over several l is one too, and exceeds 1/alpha with probability at most alpha (Ville 1939).
+    Only discordant events count: `against` when only B hit, `in_favour` when only A hit. Under the hypothesis "A is not
+    worse", the wealth of a bettor who stakes a share l of it against A on every such event is a non-negative
+    supermartingale. So is the mean wealth over several l, which exceeds 1/alpha with probability at most alpha
+    (Ville 1939).
 
     >>> evidence = McNemarEvidence(alpha=0.001)
     >>> evidence.add(against=30, in_favour=30), evidence.add(against=60, in_favour=10)
@@ -101,7 +102,7 @@ class McNemarEvidence:
         self.against = self.in_favour = 0
 
     def add(self, against: int, in_favour: int) -> bool:
-        """A block of discordant events; True while the evidence is enough. The order inside a block does not matter."""
+        """Add a block of discordant events, in any order; True while the evidence is sufficient."""
         self.against += against
         self.in_favour += in_favour
         return self.ratio >= 1
@@ -114,14 +115,15 @@ class McNemarEvidence:
 
     @property
     def ratio(self) -> float:
-        """Wealth times alpha; 1 is enough to act on."""
+        """Wealth times alpha: the evidence is sufficient from 1 on."""
         return math.exp(min(self.log_wealth + math.log(self.alpha), 700.0))
 
 
 class Adwin:
-    """River's ADWIN (Bifet & Gavalda 2007): a window that shrinks when its two ends differ; needs no reference.
+    """River's ADWIN (Bifet & Gavalda 2007): a window that shrinks when its older and newer parts differ. It needs no
+    reference.
 
-    Imported at the first use: `river.drift` brings scipy.stats with it, over a second and 100 MB.
+    River is imported at the first use: `river.drift` imports scipy.stats, which takes over a second and 100 MB.
     """
 
     def __init__(self, delta: float = 0.002, clock: int = 32) -> None:
@@ -131,7 +133,7 @@ class Adwin:
         self._adwin: Any = self._make()
 
     def update(self, value: float) -> Literal["up", "down"] | None:
-        """The direction of a change when this value reveals one."""
+        """Add a value. Returns the direction of a change when one is detected, else None."""
         before = self._adwin.estimation
         self._adwin.update(value)
         if not self._adwin.drift_detected:

@@ -1,8 +1,8 @@
-"""How far two samples of counts are apart, and how far they would be without any drift.
+"""Distances between two samples of counts, and how large they would be without any drift.
 
 All statistics take two vectors of counts over the same bins: the current window x (n events) and the reference y
-(m events). Sampling noise is part of every number: events cluster by user, so a window of n events weighs like
-n / deff independent ones, and PSI of two samples of one distribution is about f * chi2(B - 1) with
+(m events). All of them contain sampling noise. Events are clustered by user, so a window of n events carries as much
+information as n / deff independent events, and PSI of two samples of one distribution is about f * chi2(B - 1) with
 f = deff_x / n + deff_y / m (Yurdakul & Naranjo, "Statistical properties of the population stability index", 2020).
 Letters: B bins, G groups of events.
 """
@@ -37,7 +37,7 @@ DESIGN_EFFECTS = (1.0, 20.0)  # what an estimate is clamped to
 
 
 def shares(counts: Counts) -> npt.NDArray[np.float64]:
-    """Shares with half a count added to every bin, so that an empty bin is rare rather than impossible.
+    """Shares with half a count added to every bin, so that no share is 0.
 
     >>> shares(np.array([3, 0])).tolist()
     [0.875, 0.125]
@@ -77,7 +77,7 @@ def ks_on_bins(x: Counts, y: Counts) -> float:
 
 
 def largest_move(x: Counts, y: Counts) -> float:
-    """L-infinity: the largest change of one bin's share. Sums over many bins drown a single big mover.
+    """L-infinity: the largest change of one bin's share. In a sum over many bins, a single large change is hard to see.
 
     >>> largest_move(np.array([6, 4]), np.array([5, 5]))
     0.09999999999999998
@@ -86,11 +86,12 @@ def largest_move(x: Counts, y: Counts) -> float:
 
 
 def design_effect(groups: Counts) -> float:
-    """How many of these events weigh as much as one independent event, from the counts [G, B] of like groups.
+    """How many of these events carry as much information as one independent event, from counts [G, B] of G groups.
 
-    Without clustering the groups differ as independent samples do, and Pearson's statistic of the table is about its
-    degrees of freedom; the ratio is Rao & Scott's first-order correction (1981). The groups are what the window to be
-    judged is one more of: earlier windows of the same length. Clamped to `DESIGN_EFFECTS`.
+    Without clustering, the groups differ as independent samples do, and Pearson's statistic of the table is about equal
+    to its degrees of freedom; the ratio of the two is Rao & Scott's first-order correction (1981). The groups must be
+    of the same kind as the window that is judged: earlier windows of the same length. The result is clamped to
+    `DESIGN_EFFECTS`.
 
     >>> independent = np.random.default_rng(0).multinomial(1000, [0.1] * 10, size=8)
     >>> round(design_effect(independent), 1)
@@ -114,7 +115,7 @@ def noise_factor(n: float, m: float, deff_n: float = 1.0, deff_m: float = 1.0) -
 
 
 def critical_psi(factor: float, bins: int, alpha: float) -> float:
-    """What PSI exceeds with probability `alpha` when nothing drifted.
+    """The value that PSI exceeds with probability `alpha` when there is no drift.
 
     >>> round(critical_psi(noise_factor(2_000, 20_000), 65, 0.01), 3)
     0.051
@@ -144,7 +145,7 @@ def rate_z(hits: float, n: float, reference_hits: float, m: float, deff_n: float
 
 @dataclass(frozen=True)
 class Comparison:
-    """A window against a reference. Events are counts, everything else is a share or made of shares."""
+    """A window compared with a reference. `n` and `m` are numbers of events; all else is computed from shares."""
 
     n: int
     m: float
@@ -168,7 +169,7 @@ def compare(x: Counts, y: Counts, deff_x: float = 1.0, deff_y: float = 1.0, alph
     >>> rng = np.random.default_rng(0)
     >>> zipf = 1 / np.arange(1, 66) / (1 / np.arange(1, 66)).sum()
     >>> same = compare(rng.multinomial(500, zipf), rng.multinomial(500, zipf))
-    >>> same.psi > 0.1, same.significant, same.excess < 0.1  # the usual constant alone would have cried wolf
+    >>> same.psi > 0.1, same.significant, same.excess < 0.1  # the usual limit of 0.1 alone would be a false alarm
     (True, False, True)
     """
     used = (x + y) > 0

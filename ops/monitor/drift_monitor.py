@@ -1,11 +1,13 @@
-"""The drift monitor: closed windows in, a state per signal and reference out. Pure; time is event time.
+"""The drift monitor: it takes closed windows, and gives a state for each signal and reference. Time is event time.
 
-Two references answer two questions. *training* is what the stream looked like when the live model was fitted: is the
-model out of date? *baseline* is the same hour of the week, averaged over about four weeks: is the world odd? The first
-is taken again at every promotion, the second never, so it also sees the slow drift that the first keeps forgetting.
+There are two references. *training* describes the stream at the time when the live model was fitted: drift against it
+means that the model is out of date. *baseline* is the same hour of the week, averaged over about four weeks: drift
+against it means that the stream is unusual. The first is replaced at every promotion. The second is not, so it also
+shows a slow drift that each new model follows.
 
-A state needs two keys, in two consecutive windows: an effect worth acting on (PSI beyond its expectation without drift
-of 0.1 or 0.25) and significance at the sample sizes at hand. Windows are added up until there are enough events.
+A signal enters a state when two conditions hold in two consecutive windows: the effect is large enough to act on (PSI,
+less its expectation without drift, reaches 0.1 or 0.25), and it is significant at these sample sizes. Windows are added
+up until there are enough events.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ _WEEK_HOURS = 168
 
 @dataclass(frozen=True)
 class Signal:
-    """`rate`: the second of two bins is the share that is watched. `ordered`: bins have an order, so KS is valid.
-    `named`: how many of the first bins are compared; the rest (items of no reference) is another signal's business."""
+    """`rate`: the second of two bins is the share that is watched. `ordered`: the bins have an order, so KS is valid.
+    `named`: the bins are compared up to this index; another signal watches the rest (items that are unknown)."""
 
     name: SignalName
     kind: Literal["shares", "ordered", "rate"] = "shares"
     named: int | None = None
-    ceiling: float = 1.0  # of a rate: drift above it, whatever the reference says
+    ceiling: float = 1.0  # a rate above it is drift, whatever the reference is
 
 
 SIGNALS: tuple[Signal, ...] = (
@@ -96,7 +98,7 @@ class DriftConfig:
 
 @dataclass
 class Hysteresis:
-    """Enters a state after two windows on or above its line, leaves after two below half of it.
+    """Enters a state after two windows on or above its line, and leaves it after two windows below half of that line.
 
     >>> state = Hysteresis()
     >>> [state.update(level, level) for level in (2, 0, 2, 2, 1, 0, 0)]
@@ -118,7 +120,7 @@ class Hysteresis:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One window of one signal against one reference. `state` is -1 when there are too few events to say anything."""
+    """One window of one signal against one reference. `state` is -1 when there are too few events to judge."""
 
     signal: SignalName
     reference: Reference
@@ -152,7 +154,8 @@ class _Baseline:
         self.squares[hour] = keep * keep * self.squares.get(hour, 0.0) + n
 
     def expected(self, parts: list[_Part]) -> Vector | None:
-        """Counts of the hours the parts fall into, mixed as the parts are, scaled to their effective sample size."""
+        """The baseline's counts for the hours of these parts, weighted by the events of each part, and scaled to the
+        effective sample size. None when an hour has no baseline yet."""
         mixed, events, effective = np.zeros(0), 0.0, 0.0
         for part in parts:
             hour = _hour_of_week(part.start_ms)
@@ -178,7 +181,7 @@ class _Track:
     pending: list[_Part] = field(default_factory=list)
     clean: list[_Part] = field(default_factory=list)  # those of `pending` that may become a reference
     kept: deque[_Part] = field(default_factory=deque)
-    off: list[_Part] = field(default_factory=list)  # the parts of the newest windows that were off, without a gap
+    off: list[_Part] = field(default_factory=list)  # the parts of the newest windows, as long as they reach a line
     training: list[_Part] = field(default_factory=list)
     collecting: bool = True  # the training reference is not complete yet
     given: Vector | None = None  # a training reference that came with the epoch
@@ -190,10 +193,10 @@ class _Track:
 
 
 class DriftMonitor:
-    """Feed it every closed window, oldest first, and every promotion.
+    """Takes every closed window, oldest first, and every promotion.
 
-    A signal's epoch is the one with the most events in a window; a new epoch starts the signal over, with the reference
-    that was `given` for it or with one collected from its first windows.
+    A signal's epoch is the one with the most events in a window. With a new epoch the signal starts anew, with the
+    reference that was given for the epoch, or with one that is collected from its first windows.
     """
 
     def __init__(self, config: DriftConfig, signals: tuple[Signal, ...] = SIGNALS) -> None:
@@ -202,11 +205,12 @@ class DriftMonitor:
         self._given: dict[tuple[str, str], Vector] = {}
 
     def give_reference(self, signal: str, epoch: str, counts: npt.ArrayLike) -> None:
-        """The training reference of an epoch to come, such as the deciles of the scores of a new model."""
+        """Give the training reference of a future epoch, such as the deciles of the scores of a new model."""
         self._given[signal, epoch] = np.asarray(counts, dtype=np.float64)
 
     def promoted(self) -> None:
-        """A new model is live: its reference is the newest windows, or only those since the stream changed."""
+        """A new model is live. Its reference is made of the newest windows, or only of those since the stream
+        changed."""
         for track in self._tracks.values():
             if track.collecting:
                 continue
@@ -217,7 +221,7 @@ class DriftMonitor:
             self._complete(track)
 
     def update(self, window: MergedWindow, clean: bool = True) -> list[Evaluation]:
-        """Add a closed window; returns an evaluation per reference for every signal whose window is complete.
+        """Add a closed window. Returns the evaluations of every signal that has enough events, one for each reference.
 
         A window that is not `clean` (the feed is broken) is judged but never becomes a reference.
         """
@@ -253,7 +257,7 @@ class DriftMonitor:
             done = [self._too_few(signal, track, part)]
         else:
             return []
-        for learnt in track.clean:  # only now: a window is never compared with itself
+        for learnt in track.clean:  # after the evaluation, so that a window is never compared with itself
             track.baseline.learn(learnt, self._keep(learnt, track))
             track.kept.append(learnt)
         while len(track.kept) > self.config.kept_parts:
@@ -262,7 +266,8 @@ class DriftMonitor:
         return done
 
     def _keep(self, part: _Part, track: _Track) -> float:
-        """What is kept of an hour's baseline: decays once a week, at the first part of the hour."""
+        """The factor by which an hour's baseline is kept: below 1 only for the hour's first part, which is once a
+        week."""
         newest = track.kept[-1].start_ms if track.kept else None
         same = newest is not None and newest // _HOUR_MS == part.start_ms // _HOUR_MS
         return 1.0 if same else 1 - 1 / self.config.baseline_weeks
@@ -273,7 +278,7 @@ class DriftMonitor:
         return events_needed(len(track.pending[0].counts), track.deff, self.config.warning)
 
     def _complete(self, track: _Track) -> None:
-        """Close the training reference once it has events and parts enough."""
+        """Close the training reference once it has enough events and parts."""
         if not track.training:
             return
         track.deff = max(track.deff, 1.0) if track.given is not None else _spread(track.training)
@@ -325,7 +330,7 @@ def _total(parts: list[_Part]) -> Vector:
 
 
 def _spread(parts: list[_Part]) -> float:
-    """The design effect of like windows; those with hardly any events say nothing about it."""
+    """The design effect of these windows, without those that have few events."""
     sizes = [part.counts.sum() for part in parts]
     typical = float(np.median(sizes))
     table = np.array([part.counts for part, size in zip(parts, sizes, strict=True) if size >= typical / 4])
@@ -335,7 +340,7 @@ def _spread(parts: list[_Part]) -> float:
 def _levels(
     signal: Signal, comparison: Comparison, x: Vector, y: Vector, deff: float, config: DriftConfig
 ) -> tuple[int, int]:
-    """(the highest line reached, the highest line whose half is reached): 0 none, 1 warning, 2 drift."""
+    """(The highest line that is reached, the highest line of which half is reached): 0 none, 1 warning, 2 drift."""
     if signal.kind == "rate":
         n, m = x.sum(), y.sum()
         z = rate_z(x[1], n, y[1], m, deff, deff)

@@ -1,4 +1,4 @@
-"""What windows show about the models in service: the live one since its promotion, and the canary."""
+"""Evidence from windows about the models in service: the live model since its promotion, and the canary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CanaryEvidence", "CanaryTest", "LiveEvidence", "LiveFigures", "again
 
 _BURN = 0.144  # share of late lists that burns the budget of 1 % 14.4 times too fast
 _LEAST_LISTS = 200
-_LEAST_SHOWN = 2_000  # recommendations in lists; below that their spread says little
+_LEAST_SHOWN = 2_000  # least number of recommended items for a meaningful spread
 
 
 def _paired(window: MergedWindow, signal: str, version: str) -> PairedCounts:
@@ -32,13 +32,14 @@ def against_popularity(window: MergedWindow, version: str) -> PairedCounts:
 
 class LiveFigures(NamedTuple):
     against_previous: PairedCounts  # live first
-    nonfinite: int  # NaN or infinite scores
-    coverage: float | None  # over how many items lists are spread; None while there are few
-    burning_since_ms: int | None  # the window in which lists began to be late; None while they are in time
+    nonfinite: int  # users with NaN or infinite scores
+    coverage: float | None  # over how many items lists are spread; None while there are few lists
+    burning_since_ms: int | None  # start of the window since which too many lists are late; None if they are not
 
 
 class LiveEvidence:
-    """About the live model, from closed windows; open ones are added by `figures`, because evidence need not wait."""
+    """Evidence about the live model, from closed windows. `figures` adds the open windows, so as not to wait for their
+    end."""
 
     def __init__(self) -> None:
         self.reset()
@@ -70,7 +71,7 @@ class LiveEvidence:
 
 
 class CanaryEvidence:
-    """How the canary and live answered the same events: those of the canary's users."""
+    """How the canary and the live model answered the same events, which are those of the canary's users."""
 
     def __init__(self) -> None:
         self._version, self._closed = "", PairedCounts()
@@ -83,7 +84,7 @@ class CanaryEvidence:
         self._closed += _paired(window, "against_live", self._version)
 
     def counts(self, unclosed: Iterable[MergedWindow]) -> PairedCounts:
-        """The canary first."""
+        """The counts so far, with the canary as the first list."""
         counts = self._closed
         for window in unclosed:
             counts += _paired(window, "against_live", self._version)
@@ -91,7 +92,7 @@ class CanaryEvidence:
 
 
 class CanaryTest:
-    """May the canary go live? Refused on evidence against it, promoted after enough events.
+    """Decides whether the canary goes live: it is refused on evidence against it, and promoted after enough events.
 
     >>> canary = CanaryTest()
     >>> canary.add(against=5, in_favour=9, events=1500), canary.add(against=3, in_favour=2, events=600)
@@ -105,7 +106,8 @@ class CanaryTest:
         self.evidence = McNemarEvidence(alpha)
 
     def add(self, against: int, in_favour: int, events: int) -> Literal["promote", "reject"] | None:
-        """Events of canary users: how many only live's list hit, only the canary's, and how many were scored."""
+        """Add events of the canary's users: `against` that only the live model's list hit, `in_favour` that only the
+        canary's list hit, and the number of all `events`."""
         self._events += events
         if self.evidence.add(against, in_favour):
             return "reject"

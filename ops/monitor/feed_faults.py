@@ -1,4 +1,4 @@
-"""Which drift is the world's, and which is a broken feed's. What the latter brings must not be learnt."""
+"""Tells drift of the world from drift of a broken feed, which must not be learnt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class FeedFaults:
 
     def __init__(self, config: LoopConfig, state: LoopState) -> None:
         self._config, self._state = config, state
-        self.failed_checks: dict[Check, str] = {}  # by the newest window
+        self.failed_checks: dict[Check, str] = {}  # of the newest window, with reasons
 
     @property
     def broken_feed(self) -> str:
-        """Why nothing may be learnt from the events that come now; "" when there is no reason."""
+        """Why nothing may be learnt from the current events; "" when they may be learnt."""
         return "; ".join(f"{check}: {why}" for check, why in self.failed_checks.items())
 
     def window(self, drift: Mapping[str, int], failed_checks: Mapping[Check, str]) -> list[str]:
@@ -36,7 +36,8 @@ class FeedFaults:
         return believed
 
     def _without_suspects(self, drifting: list[str]) -> list[str]:
-        """What drifts during a fault is not believed until well after its end."""
+        """The drifting signals without suspects: drift that began during a fault is not believed until well after the
+        fault's end."""
         state = self._state
         if self.failed_checks:
             state.suspect = dict.fromkeys({*state.suspect, *drifting}, 0)
@@ -49,7 +50,7 @@ class FeedFaults:
         return [signal for signal in drifting if signal not in state.suspect]
 
     def _follow_absorption(self, drift: Mapping[str, int]) -> None:
-        """A drift that outlives the round that should have absorbed it asks for a model from nothing."""
+        """Ask for a new model when a drift goes on after the round that should have absorbed it."""
         state = self._state
         if not state.absorbing:
             return

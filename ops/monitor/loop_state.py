@@ -1,4 +1,4 @@
-"""The settings of the closed loop, and what of its decisions must survive a restart."""
+"""The settings of the closed loop, and the state of its decisions, which is kept over a restart."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ Step = Literal["promote", "roll_back", "begin_canary", "end_canary"]
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A step in the life of a model, as it was decided."""
+    """A step of a model between the slots, as it was decided."""
 
     step: Step
-    version: str  # of the model that is promoted, tried as canary, or comes back
+    version: str  # of the model that is promoted, that begins or ends as canary, or that is live again
     at_ms: int
     trigger: Trigger = "schedule"  # of the round that made the model
     coverage: float = 0.0  # over how many items lists were spread before; 0: unknown
 
 
 class LoopState(msgspec.Struct):
-    """Times are event times in milliseconds. More than 15 attributes: it is the whole of one file."""
+    """Times are event times in milliseconds. It has more than 15 attributes because it is the content of one file."""
 
     waiting: dict[Trigger, str] = {}  # why each trigger asks for a round
     skipped: dict[Trigger, ShutGate] = {}  # the gate that was last reported for each trigger
@@ -94,7 +94,7 @@ class LoopState(msgspec.Struct):
     frozen: bool = False
     quarantined: list[str] = []
     refit: bool = False
-    drifted_windows: int = 0  # evaluated in drift since a drift round was promoted
+    drifted_windows: int = 0  # windows in drift since a drift round was promoted
     many: int = 0  # windows in a row in which many signals drifted
     suspect: dict[str, int] = {}  # signals whose drift began in a fault -> good windows since it ended
     absorbing: bool = False  # a drift round was promoted, and its drift is not known to be gone

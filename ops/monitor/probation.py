@@ -1,7 +1,8 @@
-"""What may be promoted, and when a promoted model must leave again.
+"""Decides what may be promoted, and when a promoted model must be rolled back.
 
-After a promotion the new model is on probation. Evidence against it brings the previous one back, quarantines it, and
-closes promotions for a while. A second rollback within a day freezes them until an operator acknowledges.
+After a promotion the new model is on probation. On evidence against it, the previous model is live again, the new one
+is quarantined, and promotions are closed for a while. A second rollback within a day freezes promotions until an
+operator acknowledges the rollbacks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Probation:
     # -- what became of a model ----------------------------------------------------------------------------------------
 
     def promoted(self, version: str, now_ms: int, trigger: str = "schedule", coverage: float = 0.0) -> None:
-        """`version` is live; `coverage`: over how many items the lists before it were spread (0: unknown)."""
+        """`version` is live. `coverage`: over how many items the lists were spread before the promotion (0:
+        unknown)."""
         state, config = self._state, self._config
         state.previous, state.live, state.promoted_ms = state.live, version, now_ms
         state.probation_left = config.probation_rounds if state.previous else 0
@@ -39,7 +41,7 @@ class Probation:
         state.absorbing, state.drifted_windows = trigger == "drift", 0
 
     def adopt(self, live: str, previous: str) -> None:
-        """These models are in service, and this loop did not promote them: nothing is known against them."""
+        """These models are in service, but this loop did not promote them. There is no probation."""
         self._state.live, self._state.previous, self._state.probation_left = live, previous, 0
 
     def rolled_back(self, now_ms: int, by_hand: bool = False) -> None:
@@ -62,13 +64,13 @@ class Probation:
     # -- what may happen next ------------------------------------------------------------------------------------------
 
     def promotions_closed(self, now_ms: int) -> str | None:
-        """None, or why nothing may be promoted."""
+        """Why no model may be promoted; None when models may be."""
         if self._state.frozen:
             return "promotions are frozen after two rollbacks; acknowledge to reopen them"
         return "promotions are closed after a rollback" if now_ms < self._state.closed_until_ms else None
 
     def may_promote(self, parent: str, now_ms: int) -> str | None:
-        """None, or why a finished candidate must not go live."""
+        """Why a finished candidate must not go live; None when it may."""
         closed = self.promotions_closed(now_ms)
         if closed is None and parent in self._state.quarantined:
             return f"its parent {parent} is quarantined"
@@ -91,10 +93,11 @@ class Probation:
         coverage: float | None = None,
         latency_alarm_since_ms: int | None = None,
     ) -> RollBack | None:
-        """Must the previous model come back?
+        """A rollback when the previous model must be live again, else None.
 
-        `evidence_ratio` is `McNemarEvidence.ratio` of live against previous, `nonfinite` the NaN or infinite scores
-        since the promotion, `coverage` over how many items its lists are spread.
+        `evidence_ratio` is `McNemarEvidence.ratio` of live against previous, `nonfinite` the number of users with NaN
+        or infinite scores since the promotion, `coverage` over how many items the live model's lists are spread, and
+        `latency_alarm_since_ms` the time since which lists are late.
         """
         state, config = self._state, self._config
         if not self.can_roll_back:

@@ -1,8 +1,9 @@
-"""Is the model still good, and if not, is it the model or the world?
+"""Watches whether the model is still good and, if it is not, whether the model or the demand has changed.
 
-Outcomes come from events answered by the list published before them, together with what other lists would have answered
-to the same event: the popularity list of that moment, and for some users the previous model's. When hits fall and the
-paired difference to popularity stays, demand moved: train. When the difference falls too, the model broke: roll back.
+An outcome says whether the list that was published before an event hit the event's item. The same event is also tested
+on other lists: the popularity list of that moment and, for some users, the list of the previous model. When hits fall
+and the paired difference to popularity stays, demand has changed: a round of training is needed. When the difference
+falls, too, the model has become worse: it must be rolled back.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class PairedCounts:
 
     @property
     def hits(self) -> int:
-        """Of the first list."""
+        """Events that the first list hit."""
         return self.both + self.first
 
     def __add__(self, other: PairedCounts) -> PairedCounts:
@@ -74,11 +75,11 @@ class PairedCounts:
 
 
 class QualityMonitor:
-    """The live model's outcomes since its promotion, in blocks of any size; the first ones say what is normal.
+    """The live model's outcomes since its promotion, in blocks of any size; the first ones tell what is normal.
 
-    `verdict` is "suspected" once the hit rate has fallen and until it is told apart whether the advantage over
-    popularity fell with it ("model") or not ("demand"). `rollback` is the evidence that the previous model, asked the
-    same events, would have done better.
+    `verdict` is "suspected" once the hit rate has fallen, until it is clear whether the advantage over popularity fell
+    with it ("model") or not ("demand"). `rollback` is the evidence that the previous model would have answered the same
+    events better.
 
     >>> monitor = QualityMonitor(QualityConfig(reference_events=1000))
     >>> monitor.add(PairedCounts(both=50, first=100, second=50, neither=800))
@@ -107,7 +108,7 @@ class QualityMonitor:
         return self._hits.ratio if self._hits else 0.0
 
     def add(self, against_popularity: PairedCounts) -> Verdict:
-        """Outcomes of live (first) and popularity (second)."""
+        """Add outcomes of the live model (first) and popularity (second)."""
         if self.verdict in ("model", "demand"):
             return self.verdict
         counts = against_popularity
@@ -129,7 +130,8 @@ class QualityMonitor:
         return self.verdict
 
     def add_previous(self, against_previous: PairedCounts) -> bool:
-        """Outcomes of live (first) and the previous model (second); True when it must come back."""
+        """Add outcomes of the live model (first) and the previous one (second); True when the latter must be live
+        again."""
         return self.rollback.add(against_previous.second, against_previous.first)
 
     def _learn(self, counts: PairedCounts) -> None:
@@ -160,7 +162,7 @@ class QualityMonitor:
 
 
 def _lower(hits: int, events: int) -> float:
-    """The observed rate less one standard error, so that a lucky reference is not held against what follows."""
+    """The observed rate less one standard error, so that a reference that is high by chance causes no false alarm."""
     rate = (hits + 0.5) / (events + 1)
     return max(rate - math.sqrt(rate * (1 - rate) / events), rate / 2)
 
@@ -173,7 +175,7 @@ class Detection:
 
 
 class OutcomeMonitor:
-    """A scorer's own detectors, one outcome at a time and per variant: what its dashboards show.
+    """A scorer's own detectors, for its dashboards. They take one outcome at a time; every variant has its own.
 
     A user's outcome counts once per `pause_ms` of event time.
     """
@@ -216,7 +218,7 @@ class OutcomeMonitor:
         return found
 
     def promoted(self) -> None:
-        """Another model answers now: what was normal is not any more."""
+        """Another model answers now: forget what was normal for the one before."""
         self._cusum.clear()
         self._normal.clear()
         for adwin in self._adwin.values():

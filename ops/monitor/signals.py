@@ -1,7 +1,8 @@
-"""What a worker notes of each event, cheaply: lists that grow per event, counted once per batch.
+"""Collects the signals of events at low cost: each event only appends to lists, which are counted once per batch.
 
 An updater notes what arrives, a scorer what it recommends; both keep the drift monitor's windows and the matching
-metrics. Call `flush` after every batch, and send what `WindowCounter.take` returns to `monitor-windows` now and then.
+metrics. Call `flush` after every batch, and send what `WindowCounter.take` returns to `monitor-windows` every few
+seconds.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class UpdaterSignals:
         items_after: int,
         event_types: Sequence[str] = (),
     ) -> None:
-        """What a batch changed of one user: event times of the applied events in the order they were applied, the time
-        of the newest interaction before them (0: a new user), and the history's length after them."""
+        """Note a batch's changes of one user's history: the times of the applied events in the order in which they were
+        applied, the time of the newest interaction before them (0: a new user), and the history's length after them."""
         if len(times_ms) == 1:  # nearly always
             (newest_ms,) = times_ms
             self._times.append(newest_ms)
@@ -83,7 +84,7 @@ class UpdaterSignals:
     def feed(
         self, newest_ms: int, *, duplicates: int = 0, late: int = 0, dead_letters: int = 0, misdated: int = 0
     ) -> None:
-        """What became of a batch's other records. `misdated`: those of the dead letters whose time cannot be."""
+        """Note the numbers of a batch's other records. `misdated`: dead letters because of an impossible time."""
         windows = self.windows
         for name, count in (
             ("events", duplicates + late),
@@ -134,7 +135,7 @@ class UpdaterSignals:
 
     def _event_bins(self) -> list[int]:
         known = self._event_types
-        if len(known) > 1024:  # names without end are somebody's mistake, and no reason to keep them all
+        if len(known) > 1024:  # so many names are a mistake of a producer, and need not be kept
             known.clear()
         for event in set(self._types) - known.keys():
             known[event] = event_type_bin(event)
@@ -143,18 +144,19 @@ class UpdaterSignals:
 
 @dataclass(frozen=True)
 class ScoreBins:
-    """Inner edges of the deciles of a model's scores on its held-out users. An epoch is the model's version."""
+    """Inner edges of the deciles of a model's scores. The epoch of such counts is the model's version."""
 
     top1: tuple[float, ...] = field(default=tuple(np.linspace(0.1, 0.9, 9).tolist()))
     margin: tuple[float, ...] = field(default=tuple(np.linspace(0.05, 0.45, 9).tolist()))
 
 
 class ScorerSignals:
-    """Items asked for, scores given, and how the lists fared against popularity's and the previous model's.
+    """The items of events, the scores of lists, and the outcomes of lists beside those of popularity and of the
+    previous model.
 
-    `follow` says what the counts refer to from now on: the live model's version, its item bins and those of its scores.
-    Before the first `follow` only outcomes are counted. It has more than 15 attributes because what is noted on the hot
-    path goes into a list for each thing noted, and is counted once per batch.
+    `follow` says what the counts refer to from now on: the live model's version, its item bins and the bins of its
+    scores. Before the first `follow`, items and scores are not counted. The class has more than 15 attributes because
+    every signal has a list of its own, to which events append.
     """
 
     def __init__(self, windows: WindowCounter, metrics: ScorerMetrics) -> None:
@@ -182,13 +184,14 @@ class ScorerSignals:
         self._shown: dict[str, tuple[list[int], list[int]]] = {}
 
     def follow(self, model: str, items: ItemBins | None, items_epoch: str, scores: ScoreBins | None = None) -> None:
-        """A new live model. `items_epoch` names the item bins; keep it when a model keeps its parent's bins. What there
-        are no bins for is not counted: its own bins would not add up with those of other workers."""
+        """A new model is live. `items_epoch` names the item bins; it stays the same when a model keeps its parent's
+        bins. Signals without bins are not counted, because counts in bins of this worker's own could not be added to
+        those of other workers."""
         self.flush()
         self._model_epoch, self._bins, self._items_epoch, self._scores = model, items, items_epoch, scores
 
     def event(self, item: str, time_ms: int, in_vocabulary: bool, first_met: bool = False) -> None:
-        """An event's item; `first_met`: this worker knows of no event that named it before."""
+        """Note an event's item. `first_met`: this worker knows no earlier event with this item."""
         if first_met:
             self._first_met.append((time_ms, zlib.crc32(item.encode())))
         if self._bins is None:
@@ -198,7 +201,7 @@ class ScorerSignals:
         self._unknown.append(0 if in_vocabulary else 1)
 
     def ranked(self, time_ms: int, best: float, last: float) -> None:
-        """A list by the live model for a history whose newest event is at `time_ms`: its best and its last score."""
+        """Note the best and the last score of a list by the live model. `time_ms`: the history's newest event."""
         if self._scores is None:
             return
         self._score_times.append(time_ms)
@@ -206,13 +209,13 @@ class ScorerSignals:
         self._margin.append(best - last)
 
     def shown(self, time_ms: int, model: str, items: Sequence[str]) -> None:
-        """A list that `model` made for a history whose newest event is at `time_ms`."""
+        """Note the items of a list that `model` made. `time_ms`: the history's newest event."""
         times, bins = self._shown.setdefault(model, ([], []))
         times += [time_ms] * len(items)
         bins += [_shown_bin(item) for item in items]
 
     def delivered(self, time_ms: int, seconds: float) -> None:
-        """A list reached the topic so long after its event's arrival."""
+        """A list reached its topic `seconds` after the arrival of its event."""
         self._delivered_times.append(time_ms)
         if seconds > FRESH_SECONDS:
             self._late_times.append(time_ms)
@@ -239,11 +242,11 @@ class ScorerSignals:
         """Count what was noted since the last flush."""
         windows = self.windows
         if self._item_times:
-            assert self._bins is not None  # `event` notes nothing without
+            assert self._bins is not None  # without bins, `event` notes nothing
             windows.add("item_popularity", self._item_times, self._items, self._bins.size, self._items_epoch)
             windows.add("unknown_item_rate", self._item_times, self._unknown, 2)
         if self._score_times:
-            assert self._scores is not None  # `ranked` notes nothing without
+            assert self._scores is not None  # without bins, `ranked` notes nothing
             for signal, values, edges in (
                 ("score_top1", self._top1, self._scores.top1),
                 ("score_margin", self._margin, self._scores.margin),
@@ -269,7 +272,7 @@ def _shown_bin(item: str) -> int:
 
 
 def paired_counts(table: Sequence[int]) -> PairedCounts:
-    """The counts of "against_popularity" and its like from their window's four bins.
+    """The counts of a paired signal, such as "against_popularity", from its four bins.
 
     >>> paired_counts([900, 20, 60, 20])
     PairedCounts(both=20, first=60, second=20, neither=900)

@@ -1,10 +1,10 @@
-"""Counts of what was observed in one stretch of event time, made by many workers and added up by one.
+"""Counts of observations in windows of event time, made by many workers and added up by one.
 
-A worker counts into the windows its events fall into and writes each window's running totals to `monitor-windows`; a
-later record of the same worker and window replaces the earlier one, so repeats and replays change nothing. The sum over
-workers is the same whatever number of workers shared the events.
+A worker counts each event in the window of its time, and writes each window's running totals to `monitor-windows`. A
+later record of the same worker and window replaces the earlier one, so repeated records change nothing. The sum over
+workers does not depend on the number of workers.
 
-An *epoch* names what the counts depend on besides the events, such as the model whose scores they bin; counts of
+An *epoch* names what the counts depend on besides the events, such as the model whose scores are counted; counts of
 different epochs are never added.
 """
 
@@ -61,8 +61,8 @@ class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
     counts: dict[str, list[int]]  # "signal" or "signal epoch" -> counts by bin
     totals: dict[str, int]  # plain sums
     peaks: dict[str, int]  # largest values, such as the events of the busiest user
-    first_met: list[int] = []  # hashes of items that the worker met for the first time; records of old have none
-    window_ms: int = 0  # how long the window is; 0 in records of old
+    first_met: list[int] = []  # hashes of items that the worker met for the first time; empty in old records
+    window_ms: int = 0  # length of the window; 0 in old records
 
     @property
     def key(self) -> bytes:
@@ -125,7 +125,7 @@ class WindowCounter:
             window.counts[name] = table if before is None else before + table
 
     def total(self, name: str, time_ms: int, count: int = 1) -> None:
-        """Add to a plain sum, without moving the window's clock."""
+        """Add to a plain sum, without changing `newest_ms`."""
         self._window(time_ms - time_ms % self.config.window_ms).totals[name] += count
 
     def add_total(self, name: str, times_ms: Numbers) -> None:
@@ -136,8 +136,9 @@ class WindowCounter:
             self._window(start).totals[name] += count
 
     def users(self, time_ms: int, events: Mapping[bytes, int]) -> None:
-        """Remember who is busiest: a user with over 1/64 of a window's events cannot be missed, and is under-counted by
-        at most that share (Misra & Gries 1982; merged as in Agarwal et al., "Mergeable summaries", 2012)."""
+        """Count events of users, to find the busiest: a user with over 1/64 of a window's events is always found, and
+        the count is too small by at most that share (Misra & Gries 1982; merged as in Agarwal et al., "Mergeable
+        summaries", 2012)."""
         window = self._window(time_ms - time_ms % self.config.window_ms)
         busiest = window.busiest
         for user, count in events.items():
@@ -147,8 +148,8 @@ class WindowCounter:
             window.busiest = {user: count - cut for user, count in busiest.items() if count > cut}
 
     def first_met(self, time_ms: int, items: Iterable[int]) -> None:
-        """Remember hashes of items that nobody was seen to meet before. Those that are too many to remember add to the
-        plain sum `new_items`."""
+        """Remember hashes of items that this worker met for the first time. Items over the limit are only counted, in
+        the plain sum `new_items`."""
         window = self._window(time_ms - time_ms % self.config.window_ms)
         for item in items:
             if item in window.first_met:
@@ -159,7 +160,7 @@ class WindowCounter:
                 window.totals["new_items"] += 1
 
     def take(self) -> list[WindowRecord]:
-        """Records of the windows that changed since the last call, oldest first; forgets windows past their grace."""
+        """Records of the windows that changed since the last call, oldest first. Windows long past are forgotten."""
         records = []
         for start in sorted(self._open):
             window = self._open[start]
@@ -177,7 +178,8 @@ class WindowCounter:
                         self.config.window_ms,
                     )
                 )
-            # One window longer than the merge waits, so that a late event adds to its window instead of replacing it.
+            # Kept one window longer than the merge waits: a late event must add to the window's totals and not begin
+            # new ones, which would replace them.
             if start + 2 * self.config.window_ms + self.config.grace_ms < self.newest_ms:
                 del self._open[start]
         return records
@@ -207,7 +209,7 @@ class MergedWindow:
 
 
 class OtherWindowLength(ValueError):
-    """A worker counts windows that cannot be added to ours."""
+    """A worker counts in windows of another length, which cannot be added."""
 
     def __init__(self, record: WindowRecord, window_ms: int) -> None:
         length = f"windows of {record.window_ms / 1000:g} s" if record.window_ms else "windows of another length"
@@ -221,9 +223,10 @@ class OtherWindowLength(ValueError):
 class WindowMerge:
     """Adds up the workers' records and closes windows in order of event time.
 
-    A window closes when every worker that wrote into it or the one before has met events `grace_ms` past its end, or
-    when some worker has been a whole window further for `patience_ms` of the clock: a worker that died or idles holds
-    nothing back for long, and one whose records are on their way is waited for, however fast event time passes.
+    A window closes when every worker with a record of it, or of the window before, has met events `grace_ms` past its
+    end. It also closes when some worker has been a whole window further than that for `patience_ms` of the clock. So a
+    worker that ended or is idle delays a window only for a short time, but records that are on their way are waited
+    for, even when event time passes fast, as in a replay.
     """
 
     def __init__(self, config: WindowConfig) -> None:
@@ -256,13 +259,13 @@ class WindowMerge:
         return max(self._newest_ms.values(), default=0)
 
     def open(self) -> list[MergedWindow]:
-        """The windows not closed yet, as far as they are known."""
+        """The windows that are not closed yet, with the counts so far."""
         return [_sum(start, list(self._records[start].values())) for start in sorted(self._records)]
 
     def close(self, now_ms: int | None = None) -> list[MergedWindow]:
         """The windows that are complete at `now_ms` of the clock, oldest first; each is returned once.
 
-        Without a clock nobody is waited for, as when all that there is was read already.
+        Without `now_ms`, no slow worker is waited for, because all records have been read already.
         """
         closed: list[MergedWindow] = []
         config = self.config
@@ -299,7 +302,7 @@ def _sum(start_ms: int, records: Sequence[WindowRecord]) -> MergedWindow:
                 counts[signal, epoch] = table
             elif len(before) == len(table):
                 counts[signal, epoch] = before + table
-            else:  # a worker of another release; what it counted cannot be added, and must not end the trainer
+            else:  # a worker of another release: its counts cannot be added, which must not end the trainer
                 log.warning("%s: %s has %d bins, others %d", record.worker, name, len(table), len(before))
         for name, value in record.totals.items():
             totals[name] += value
