@@ -1,8 +1,9 @@
-"""The second stage of ranking: the model's reranker orders candidates of three sources.
+"""The second stage of ranking: the model's reranker orders candidates of several sources.
 
-The sources are the best items of the model, the items in demand now, and the items that often follow those of the user.
-The first stage ranks the whole catalogue by what was learnt in training rounds. The counts are as fresh as the last
-event, so the second stage knows of changes since the model was fitted, also of items that no model knows.
+The sources are the best items of the model, the user's own items, the items in demand now, and the items that often
+follow those of the user. The first stage ranks the whole catalogue by what was learnt in training rounds. The counts
+are as fresh as the last event, so the second stage knows of changes since the model was fitted, also of items that no
+model knows.
 
 Legend: B users, M candidates, C columns (items of the counts).
 """
