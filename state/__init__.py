@@ -1,4 +1,5 @@
-"""What is known about each user, and what is popular among them. Knows neither Kafka nor torch.
+"""The history of each user, and the popularity of items. This package uses neither Kafka nor torch.
 
-Read `history` first (the merge that nothing can corrupt), then `codec` (its bytes), then `store` (RocksDB).
+Read `history` first (the merge, whose result does not depend on order or repeats), then `codec` (the bytes of a
+history), then `store` (RocksDB).
 """

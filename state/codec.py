@@ -13,9 +13,9 @@
                                  float32 strength, int64 time; by item, newest first
                   traces         bin, see `state.traces`
 
-A history that needs only the first four is written as format 1. Unknown versions are refused: an older Freshet must not
-rewrite what a newer one stored. A reader that never writes histories back loses nothing by not knowing the rest:
-`for_reading` lets a reader of format 1 have the elements it knows.
+A history that needs only the first four elements is written as format 1. Unknown versions are refused, because an older
+Freshet must not rewrite what a newer one stored. A reader that never writes histories back does no harm if it does not
+know all elements: with `for_reading`, a reader of format 1 gets the elements that it knows.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class CodecError(ValueError):
 
 
 class UnknownVersion(CodecError):
-    """Written by a newer Freshet: upgrade this process before it reads the store or the topic."""
+    """The bytes were written by a newer Freshet: upgrade this process before it reads the store or the topic."""
 
 
 class Columns(msgspec.Struct, array_like=True, frozen=True):
-    """A history as it is stored, its numbers still bytes: for readers that hand them on to an array."""
+    """A history as it is stored: its numbers are still bytes, for readers that turn them into arrays."""
 
     forgotten_ms: int
     items: tuple[str, ...]  # newest first
@@ -102,12 +102,14 @@ def encode(history: History) -> bytes:
 
 
 def for_reading(value: bytes) -> bytes:
-    """An encoded history for readers that never write it back: format 1 with the rest of format 2 behind it."""
+    """An encoded history for readers that never write it back: its version is 1, even if more than four elements
+    follow."""
     return _PREFIXES[0] + value[1:]
 
 
 def read(value: bytes) -> Columns:
-    """Raises `UnknownVersion` for another format version and `CodecError` for anything else that is not a history."""
+    """Decode a history without its numbers. Raises `UnknownVersion` for another format version and `CodecError` for
+    anything else that is not a history."""
     if value[:1] not in _PREFIXES:
         if not value:
             raise CodecError("an empty value is no history")
@@ -128,12 +130,12 @@ def read(value: bytes) -> Columns:
 
 
 def decode(value: bytes) -> History:
-    """Raises as `read` does."""
+    """Decode a history. Raises as `read` does."""
     return decode_columns(read(value))
 
 
 def decode_columns(columns: Columns) -> History:
-    """The numbers of a history that was read. Raises `CodecError`."""
+    """Decode a history that `read` returned, with its numbers. Raises `CodecError`."""
     count = len(columns.items)
     times, strengths, places = _numbers(count)
     history = History(

@@ -5,18 +5,20 @@ A history is a function of the *set* of a user's interactions, whatever the orde
     1. interactions at or before `forgotten_ms`, which only grows, do not count
     2. the newest `limit` items stay, by (time, item) of their last interaction
     3. the *horizon* of a full history is the (time, item) of its oldest item; a shorter history has none
-    4. of each item that stays: its last interaction, and of those before it, not older than the horizon, the newest
-       `REPEATS` and the newest of each kind; two of the same time and kind are one, of the larger strength
-    5. what is older than the horizon leaves a trace: the newest day by item and kind, the newest `TRACES` of these
+    4. of each item that stays, these interactions are kept: the last one and, of earlier ones that are not older than
+       the horizon, the newest `REPEATS` and the newest of each kind. Two interactions of the same time and kind count
+       as one, with the larger strength
+    5. interactions older than the horizon leave a trace: the newest day by item and kind, of these the newest `TRACES`
 
-Every step picks maxima of total orders, and the horizon only moves up. So
+Every step picks maxima of total orders, and the horizon only gets newer. So
 
     merge(a, b) == merge(b, a)                        commutative: the order of arrival does not matter
     merge(merge(a, b), c) == merge(a, merge(b, c))    associative: neither does batching
     merge(a, a) == a                                  idempotent: nor does delivering twice
 
-Dropping is safe: an item that leaves has `limit` newer items before it, and those only move up. An interaction that
-step 4 leaves out has newer ones of the same item and kind, which reach the horizon later than it would have.
+Dropping is safe: an item that is dropped has `limit` newer items before it, and those only get newer. An interaction
+that step 4 leaves out is older than others of the same item and kind, and these stay within the horizon for longer than
+it would.
 
 Event time is integer milliseconds since 1970 UTC everywhere; `_ms` marks it. Strengths are float32 values. A kind is
 the producer's own word (`view`, `buy`); what it means is not known here.
@@ -44,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An interaction with an item that is known. The largest of an item's is its last interaction."""
+    """An interaction with a given item. The largest event of an item is its last interaction."""
 
     time_ms: int
     strength: float
@@ -93,9 +95,9 @@ def merge(a: History, b: History, limit: int) -> History:
 
 
 def merge_entries(history: History, entries: Iterable[Entry], limit: int, forgotten_ms: int = 0) -> History:
-    """`history` joined with loose interactions and a time of forgetting.
+    """`history` joined with single interactions and a time of forgetting.
 
-    Returns the same object when nothing changed, so `is` tells a duplicate from news.
+    Returns the same object when nothing changed, so that callers can detect a duplicate by `is`.
 
     >>> merge_entries(EMPTY, [Entry(1, "a", 1.0), Entry(2, "b", 1.0), Entry(3, "c", 1.0)], limit=2).items
     ('c', 'b')
@@ -146,7 +148,7 @@ def _place(items: tuple[str, ...], times_ms: tuple[int, ...], time_ms: int, item
 
 
 def _add_to_known(history: History, old: int, event: Event, limit: int) -> History:
-    """The item at place `old` is met once more, or the event is a late or a repeated one."""
+    """Add an event of the item at place `old`: a new interaction, or a late or repeated event."""
     items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
     item, before = items[old], history.events(old)
     if len(items) >= limit and (event.time_ms, item) < (times_ms[-1], items[-1]):
@@ -182,7 +184,7 @@ def _add_to_known(history: History, old: int, event: Event, limit: int) -> Histo
 
 
 def _select(events: set[Event]) -> tuple[Event, ...]:
-    """Step 4 of an item's interactions, newest first."""
+    """The interactions with an item that step 4 keeps, newest first."""
     if len(events) == 1:
         return tuple(events)
     kept: list[Event] = []
@@ -199,7 +201,7 @@ def _select(events: set[Event]) -> tuple[Event, ...]:
 
 
 def _cut(history: History, limit: int) -> History:
-    """Bounded to `limit` items, of which nothing is older than the horizon."""
+    """The history cut to `limit` items, and to interactions that are not older than the horizon."""
     items, times_ms, strengths, forgotten_ms, kinds, earlier, traces = history
     count = len(items)
     if count < limit or (count == limit and not earlier):
@@ -224,7 +226,7 @@ def _cut(history: History, limit: int) -> History:
 
 
 def _forget(history: History, forgotten_ms: int) -> History:
-    kept = sum(time_ms > forgotten_ms for time_ms in history.times_ms)  # newest first: a prefix survives
+    kept = sum(time_ms > forgotten_ms for time_ms in history.times_ms)  # newest first: a prefix is kept
     earlier = tuple(
         tuple(event for event in events if event.time_ms > forgotten_ms) for events in history.earlier[:kept]
     )

@@ -1,4 +1,4 @@
-"""Time-decayed popularity in event time: what is served before a model exists, and what every model is paired with."""
+"""Time-decayed popularity in event time: it is served before a model exists, and every model is compared with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 
 __all__ = ["Popularity"]
 
-_EVENTS_PER_TOP = 64  # the top is taken again after so many events, and of many after a 64th of all before
+_EVENTS_PER_TOP = 64  # the top is chosen again after so many events, or after a 64th of the events before it
 _MOST_EVENTS_PER_TOP = 1024
-_SMALL_TOP = 50  # a top shorter than this is taken again after every event
+_SMALL_TOP = 50  # a top shorter than this is chosen again at every `refresh` with new events
 _LARGEST_EXPONENT = 500  # floats end at 2^1023
 _DUMP = tuple[int, int, dict[str, float]]
 _STATE = tuple[int, int, dict[str, float], list[str], list[str], int, int]
@@ -20,8 +20,9 @@ _STATE = tuple[int, int, dict[str, float], list[str], list[str], int, int]
 class Popularity:
     """Counts that halve every `half_life_ms` of event time.
 
-    Each event adds its strength times 2^((time - origin) / half_life): all counts decay together without being touched.
-    Late events simply count less. `kept` items can be ranked; of more than `most_items` the lighter half is forgotten.
+    Each event adds its strength times 2^((time - origin) / half_life), so all counts decay at the same rate without
+    being changed. Late events simply count less. `kept` items can be ranked. When there are more than `most_items`
+    items, the less popular ones are forgotten, so that half of `most_items` are left.
 
     >>> popularity = Popularity(half_life_ms=1000)
     >>> for item, time_ms in [("old", 0), ("old", 0), ("new", 2000)]:
@@ -74,15 +75,15 @@ class Popularity:
         self._origin_ms = origin_ms
 
     def refresh(self) -> None:
-        """Take the top again if enough has changed."""
+        """Choose the top items again if there were enough new events."""
         due = min(max(self._counted // _EVENTS_PER_TOP, _EVENTS_PER_TOP), _MOST_EVENTS_PER_TOP)
         if self._events >= due or (self._events and len(self._top) < _SMALL_TOP):
             self.take_top()
 
     def take_top(self) -> None:
-        """Take the top again, whatever has changed."""
-        # Counts only grow and decay alike, so what did not change cannot overtake the old top: the cost does not depend
-        # on the size of the catalogue.
+        """Choose the top items again in any case."""
+        # Counts only grow, and decay at the same rate, so an item that did not change cannot overtake the old top: the
+        # cost does not depend on the size of the catalogue.
         contenders = self._changed.union(self._top) & self._weights.keys()
         self._top = _heaviest(self._weights, self._kept, contenders)
         self._changed.clear()
@@ -115,26 +116,26 @@ class Popularity:
         return count + 1
 
     def dump(self) -> bytes:
-        """What can be ranked, to survive a restart; the top is taken again."""
+        """Choose the top again, and encode the items that can be ranked, to be loaded after a restart."""
         self.take_top()
         kept = {item: self._weights[item] for item in self._top}
         return msgspec.msgpack.encode((self._origin_ms, self._newest_ms, kept))
 
     def load(self, dumped: bytes) -> None:
-        """Raises `msgspec.DecodeError` for anything `dump` did not write."""
+        """Load what `dump` wrote. Raises `msgspec.DecodeError` for anything else."""
         self._origin_ms, self._newest_ms, self._weights = msgspec.msgpack.decode(dumped, type=_DUMP)
         self._top, self._changed = [], set(self._weights)
         self.take_top()
 
     def state(self) -> bytes:
-        """All of it: what `restore` takes back goes on exactly as this one does."""
+        """The whole state: an object that restores it continues exactly as this one does."""
         top, changed = self._top, sorted(self._changed)
         return msgspec.msgpack.encode(
             (self._origin_ms, self._newest_ms, self._weights, top, changed, self._events, self._counted)
         )
 
     def restore(self, state: bytes) -> None:
-        """Raises `msgspec.DecodeError` for anything `state` did not write."""
+        """Restore what `state` returned. Raises `msgspec.DecodeError` for anything else."""
         found = msgspec.msgpack.decode(state, type=_STATE)
         self._origin_ms, self._newest_ms, self._weights, self._top, changed, self._events, self._counted = found
         self._changed = set(changed)

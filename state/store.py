@@ -1,11 +1,11 @@
-"""One RocksDB: bytes by key, and how far into a changelog topic they reach, written atomically together.
+"""One RocksDB: bytes by key and, written atomically with them, the offset of a changelog topic that they reach.
 
     key 0x00 name   metadata: `identity` (what this store belongs to), `next_offset`, `written_ms`
     key 0x01 key    a value
 
 Only its owner opens a store: even a read-only open rewrites RocksDB's configuration file in the folder.
-The write-ahead log is on and not synced: a killed process loses nothing, a machine that loses power loses a suffix
-together with the offset that covers it, and the changelog brings it back.
+The write-ahead log is on and not synced. A killed process loses nothing. A machine that loses power loses the last
+writes, together with the offset that covers them, and the changelog restores them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _META, _DATA, _END = b"\x00", b"\x01", b"\x02"
 
 
 class StoreError(RuntimeError):
-    """Root of what a store raises."""
+    """Base class of the errors of a store."""
 
 
 class StoreLocked(StoreError):
@@ -77,8 +77,9 @@ class StoreMemory:
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self.cache)
         table.set_bloom_filter(10, False)
-        # Indexes and filters stay with the open files, about 1 MiB for each of `max_open_files`. In the cache, blocks
-        # of values that nobody reads twice push them out, and a read of a large store costs twice as much.
+        # Indexes and filters are kept with the open files, about 1 MiB for each of `max_open_files`. In the cache they
+        # would be replaced by blocks of values that are read only once, and reads of a large store would take twice as
+        # long.
         table.set_cache_index_and_filter_blocks(False)
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
@@ -93,10 +94,10 @@ class StoreMemory:
 
 
 class Store:
-    """Opened for writing by one owner.
+    """A store that its one owner opens for writing.
 
-    `identity` says what the content belongs to (topic id, partition, partition count, ...). A folder that carries
-    another identity raises `StoreUnusable`; a new folder takes it. Raises `StoreLocked` when the folder is held.
+    `identity` says what the content belongs to (topic id, partition, partition count, ...). A new folder gets this
+    identity. Raises `StoreUnusable` for a folder with another identity, and `StoreLocked` when the folder is held.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, str], memory: StoreMemory | None = None) -> None:
@@ -142,7 +143,7 @@ class Store:
 
     @property
     def written_ms(self) -> int | None:
-        """The clock of the last `write` that moved the offset."""
+        """The last `now_ms` that was given to `write`; None when there was none."""
         stored = self._read_meta("written_ms")
         return None if stored is None else int(stored)
 
@@ -157,10 +158,10 @@ class Store:
     def write(
         self, values: Mapping[bytes, bytes | None], next_offset: int | None = None, now_ms: int | None = None
     ) -> None:
-        """Store values (None deletes) and then, in the last batch with them, the changelog offset they reach.
+        """Store values (None deletes) and, in the last batch with them, the changelog offset that they reach.
 
-        Values may go ahead of the offset, never behind it: replaying the changelog from an older offset ends in the
-        same content, skipping part of it would not.
+        Values may be newer than the offset, but never older: replaying the changelog from an older offset ends in the
+        same content, skipping part of it would not. Raises `StoreError`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         for count, (key, value) in enumerate(values.items(), 1):

@@ -1,13 +1,13 @@
-"""Traces: which items a user met before the newest ones that a history keeps, in eight bytes each.
+"""Traces: the items that a user met before the newest ones, which a history keeps; each trace has eight bytes.
 
     row     bits 63..48  day of the newest such interaction, since 1970 UTC
             bits 47..16  CRC-32 of the item's UTF-8
             bits 15..0   CRC-32 of the kind's UTF-8, its lower half
     traces  the newest `TRACES` rows, one per item and kind, little-endian, largest first
 
-A trace hides an item long after its interaction left the history. Two items with one CRC share their trace: of a user
-with the most traces, an item that was never met is taken for one that was with a probability of TRACES / 2^32, about
-one in ten million.
+A trace hides an item long after its interaction left the history. Two items with the same CRC share a trace. For a user
+with the most traces, an item that was never met counts as met with a probability of TRACES / 2^32, about one in ten
+million.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _DAY_SHIFT = np.uint64(48)
 
 
 def item_hash(item: str) -> int:
-    """32 bits."""
+    """The 32 bits of an item in a trace."""
     return zlib.crc32(item.encode())
 
 
 def kind_hash(kind: str) -> int:
-    """16 bits."""
+    """The 16 bits of a kind in a trace."""
     return zlib.crc32(kind.encode()) & 0xFFFF
 
 
 def add_traces(traces: bytes, met: Sequence[tuple[int, str, str]], forgotten_ms: int) -> bytes:
     """`traces` joined with interactions (time in ms, item, kind).
 
-    Those of the day of forgetting, or of a day before it, leave none.
+    Interactions on the day of forgetting, or on an earlier day, leave no trace.
     """
     first = forgotten_ms // _DAY_MS + 1 if forgotten_ms else 0
     rows = [
@@ -79,7 +79,7 @@ def _find(traces: bytes, key: bytes) -> int:
 
 
 def join_traces(a: bytes, b: bytes) -> bytes:
-    """The newest day of each item and kind, of the newest `TRACES`."""
+    """All rows of `a` and `b`, with the newest day of each item and kind; the newest `TRACES` of these."""
     rows = np.frombuffer(a + b, dtype="<u8")
     rows = np.sort(rows)[::-1]
     keys, first = np.unique(rows & _KEY, return_index=True)  # the first of each key is its newest day
@@ -89,7 +89,7 @@ def join_traces(a: bytes, b: bytes) -> bytes:
 
 
 def forget_traces(traces: bytes, forgotten_ms: int) -> bytes:
-    """Without the days up to that of forgetting."""
+    """The traces without those of the day of forgetting and of earlier days."""
     if not traces or not forgotten_ms:
         return traces
     rows = np.frombuffer(traces, dtype="<u8")
