@@ -1,1 +1,1 @@
-"""The diffusion recommenders. Knows neither storage nor streams."""
+"""The diffusion recommenders. This package uses neither Kafka nor RocksDB."""

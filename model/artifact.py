@@ -5,8 +5,8 @@
     <address>/manifest.json          format, version, config, item index, facts, and the sha256 of the other files
     <address>/<any other name>       extra files that its publisher wants to keep with it
 
-The files are written to a folder with a temporary name, which is renamed once it is whole. The sha256 of the manifest
-covers everything, so that one short hash in an announcement vouches for the artifact.
+The files are written to a folder with a temporary name, which is renamed once it is complete. The manifest has the
+hashes of all files, so the manifest's own sha256 in an announcement verifies the whole artifact.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def save_artifact(
         for name, content in files.items():
             with filesystem.open(posixpath.join(temporary, name), "wb") as file:
                 file.write(content)
-        # On a disk: the content, the names and then the address must outlive a loss of power, for what is announced
-        # afterwards does. Other stores have it when `close` returns.
+        # On a disk, sync the content, the names and then the address: they must not be lost with power, because the
+        # announcement that follows is not lost either. Other stores have the files when `close` returns.
         local = isinstance(filesystem, LocalFileSystem)
         for written in [*(posixpath.join(temporary, name) for name in files), temporary] if local else ():
             _sync(written)
@@ -114,7 +114,7 @@ def save_artifact(
 
 
 def _sync(path: str) -> None:
-    """Have the disk keep a file's content, or the names in a folder."""
+    """Sync a file's content, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -136,7 +136,8 @@ def _read(address: str, name: str) -> bytes:
 
 
 def read_manifest(address: str, sha256: str | None = None) -> Manifest:
-    """Raises `ArtifactError` when it is missing, altered, or of a format this Freshet does not read."""
+    """The manifest of a stored model. Raises `ArtifactError` when it is missing, altered, or of a format that this
+    Freshet does not read."""
     content = _read(address, _MANIFEST)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactError(f"the manifest at {address} is not the announced one: its sha256 differs")
@@ -180,7 +181,7 @@ def _config(manifest: Manifest, address: str) -> ModelConfig:
 
 
 def _network(config: ModelConfig, items: int, state: dict[str, Tensor], device: torch.device) -> Network:
-    # On "meta" a network has shapes only, which is all that is wanted: its weights come from the file.
+    # On "meta" a network has shapes but no weights, which is enough: the weights come from the file.
     with torch.device("cpu" if config.latent else "meta"):
         network = build_network(config, items)
     try:
@@ -204,7 +205,8 @@ def load_recommender(address: str, sha256: str | None, device: torch.device) -> 
 
 
 def load_learner(address: str, sha256: str | None, device: torch.device) -> tuple[Learner, Manifest]:
-    """A learner that continues where the stored one stopped; on a CPU bit for bit. Raises `ArtifactError`."""
+    """A learner that continues where the stored one stopped; on a CPU with identical results. Raises
+    `ArtifactError`."""
     manifest = read_manifest(address, sha256)
     config = _config(manifest, address)
     serving, learning = _tensors(address, _SERVING, manifest), _tensors(address, _LEARNER, manifest)
@@ -224,7 +226,7 @@ def load_learner(address: str, sha256: str | None, device: torch.device) -> tupl
 
 
 def delete_artifact(address: str) -> None:
-    """Remove a stored model; one that is not there is fine."""
+    """Remove a stored model, if it exists."""
     filesystem, path = fsspec.core.url_to_fs(address)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)

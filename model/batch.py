@@ -51,7 +51,7 @@ class Histories:
 
     @property
     def _places(self) -> np.ndarray:
-        """int64 [nnz], of each interaction in its row, 0 the newest."""
+        """int64 [nnz]: the place of each interaction in its row, 0 the newest."""
         return np.arange(len(self.columns)) - np.repeat(self.offsets[:-1], self.lengths)
 
     @classmethod
@@ -67,7 +67,7 @@ class Histories:
 
     @classmethod
     def pack_bytes(cls, index: ItemIndex, users: Iterable[UserBytes]) -> Histories:
-        """The same from columns that are packed already, without a Python object for every number."""
+        """As `pack`, from columns that are packed already, without a Python object for every number."""
         items: list[str] = []
         times: list[bytes] = []
         strengths: list[bytes] = []
@@ -87,7 +87,7 @@ class Histories:
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, users: int) -> Histories:
-        """From (user, item) int rows with each user's rows in time order; times become ranks."""
+        """From (user, item) int rows, in time order for each user; the times are then ranks."""
         order = np.argsort(rows[:, 0], kind="stable")
         columns = rows[order, 1].astype(np.int64)
         counts = np.bincount(rows[:, 0], minlength=users)
@@ -97,7 +97,7 @@ class Histories:
         return cls(offsets, columns[newest_first], age[newest_first], np.ones(len(columns), np.float32))
 
     def known(self) -> Histories:
-        """Without interactions with unknown items, which models neither score nor learn."""
+        """The histories without interactions with unknown items, which models neither score nor learn."""
         return self if (self.columns >= 0).all() else self._where(self.columns >= 0)
 
     def _where(self, kept: np.ndarray) -> Histories:
@@ -112,7 +112,7 @@ class Histories:
         return Histories(offsets, self.columns[entries], self.times_ms[entries], self.strengths[entries])
 
     def split(self, counts: np.ndarray) -> tuple[Histories, Histories]:
-        """(newest, rest): the newest `counts[u]` interactions of each row, and what is before them."""
+        """(newest, rest): the newest `counts[u]` interactions of each row, and the earlier ones."""
         newest = self._places < np.repeat(counts, self.lengths)
         return self._where(newest), self._where(~newest)
 

@@ -1,4 +1,4 @@
-"""What defines a diffusion recommender, and the presets that are known to work."""
+"""The configuration of a diffusion recommender, and presets that are known to work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PRESETS", "ItemItemConfig", "LatentConfig", "ModelConfig", "preset"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Defaults are DiffRec's; presets say what differs."""
+    """The defaults are those of DiffRec; presets change some of them."""
 
     dims: tuple[int, ...] = (200, 600)
     """Widths of the hidden layers."""
@@ -99,7 +99,7 @@ _L_DIFFREC = replace(
 _LINEAR = Weighting("linear_rank", least=0.1, most=1.0)
 
 PRESETS: dict[str, ModelConfig] = {
-    # What Freshet serves by default: T-DiffRec that learns to denoise towards the future, beside an item-item term.
+    # The default: T-DiffRec that learns to predict the interactions to come, mixed with an item-item term.
     # Three steps and 300 hidden units rank as well as five and 600, at a third of the cost.
     "stream": replace(
         _T_DIFFREC,
@@ -108,11 +108,12 @@ PRESETS: dict[str, ModelConfig] = {
         item_item=ItemItemConfig(),
     ),
     "stream-diffusion": _T_DIFFREC,
-    # The paper's rows on MovieLens-1M, with the authors' hyper-parameters and averaged weights, without which a few
-    # hundred steps leave the figures noisy. L-DiffRec's learning rates are three times the authors' 1e-3 and 5e-4,
-    # which are still learning after 100 epochs (five times end lower), and its KL divergence (.3) and dropout (.5) are
-    # eased: with them it stays 5 % below the paper's row. T- and LT-DiffRec, which the authors did not run there, take
-    # DiffRec's and L-DiffRec's and the weights of Amazon-book.
+    # The paper's rows on MovieLens-1M, with the authors' hyper-parameters, and with averaged weights, without which the
+    # figures are noisy after a few hundred steps. L-DiffRec's learning rates are three times the authors' 1e-3 and
+    # 5e-4: with those it still improves after 100 epochs, and with five times as much it ends lower. Its KL weight and
+    # dropout are lower than the authors' .3 and .5, with which it stays 5 % below the paper's row. The authors did not
+    # run T-DiffRec and LT-DiffRec on this data; here they have the settings of DiffRec and L-DiffRec, and the weights
+    # that the authors used for Amazon-book.
     "diffrec-ml1m": _DIFFREC,
     "diffrec-ml1m-noisy": replace(_DIFFREC, schedule=ScheduleConfig(steps=5, scale=0.5, least=0.001, most=0.01)),
     "t-diffrec-ml1m": replace(_DIFFREC, weighting=_LINEAR),
@@ -122,7 +123,7 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The named configuration. Raises ValueError with the names there are."""
+    """The preset of this name. Raises ValueError, which lists the names of all presets."""
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""The network that sees a noisy interaction vector and a step, and predicts the clean one.
+"""The network that takes a noisy interaction vector and a step, and predicts the clean vector.
 
 Legend: B users, I items, H hidden units next to the items, E width of the step embedding.
 """
@@ -57,9 +57,10 @@ class Denoiser(nn.Module):
         self._initialise(items)
 
     def _initialise(self, items: int) -> None:
-        """Xavier-normal weights and N(0, 0.001) biases, as the authors; the first layer as the one matrix it is."""
+        """Xavier-normal weights and N(0, 0.001) biases, as in the authors' code; the first layer counts as one
+        matrix."""
         if self.decode.weight.is_meta:
-            return  # its values come from a file, and to draw none torch would import its compiler, for seconds
+            return  # the values come from a file; here torch would only import its compiler, for seconds
         fan = items + self.embedding + self.encode.out_features
         for layer in (self.encode, self.encode_step):
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan))

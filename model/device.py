@@ -1,4 +1,4 @@
-"""Where a model runs, decided once."""
+"""Chooses the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["multiplies_bfloat16", "pick_device"]
 
 
 def pick_device(preference: str | None, environment: Mapping[str, str]) -> torch.device:
-    """`preference`, else FRESHET_DEVICE, else CUDA when there, else the CPU.
+    """The device of `preference`, else of FRESHET_DEVICE, else CUDA if there is a CUDA device, else the CPU.
 
-    Raises ValueError when CUDA is asked for and not there.
+    Raises ValueError when CUDA is asked for and there is none.
     """
     name = preference or environment.get("FRESHET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

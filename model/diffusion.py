@@ -19,7 +19,7 @@ __all__ = ["DiffusionObjective", "Example", "dense_rows", "examples"]
 
 
 class Example(NamedTuple):
-    """What a batch of histories asks of the model."""
+    """The inputs and targets of a batch of histories."""
 
     x0: Tensor  # [B, I] weighted input
     target: Tensor  # [B, I] what to reconstruct
@@ -33,9 +33,9 @@ def dense_rows(columns: Tensor, values: Tensor, items: int) -> Tensor:
 def examples(batch: Padded, config: ModelConfig, items: int, generator: torch.Generator) -> Example:
     """Inputs and targets [B, I] of a batch of padded histories [B, L]; weights are those of section 3.3.
 
-    With temporal hiding the newest k interactions of a user, k uniform in 0..hide_newest, leave the input, whose
-    weights are as they were before those happened. The target is that input and beside it the hidden part, weighted by
-    `future` from the moment of hiding on, next item first, `hidden_gain` times.
+    With temporal hiding, the newest k interactions of a user are left out of the input, k uniform in 0..hide_newest,
+    and the weights of the others are as they were before the hidden ones happened. The target is the input plus the
+    hidden interactions, with weights by `future` from the next item on, times `hidden_gain`.
     """
     device = batch.columns.device
     place = torch.arange(batch.columns.shape[1], device=device).expand_as(batch.columns)

@@ -1,4 +1,4 @@
-"""Fitting on several devices or machines: processes started by `torchrun`, one per device, joined into one group."""
+"""Fitting on several devices or machines: `torchrun` starts one process per device, and these join one group."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["gathered", "joined_by_torchrun", "process_count", "process_rank"]
 
 @contextmanager
 def joined_by_torchrun(device: torch.device) -> Iterator[torch.device]:
-    """The group of this `torchrun`'s processes, NCCL between CUDA devices and gloo between CPUs.
+    """A context in which this process is in the group of its `torchrun`: NCCL between CUDA devices, gloo between CPUs.
 
-    Gives this process's device (`cuda` becomes `cuda:LOCAL_RANK`). Without `torchrun` there is nothing to join.
+    Yields this process's device (`cuda` becomes `cuda:LOCAL_RANK`). Without `torchrun` it yields `device`.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield device

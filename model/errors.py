@@ -1,10 +1,10 @@
-"""What `model` raises."""
+"""The errors that `model` raises."""
 
 __all__ = ["ArtifactError", "ModelError", "NonFiniteScores"]
 
 
 class ModelError(RuntimeError):
-    """Root: a model that cannot be built, loaded or used."""
+    """A model that cannot be built, loaded or used; the base class of the other errors."""
 
 
 class NonFiniteScores(ModelError):

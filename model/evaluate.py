@@ -102,10 +102,11 @@ def paired_bootstrap(
 
 
 def allowed_loss(margin: float, mean: float, low: float) -> float:
-    """How far the low end of a 95 % interval around `mean` may lie below 0 for what must not be worse by `margin`.
+    """How far the low end of a 95 % interval around `mean` may lie below 0, if a candidate must not be worse by
+    `margin`.
 
-    Few questions make an interval wider than any small margin; then it is what lets an equal one pass four times in
-    five.
+    With few questions the interval is wider than any small margin. The result is then the margin with which an equal
+    candidate passes four times in five.
     """
     return max(margin, (mean - low) * (_Z95 + _Z80) / _Z95)
 
@@ -113,11 +114,12 @@ def allowed_loss(margin: float, mean: float, low: float) -> float:
 def confidence_sequence(
     differences: np.ndarray, *, confidence: float = 0.95, tightest_at: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Running means [n] of paired differences [n] in the order they were observed, and how far their bounds are away.
+    """(Running means [n] of paired differences [n] in the order of observation, distances [n] to their bounds).
 
-    With the given confidence, the running mean of what was to be expected of each difference given all before it lies
-    inside mean +- distance at *every* n at once: the interval may be read at any time and as often as one likes, and
-    differences may depend on the past, as those of one user do. The guarantee is asymptotic (Waudby-Smith, Arbour,
+    Take, for each difference, its conditional expectation given all differences before it. With the given confidence,
+    the running mean of these expectations lies inside mean +- distance at *every* n at once. So the interval may be
+    read at any time and as often as wanted, and differences may depend on earlier ones, as those of one user do. The
+    guarantee is asymptotic (Waudby-Smith, Arbour,
     Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of
     Statistics 52(6), 2024, the Lyapunov-type sequence of martingale differences).
 
@@ -132,9 +134,9 @@ def confidence_sequence(
 
 
 def mixture_bound(variance_sum: np.ndarray, alpha: float, tightest_at: float) -> np.ndarray:
-    """How far a sum may be from what was to be expected, given the sum of its variances: Brownian motion is ever
-    further away, in either direction, with probability `alpha` at most (the normal mixture of Robbins 1970). The bound
-    is lowest, beside the standard deviation, where the sum of the variances is `tightest_at`."""
+    """How far a sum may be from its expectation, given the sum of its variances: the probability that Brownian motion
+    is ever further away, in either direction, is at most `alpha` (the normal mixture of Robbins 1970). Relative to the
+    standard deviation, the bound is lowest where the sum of the variances is `tightest_at`."""
     rho_squared = float(-lambertw(-(alpha**2) * np.exp(-1), -1).real - 1) / tightest_at
     scaled = variance_sum * rho_squared + 1
     return np.sqrt(2 * scaled * np.log(np.sqrt(scaled) / alpha) / rho_squared)

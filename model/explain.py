@@ -1,8 +1,9 @@
-"""Why a model shows an item: by how much its score would be lower, had an interaction not happened.
+"""Why a model lists an item: by how much its score would be lower, had an interaction not happened.
 
-The answer is the model's own and exact: the history is scored again without one interaction at a time, weights of time
-and all. All of a user's shortened histories go through the sampler's hidden space together, and the output layer is
-read at the listed items only; what their z-scores need of the whole catalogue are moments.
+The result is exact: the history is scored again without one interaction at a time, and the weights of the others are as
+if it had not happened. All shortened histories of a user go through the sampler's hidden space together, and the output
+layer is read at the listed items only; the mean and the deviation of the network's scores come from precomputed
+moments.
 
 Legend: B users, L places of a history, T places left out in turn, K items listed, R reasons of an item.
 """
@@ -20,11 +21,11 @@ from model.recommend import Recommender
 
 __all__ = ["Reasons", "because", "left_out", "reasons"]
 
-TRIED = 20  # newest interactions that are left out in turn; what is older carries little weight
+TRIED = 20  # newest interactions that are left out in turn; older ones have little weight
 
 
 class Reasons(NamedTuple):
-    """Of each listed item the interactions that it owes most to, the largest first."""
+    """For each listed item the interactions that raise its score most, the largest first."""
 
     places: np.ndarray  # int64 [B, K, R] in the history, 0 the newest; -1 where no other one raises the score
     amounts: np.ndarray  # float32 [B, K, R]: the score less the score without it; 0 at -1
@@ -33,7 +34,8 @@ class Reasons(NamedTuple):
 def reasons(
     recommender: Recommender, histories: Histories, columns: np.ndarray, count: int, tried: int = TRIED
 ) -> Reasons:
-    """The `count` interactions that each of the items `columns` [B, K] (-1: none) owes most to, of the `tried` newest.
+    """For each of the items `columns` [B, K] (-1: none), the `count` of the `tried` newest interactions that raise its
+    score most.
 
     `histories` hold known items only, as `pack` makes them.
     """
@@ -83,9 +85,10 @@ def _scores_without(recommender: Recommender, histories: Histories, asked: Tenso
 
 
 def because(recommender: Recommender, history: Histories, columns: np.ndarray) -> np.ndarray:
-    """int64 [K]: for each of `columns` [K] the place in the history (0 the newest) that its score owes most to.
+    """int64 [K]: for each of `columns` [K] the place in the history (0 the newest) whose interaction raises the score
+    most; -1 where no interaction raises it.
 
-    `history` is one user's. -1 where no interaction raises the score.
+    `history` is that of one user.
     """
     if not len(columns):
         return np.full(0, -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A catalogue that grows: new items get rows in every tensor that counts items, and no old row moves.
+"""A catalogue that grows: new items get rows in every tensor with a dimension of items, and no old row moves.
 
 Legend: I items, N neighbours kept per item.
 """
@@ -21,8 +21,9 @@ _ITEM_DIMENSION = {"encode.weight": 1, "decode.weight": 0, "decode.bias": 0, "cl
 def widen_network(network: Network, added: int) -> None:
     """Give `network` columns for `added` new items.
 
-    A new item starts with random input weights of the size of the old ones and, so that it is neither pushed nor
-    buried, with the mean output row and bias of the old ones. In the latent variants it joins the smallest cluster.
+    A new item starts with random input weights of the size of the old ones. It also starts with the mean output row and
+    bias of the old ones, so that its scores are neither high nor low. In the latent variants it joins the smallest
+    cluster.
     """
     for name, rows in _new_rows(network, added).items():
         layer, _, kind = name.rpartition(".")

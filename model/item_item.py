@@ -1,15 +1,16 @@
-"""An item-item term beside the diffusion: which items follow from which, linear, directed and sparse.
+"""The item-item term, which is mixed with the diffusion: which items follow which; linear, directed and sparse.
 
-Stand after any interaction of any user. Let x weigh the items before that moment and y those after it, both falling by
-half with distance (half_life, future_half_life). The term is the ridge regression of y on x over all moments,
+Take the moment after each interaction of each user. Let x hold weights of the items before that moment and y weights of
+the items after it; both are halved with distance (half_life, future_half_life). The term is the ridge regression of y
+on x over all moments,
 
     B = (G + ridge D)^-1 C,    G_ij = sum over pairs of k(|gap|), k(gap) = 2^(-gap / half_life),
                                C_ij = sum over pairs with j after i of 2^(-(gap - 1) / future_half_life)
 
-with D the mean of G's diagonal. It is EASE (Steck 2019) turned towards the future: sums over pairs of one history,
-closed form, no sampling of moments. G is exact for exponential x because the sum over moments of x x' is k up to a
+with D the mean of G's diagonal. It is EASE (Steck 2019) for predicting later items: sums over pairs of one history, in
+closed form, without sampling of moments. G is exact for exponential x because the sum over moments of x x' is k up to a
 factor. Above `exact_items` the inverse is replaced by scaling, C_ij / sqrt(G_ii G_jj). Each item keeps its strongest
-neighbours, negative ones too.
+neighbours, in the closed form also those with negative weights.
 
 Legend: I items, N neighbours kept per item.
 """
@@ -33,7 +34,7 @@ _PAIRS_PER_BLOCK = 1 << 23  # bounds the memory of counting to a few hundred MiB
 
 @dataclass(frozen=True)
 class ItemItemConfig:
-    """How the term counts, what it keeps, and how much it says."""
+    """How the term counts pairs, what it keeps, and its share in the scores."""
 
     share: float = 0.7
     """Share of the item-item term in the final score; 0 leaves the term out."""
@@ -66,7 +67,7 @@ def item_item_weights(
     """(neighbours int64 [I, N], weights float32 [I, N]): what an interaction with item i adds to each neighbour,
     the strongest of each row of B = (G + ridge D)^-1 C.
 
-    A neighbour of weight 0 fills rows that have fewer than N. The closed form is solved on `device`.
+    Rows with fewer than N neighbours are filled with neighbours of weight 0. The closed form is solved on `device`.
     """
     count = min(config.neighbours, max(items - 1, 1))
     if items <= config.exact_items:

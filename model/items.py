@@ -1,4 +1,4 @@
-"""Item ids and the columns of a model they stand for."""
+"""Item ids, and their columns in a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ItemIndex"]
 
 
 class _Columns(dict[str, int]):
-    """Columns by id; -1 for an unknown one, without a call in Python for those that are known."""
+    """Columns by id; -1 for an unknown id. Looking up a known id makes no call in Python."""
 
     def __missing__(self, item: str) -> int:
         return -1
@@ -41,6 +41,6 @@ class ItemIndex:
         return np.fromiter(map(self._columns.__getitem__, items), dtype=np.int64)
 
     def grown(self, items: Iterable[str]) -> ItemIndex:
-        """With the unknown ones of `items` appended; columns of old items do not move."""
+        """An index with the unknown ones of `items` appended; the columns of old items stay the same."""
         new = [item for item in dict.fromkeys(items) if item not in self._columns]
         return ItemIndex((*self.ids, *new)) if new else self

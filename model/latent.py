@@ -140,7 +140,7 @@ class LatentObjective(nn.Module):
     def __init__(self, network: LatentDenoiser, schedule: NoiseSchedule, reweight: bool) -> None:
         super().__init__()
         self.network, self.schedule, self.reweight = network, schedule, reweight
-        self.passes = self.updates = 0  # what the annealing goes by; set by the learner
+        self.passes = self.updates = 0  # for the annealing of weights; set by the learner
 
     def forward(
         self, x0: Tensor, target: Tensor, steps: Tensor, weights: Tensor, generator: torch.Generator

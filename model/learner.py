@@ -1,4 +1,5 @@
-"""A model that keeps learning: weights, their average, the optimizer's moments, and all else that a round needs.
+"""A model that can be trained further: weights, their average, the optimizer's moments, and all else that a round
+needs.
 
 Legend: B users in a batch, I items.
 """
@@ -36,10 +37,11 @@ _CLIP_NORM = 100.0
 
 
 class Learner:
-    """Use `fresh` for a new model; `model.artifact` stores one and brings it back, to continue bit for bit on a CPU.
+    """Use `fresh` for a new model. `model.artifact` stores and loads a learner; on a CPU a loaded one continues with
+    identical results.
 
-    Under `torchrun` every process holds the same learner and calls `fit` with the same histories: each batch is shared
-    out among them, gradients are averaged by DistributedDataParallel, and all end with the same weights.
+    Under `torchrun` every process has the same learner and calls `fit` with the same histories: each batch is divided
+    among the processes, DistributedDataParallel averages the gradients, and all end with the same weights.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Learner:
         device: torch.device,
         clusters: Tensor | None = None,
     ) -> Learner:
-        """Random weights. `clusters` int64 [I] are for the latent variants, see `model.latent.cluster_items`."""
+        """A learner with random weights. `clusters` int64 [I] are for the latent variants, see
+        `model.latent.cluster_items`."""
         generator = torch.Generator(device).manual_seed(seed)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -98,7 +101,7 @@ class Learner:
         on_epoch: Callable[[EpochReport], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> FitReport:
-        """Train on histories (algorithm 1 of the paper) and take the item-item term from them.
+        """Train on histories (algorithm 1 of the paper), and compute the item-item term from them.
 
         `stop` is asked before every batch. Raises `ModelError` when no history holds a known item.
         """
@@ -155,8 +158,10 @@ class Learner:
         return EpochReport(number, float(torch.stack(losses).mean()), float(torch.stack(norms).mean()), dropped)
 
     def _step(self, histories: Histories, objective: nn.Module) -> tuple[Tensor, Tensor] | None:
-        """One update: (relative squared error, gradient norm), or None when it was not finite and left no trace."""
-        # The learner's generator advances alike in all processes; each draws its users' noise from one of its own.
+        """One update: (relative squared error, gradient norm), or None when the gradient was not finite: the weights
+        then stay unchanged."""
+        # The learner's generator advances in the same way in all processes; each process draws the noise of its users
+        # from a generator of its own.
         seed = int(torch.randint(2**62, (1,), generator=self.generator, device=self.device))
         generator = torch.Generator(self.device).manual_seed(seed + process_rank())
         batch = histories.padded(self.device)
@@ -173,7 +178,7 @@ class Learner:
         norm = nn.utils.get_total_norm(gradients)
         if not (length := float(norm)) < float("inf"):
             return None
-        if length > _CLIP_NORM:  # rarely, and the pass over all gradients costs more than the question
+        if length > _CLIP_NORM:  # rarely true, and the pass over all gradients costs more than this check
             nn.utils.clip_grads_with_norm_(self.denoiser.parameters(), _CLIP_NORM, norm)
         self.optimizer.step()
         self.step_sampler.record(*gathered(steps, losses.float()))
@@ -186,7 +191,7 @@ class Learner:
         """Move the averaged weights towards the current ones, after an optimizer step."""
         if not self.config.ema:
             return
-        # Early on the average follows faster, so that it never carries the random start for long.
+        # At first the average follows faster, so that the random start soon has no weight in it.
         decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
         own: list[Tensor] = list(self.denoiser.parameters())
         average: list[Tensor] = list(self.average.parameters())
@@ -194,9 +199,10 @@ class Learner:
 
     @torch.no_grad()
     def loss_ratio(self, histories: Histories, first: int, last: int) -> float:
-        """Squared error over that of predicting zero, at the diffusion steps `first` to `last` - 1. Learns nothing.
+        """Squared error over that of predicting zero, at the diffusion steps `first` to `last` - 1. The weights stay
+        unchanged.
 
-        NaN when no history holds a known item. Looks at as many users as one batch may hold.
+        NaN when no history holds a known item. Only as many users are used as fit into one batch.
         """
         histories = histories.known()
         rows = np.flatnonzero(histories.lengths > 0)[: batch_users(self.config, len(self.items), len(histories))]
@@ -217,9 +223,9 @@ class Learner:
     # -- growing -------------------------------------------------------------------------------------------------------
 
     def grow(self, items: Iterable[str]) -> int:
-        """Add columns for unknown items; returns how many. Old weights and their optimizer moments do not move.
+        """Add columns for unknown items; returns how many. Old weights and their optimizer moments stay the same.
 
-        How new items start is written at `model.growth.widen_network`.
+        `model.growth.widen_network` says with which weights new items start.
         """
         before = len(self.items)
         self.items = self.items.grown(items)

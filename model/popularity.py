@@ -1,4 +1,4 @@
-"""Time-decayed popularity: what every model is compared with, and what answers where no model can.
+"""Time-decayed popularity of histories: the baseline that every model is compared with.
 
 Legend: B users, I items, K recommended.
 """
@@ -36,8 +36,8 @@ class DecayedPopularity:
         return self
 
     def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
-        """The `k` most popular items, columns and scores [B, K], for each of B users, without those `hidden`: by
-        default, what the user has interacted with."""
+        """The `k` most popular items, columns and scores [B, K], for each of B users, without the `hidden` ones: by
+        default, the items that the user has met."""
         if hidden is None:
             hidden = Hidden.met(histories.known())
         order = np.lexsort((np.arange(len(self.scores)), -self.scores))

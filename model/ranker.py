@@ -1,4 +1,4 @@
-"""What every model and baseline can do: rank the items that a user has not met.
+"""The interface of every model and baseline: it ranks the items that a user has not met.
 
 Legend: B users, K the length of the lists.
 """
@@ -24,14 +24,14 @@ class Ranked:
 
 
 class Hidden(NamedTuple):
-    """What may not be listed: pairs of a user's row and an item's column."""
+    """The items that may not be listed, as pairs of a user's row and an item's column."""
 
     rows: np.ndarray  # int64 [n]
     columns: np.ndarray  # int64 [n]
 
     @classmethod
     def met(cls, histories: Histories) -> Hidden:
-        """Exactly what the users have interacted with."""
+        """Exactly the items that the users have met."""
         return cls(np.repeat(np.arange(len(histories)), histories.lengths), histories.columns)
 
 

@@ -28,12 +28,12 @@ __all__ = ["Recommender"]
 class Recommender:
     """Scores are, per user, the z-scores of the diffusion and of the item-item term mixed by the term's share.
 
-    Memory does not grow with the number of users, nor with users times items: users go in blocks, and for each of these
-    the catalogue streams by in blocks while the best K are kept. `precision` is that of the one product with the output
-    layer. On CUDA "tf32" rounds its factors to 10 bits (relative error of a score about 5e-4), "bfloat16" to 8 (about
-    4e-3, scores too); "float32" is exact to 1e-6.
+    Memory does not grow with the number of users, nor with users times items: users are ranked in blocks, and for each
+    of these the catalogue is scored in blocks while the best K are kept. `precision` is that of the product with the
+    output layer. On CUDA, "tf32" rounds its factors to 10 bits (relative error of a score about 5e-4); "bfloat16"
+    rounds factors and scores to 8 bits (about 4e-3); "float32" is exact to 1e-6.
 
-    The network becomes the recommender's: nobody may change it afterwards. Raises `ModelError` when a parameter is NaN
+    The recommender owns the network, which must not be changed afterwards. Raises `ModelError` when a parameter is NaN
     or infinite.
     """
 
@@ -73,8 +73,8 @@ class Recommender:
 
     @torch.inference_mode()
     def rank(self, histories: Histories, k: int, hidden: Hidden | None = None) -> Ranked:
-        """The best `k` items [B, K] for each of B users (algorithm 2 of the paper, no noise), without those `hidden`:
-        by default, what the user has interacted with.
+        """The best `k` items [B, K] for each of B users (algorithm 2 of the paper, no noise), without the `hidden`
+        ones: by default, the items that the user has met.
 
         Raises `NonFiniteScores`.
         """
@@ -94,7 +94,8 @@ class Recommender:
     def rank_with_terms(
         self, histories: Histories, k: int, hidden: Hidden | None = None
     ) -> tuple[Ranked, Callable[[np.ndarray], np.ndarray]]:
-        """`rank`, and `terms` of the same users, which costs little more where scores of all items are at hand anyway.
+        """`rank`, and a function that gives `terms` of the same users. It costs little more than `rank` for a catalogue
+        of one block, because the scores of all items are computed anyway.
 
         Raises `NonFiniteScores`.
         """
@@ -123,7 +124,7 @@ class Recommender:
 
     @torch.inference_mode()
     def scores(self, histories: Histories) -> Tensor:
-        """[B, I] with -inf at seen items: for small catalogues and few users; `rank` is what serves."""
+        """Scores [B, I] with -inf at seen items, for small catalogues and few users; lists are made by `rank`."""
         histories = histories.known()
         total = torch.empty(len(histories), len(self.items), device=self.device)
         for rows, users in self._user_blocks(histories):
@@ -156,7 +157,7 @@ class Recommender:
         return (rows - self.scorer.output.mean if centred else rows).cpu().numpy()
 
     def _finite(self, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(columns, -1 where nothing is left, values). Raises `NonFiniteScores`."""
+        """(Columns, with -1 where no item is left; values). Raises `NonFiniteScores`."""
         if not (values < np.inf).all():  # which is false of NaN too
             raise NonFiniteScores(f"model {self.version} gave NaN or infinite scores")
         return np.where(values == -np.inf, -1, columns), values
@@ -218,7 +219,7 @@ class Recommender:
 
 
 def _masked(hidden: Hidden, rows: np.ndarray | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(row, column) of what is hidden from a block of the users `rows`, in order; None for all users."""
+    """(Rows, columns) of the items that are hidden from a block of the users `rows`, in order; None for all users."""
     found, columns = hidden
     if rows is not None and len(found):
         place = np.full(max(int(found.max()), int(rows.max(initial=0))) + 1, -1)

@@ -1,7 +1,7 @@
 """The ranking of a small catalogue on a CPU as one call of a recorded graph.
 
-Each of the hundred operators of a ranking releases the interpreter and has to win it back from the threads of the Kafka
-clients. Together that takes several times what they compute; a graph releases it once.
+Each of the hundred operators of a ranking releases Python's global lock, and then waits for it while the threads of the
+Kafka clients have it. All of these waits take several times as long as the computation; a graph releases the lock once.
 
 The graph is recorded by TorchScript, which is no longer developed: its successors need a C++ compiler where they run.
 
@@ -51,7 +51,7 @@ class RecordedRanking:
     def best_with_terms(
         self, k: int, columns: Tensor, strengths: Tensor, seen_users: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same, and the z-scores [B, I] of the network and of the item-item term that the scores are mixed of."""
+        """As `best`, and the z-scores [B, I] of the network and of the item-item term, of which scores are the mix."""
         best, values, network, item_item = self._graph("terms", k, columns, strengths, seen_users, seen)
         return best, values, network, item_item
 

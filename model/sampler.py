@@ -1,7 +1,7 @@
-"""The reverse chain of (T-)DiffRec: the plain one, and an exact one that touches the catalogue once.
+"""The reverse chain of (T-)DiffRec: the plain one, and an exact one that goes over the catalogue only once.
 
-A chain of T steps over I items with H hidden units next to them costs 2 T I H per user done plainly. Every x_t of it
-has the form
+For one user, a plain chain of T steps over I items with H hidden units next to them takes 2 T I H multiplications.
+Every x_t of it has the form
 
     x_t = s x_0 + Wo v + u bo
 
@@ -90,7 +90,7 @@ class HiddenChain:
             self._k = column_major(denoiser.encode.weight @ denoiser.decode.weight)  # [H1, H2]
             k_bias = denoiser.encode.weight @ denoiser.decode.bias  # [H1]
             embedded = denoiser.embed(torch.arange(schedule.steps, device=k_bias.device))  # [T, H1]
-            # s and u are the same for every user, so all that a step adds to the first layer is known beforehand.
+            # s and u are the same for every user, so what a step adds to the first layer can be computed in advance.
             self._steps: list[tuple[float, Tensor, float, float]] = []  # s, u W1 bo + step [H1], A, B
             s, u = 1.0, 0.0
             for step in reversed(range(schedule.steps)):

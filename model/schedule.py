@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the interactions survives at each diffusion step.
+"""Noise schedules: how much of the interactions is left at each diffusion step.
 
 Legend: T steps, t = 0 .. T-1; beta_t the variance added at t, abar_t = prod (1 - beta).
 """

@@ -1,7 +1,8 @@
-"""From what the network knows about users to scores of the catalogue: output layer, item-item term, and their mixture.
+"""Scores the catalogue from the network's output for users: output layer, item-item term, and their mixture.
 
-The mixture adds two z-scores: each term's scores of a user, less their mean over the catalogue, over their standard
-deviation. The catalogue streams by in blocks of items, so memory does not grow with users times items.
+The mixture is a weighted sum of two z-scores: for each term, a user's scores less their mean over the catalogue,
+divided by their standard deviation. The catalogue is scored in blocks of items, so memory does not grow with users
+times items.
 
 Legend: B users, I items, L places of a history, N neighbours of an item, H numbers per user that the output layer
 reads.
@@ -75,7 +76,7 @@ class CatalogueScorer:
 
     @property
     def in_one_block(self) -> bool:
-        """Whether the block is the catalogue, and small: moments are then read from it faster than computed apart."""
+        """Whether the catalogue is one small block: moments are then computed faster from the block's scores."""
         return self.items <= min(self.limits.small_catalogue, self.limits.items)
 
     def blocks(
@@ -123,7 +124,7 @@ class CatalogueScorer:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The best columns and their scores [B, K], and `all_terms`, of a catalogue that is one block.
 
-        There is an item-item term: without one, scores are no z-scores.
+        Only for a model with an item-item term: without one, scores are not z-scores.
         """
         network, item_item = self.all_terms(columns, strengths, weights)
         block = torch.lerp(network, item_item, self.share)
@@ -149,7 +150,7 @@ class OutputLayer:
     def __init__(self, weight: Tensor, bias: Tensor, precision: Precision, limits: Limits) -> None:
         self._precision = precision
         self._weight = weight.bfloat16() if precision == "bfloat16" else weight  # [I, H]
-        if len(weight) <= limits.small_catalogue:  # a copy of a large one would cost more memory than it saves time
+        if len(weight) <= limits.small_catalogue:  # the copy of a large one would need too much memory
             self._weight = column_major(self._weight)
         self._bias = bias
         items, hidden = max(len(weight), 1), weight.shape[1]
@@ -273,7 +274,8 @@ class _NeighbourSums:
         return (whole - self._mean) / self._deviation
 
     def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
-        """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's into it."""
+        """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's z-scores
+        in."""
         sums = self._whole if self._whole is not None else self.sums(first, first + block.shape[1])
         network, neighbours = (1 - share) / deviation, share / self._deviation
         block.mul_(network).addcmul_(sums, neighbours).sub_(mean * network + self._mean * neighbours)
@@ -289,8 +291,8 @@ def mean_and_std(scores: Tensor) -> tuple[Tensor, Tensor]:
 def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The `k` largest of each row and their columns, as `topk` gives them: NaN counts as larger than anything.
 
-    `topk` moves every score about. Here a large row is read once, for the maxima of its runs: the k largest lie in the
-    runs with the k largest maxima, and in the remainder at the end.
+    `topk` copies and partly sorts all scores. Here a large row is read only once, for the maxima of its runs: the k
+    largest scores lie in the runs with the k largest maxima, or in the remainder at the end.
     """
     runs = scores.shape[1] // _RUN
     if runs < 8 * k:

@@ -1,8 +1,7 @@
-"""Which items are like an item: for a page that shows one, whoever looks at it.
+"""The items that are similar to an item, for the page of that item; they do not depend on a user.
 
-Two opinions are added, as z-scores over the catalogue and by the share that mixes them in every list: how alike the
-output layer's rows of two items are (their cosine, without what all rows have in common), and what the item-item term
-says follows from having met the item.
+Two scores are mixed, as z-scores over the catalogue and with the same share as in every list: the cosine of the output
+layer's rows of two items, less the mean of all rows; and the item-item term for a user who has met only the item.
 
 Legend: B items asked about, I items, H numbers of an output row, K similar items.
 """
@@ -23,7 +22,7 @@ _SCORES = 1 << 22  # dense scores held at a time: 16 MiB
 
 
 class SimilarItems:
-    """Of one frozen model."""
+    """Similar items by one frozen model."""
 
     @torch.inference_mode()
     def __init__(self, recommender: Recommender) -> None:
@@ -40,7 +39,8 @@ class SimilarItems:
 
     @torch.inference_mode()
     def rank(self, columns: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Ranked:
-        """The `k` items [B, K] most like each of `columns` [B], without itself; only `allowed` ones (bool [I])."""
+        """The `k` items [B, K] most similar to each of `columns` [B], without the item itself; only `allowed` ones
+        (bool [I])."""
         asked = torch.from_numpy(columns).to(self._unit.device)
         scores = _standardised(self._unit[asked] @ self._unit.T)  # [B, I]
         if self._item_item is not None and self._share > 0:

@@ -1,6 +1,6 @@
-"""Which diffusion step a training example gets: uniform, or by the recent loss of each step.
+"""Draws the diffusion step of each training example: uniformly, or by the recent losses of each step.
 
-The history of losses is a buffer, so that a model that continues later does not start blind.
+The history of losses is a buffer of the module, so that a stored model that continues later still has it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["StepSampler"]
 
-_UNIFORM_SHARE = 0.001  # of the probability, so that no step starves (the authors' code)
+_UNIFORM_SHARE = 0.001  # of the probability, so that every step is drawn at times (the authors' code)
 
 
 class StepSampler(nn.Module):
@@ -26,7 +26,7 @@ class StepSampler(nn.Module):
         self.register_buffer("counts", torch.zeros(steps, dtype=torch.int64))
 
     def draw(self, users: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(steps int64 [B], weights float32 [B]) with weights that keep the expected loss that of uniform steps."""
+        """(Steps int64 [B], weights float32 [B]). With these weights, the expected loss is that of uniform steps."""
         device = self.losses.device
         if not self.importance or bool((self.counts < self.memory).any()):
             steps = torch.randint(self.steps, (users,), generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""What a pass over the users needs, the size of its batches and its loss, and the report of what it did.
+"""The size of batches and the loss of a pass over the users, and the report of a pass.
 
 Legend: B users in a batch, I items.
 """
@@ -27,7 +27,7 @@ class EpochReport:
     """Summary of one pass through the users."""
 
     epoch: int  # from 1
-    loss: float  # squared error over that of predicting zero: 1 has learnt nothing
+    loss: float  # squared error over that of predicting zero: with 1 the model has learnt nothing
     gradient_norm: float  # mean before clipping
     dropped_batches: int  # for a loss or gradient that was not finite
 

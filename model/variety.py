@@ -1,9 +1,9 @@
-"""Variety: the best of a ranking, chosen so that lists are less alike, hold fewer favourites of everybody, or less of
-one kind.
+"""Variety: chooses from the best of a ranking so that a list has fewer popular items, fewer similar items, or fewer
+items of one category.
 
-Items are chosen one after the other. What counts is the z-score of an item among the candidates of its user, less a
-part for its popularity and a part for the item chosen before that is most like it (maximal marginal relevance,
-Carbonell and Goldstein 1998); an item whose categories are full is passed over.
+Items are chosen one after the other, by a value: the z-score of an item among the candidates of its user, less a part
+for its popularity, and less a part for its similarity to the most similar item chosen so far (maximal marginal
+relevance, Carbonell and Goldstein 1998). An item is skipped if one of its categories is full.
 
 Legend: B users, N candidates, K listed, H numbers of a vector, G categories.
 """
@@ -19,7 +19,7 @@ __all__ = ["VarietyConfig", "standard_popularity", "unit_vectors", "varied"]
 
 @dataclass(frozen=True)
 class VarietyConfig:
-    """What is 0 is off, and with all of it off nothing is paid."""
+    """A setting of 0 is off; with all of them off, variety takes no time."""
 
     popular: float = 0.0
     """Standard deviations of score that an item loses for each standard deviation of its popularity. About 0.6 puts a
@@ -55,7 +55,7 @@ def standard_popularity(counts: np.ndarray) -> np.ndarray:
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """[n, H] of length 1, or 0 where the vector is."""
+    """Vectors [n, H] scaled to length 1; zero vectors stay 0."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
@@ -70,9 +70,8 @@ def varied(
 ) -> np.ndarray:
     """int64 [B, at most count] places among the candidates, in the order of the list; -1 at its end.
 
-    `scores` [B, N], -inf where there is no candidate; the other opinions are `popularity` [B, N] as of
-    `standard_popularity`, `vectors` [B, N, H] of length 1 or 0, and `categories` bool [B, N, G]. What is not given does
-    not count.
+    `scores` [B, N] are -inf where there is no candidate. Optional are `popularity` [B, N] from `standard_popularity`,
+    `vectors` [B, N, H] of length 1 or 0, and `categories` bool [B, N, G]; those that are not given do not count.
     """
     there = scores > -np.inf
     worth = _standardised(scores, there)
@@ -87,7 +86,7 @@ def varied(
         return np.where(np.take_along_axis(there, best, 1), best, -1)
     users = np.arange(len(scores))
     chosen = np.full((len(scores), count), -1, dtype=np.int64)
-    nearest = np.zeros_like(worth)  # likeness to the most alike item chosen so far; opposites count as different
+    nearest = np.zeros_like(worth)  # similarity to the most similar item chosen so far; negative ones count as 0
     held = np.zeros((len(scores), categories.shape[2] if cap and categories is not None else 0), dtype=np.int64)
     for place in range(count):
         value = worth - alike * nearest

@@ -1,1 +1,1 @@
-"""What the stream counted, and the small network that ranks candidates by it and by the model's scores."""
+"""Counts of the stream, and the small network that ranks candidates by these counts and by the model's scores."""

@@ -15,8 +15,8 @@ from model.ranker import Hidden
 __all__ = ["VISIT_MS", "Asked", "earlier_places"]
 
 VISIT_MS = 6 * 3_600_000  # interactions closer than this belong to one visit
-_MOMENTS = 10  # newest moments of a user that pairs are counted from and read for
-_PLACES = 40  # and of these at most so many items
+_MOMENTS = 10  # newest moments of a user whose items are used in pairs, for counting and for ranking
+_PLACES = 40  # most items of these moments
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Asked:
 
     @classmethod
     def of(cls, histories: Histories, now_ms: np.ndarray, hidden: Hidden | None = None) -> Asked:
-        """From packed histories whose columns are those of the counts. Hidden is, unless given, what a user has met."""
+        """From packed histories whose columns are those of the counts. By default, the items that a user has met are
+        hidden."""
         lengths = histories.lengths
         place = np.arange(max(int(lengths.max(initial=0)), 1))
         valid = place < lengths[:, None]
@@ -50,7 +51,7 @@ def earlier_places(times_ms: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarra
     """(moments int64 [B, L], counted bool [B, L]): how many moments lie between each place of histories and now, and
     whether the place is recent enough for its pairs to count.
 
-    What shares a time is one moment, such as a basket, and the order of its items means nothing.
+    Interactions of the same time are one moment, such as a basket; the order of its items has no meaning.
     """
     place = np.arange(times_ms.shape[1])
     changes = np.zeros(times_ms.shape, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""The few items worth ranking for a user, and what the stream knows about each of them.
+"""The few items worth ranking for a user, from several sources.
 
-Candidates are what everybody wants now, what followed the user's newest items, what the user may meet again, and the
-model's own best. The cost depends on their number, not on the size of the catalogue.
+Candidates are the items in most demand now, the items that followed the user's newest items, the items that the user
+may meet again, and the model's own best items. The cost depends on their number, not on the size of the catalogue.
 
 Legend: B users, L places of a history, M candidates, S sums of a pair, n pairs of a user and a follower.
 """
@@ -19,7 +19,7 @@ from model.rerank.pair_index import PairIndex
 
 __all__ = ["CandidateConfig", "Followers", "candidates"]
 
-_PLACE_HALF_LIFE = 2.0  # moments after which what an item says of the next one is worth half
+_PLACE_HALF_LIFE = 2.0  # moments after which the pairs of an item have half the weight
 _PRIOR_PAIRS = 1.0  # added to the pairs of an item, so that a share of few pairs stays small
 
 
@@ -45,11 +45,11 @@ class CandidateConfig:
 
 
 class Followers:
-    """What followed the newest items of each user: for every follower, the shares of pairs that speak for it.
+    """The items that followed the newest items of each user, with shares of pairs.
 
-    An item's pairs with a follower, over all its pairs, is a share; shares of a user's items are summed, halved every
-    two moments into the past. `users` and `columns` int64 [n] are distinct pairs in the order of users; `shares`
-    float32 [n, S].
+    A share is the number of an item's pairs with a follower over the number of all its pairs. The shares of a user's
+    items are added up, with weights that are halved every two moments into the past. `users` and `columns` int64 [n]
+    are distinct pairs in the order of users; `shares` float32 [n, S].
     """
 
     def __init__(self, counts: StreamCounts, asked: Asked) -> None:
@@ -87,7 +87,7 @@ class Followers:
         return np.where(found >= 0, self._place[found], -1)
 
     def of(self, columns: np.ndarray) -> np.ndarray:
-        """float32 [B, M, S]: the shares of candidates int64 [B, M] (-1: none); 0 for what followed nothing."""
+        """float32 [B, M, S]: the shares of candidates int64 [B, M] (-1: none); 0 for an item that followed none."""
         found = np.zeros((*columns.shape, self.shares.shape[1]), dtype=np.float32)
         users, places = np.nonzero((columns >= 0) & (columns < self._width))
         where = self._find(users, columns[users, places])
@@ -105,7 +105,7 @@ class Followers:
         inside = hidden.columns < self._width
         barred = self._find(hidden.rows[inside], hidden.columns[inside])
         totals[barred[barred >= 0]] = 0
-        # Positive floats order like their bits: one sort by user and falling share.
+        # Positive floats have the same order as their bits, so one sort of integers sorts by user and falling share.
         order = np.argsort((self.users << 32) | (0x7F800000 - totals.view(np.int32).astype(np.int64)))
         order = order[totals[order] > 0]
         rows = self.users[order]
@@ -118,7 +118,7 @@ class Followers:
 def candidates(
     counts: StreamCounts, asked: Asked, followers: Followers, config: CandidateConfig, model: np.ndarray | None = None
 ) -> np.ndarray:
-    """int64 [B, M] columns worth ranking for each user, each once, -1 at the end of a row; none is hidden.
+    """int64 [B, M]: the columns worth ranking for each user, each once and none hidden, with -1 at the end of a row.
 
     `model` int64 [B, K] are the model's own best in the columns of the counts, -1 for none.
     """
@@ -137,7 +137,7 @@ def candidates(
     inside = asked.hidden.columns < width
     barred = index.places(asked.hidden.rows[inside] * width + asked.hidden.columns[inside])
     barred = barred[barred >= 0]
-    kept[rows[barred], places[barred]] = False  # the first place of an item; the others are out already
+    kept[rows[barred], places[barred]] = False  # the first place of an item; its other places were removed before
     nth = np.cumsum(kept, axis=1) - 1
     rows, places = np.nonzero(kept & (nth < config.kept))
     found = np.full((users, max(int(nth[:, -1].max(initial=-1)) + 1, 1) if every.shape[1] else 1), -1, dtype=np.int64)
@@ -147,5 +147,5 @@ def candidates(
 
 
 def _spare(asked: Asked) -> int:
-    """Most wanted items to ask for beyond the number, because some of them are hidden from some users."""
+    """How many more of the most wanted items to take, because some of them are hidden from some users."""
     return int(min(np.bincount(asked.hidden.rows, minlength=1).max(), 64)) if len(asked.hidden.rows) else 0

@@ -1,10 +1,11 @@
-"""Which reranker serves, if any: chosen on answers that it has not learnt from, in pairs with what it would replace.
+"""Chooses the reranker that serves, if any, by questions that it was not trained on.
 
-Questions lie in time order. Candidates learn from the older ones and are compared on the newer ones by NDCG@20. A first
-reranker must be better beyond doubt than what it stands in for, the model's own lists or, before a model, the items
-that everybody wants most; a next one must not be worse than the one that serves; one that serves is dropped when what
-it stands in for is better beyond doubt. After the verdict the chosen one learns
-from all questions, because demand that is one day newer is worth more than a figure that stays exact.
+Questions are in time order. A candidate is trained on the older ones, and compared on the newer ones by NDCG@20, in
+pairs. It must be better beyond doubt than lists without a reranker: the model's own lists or, if these are worse or
+there is no model, the items in most demand. If a reranker serves already, the candidate must not be worse than that
+one. The serving reranker is dropped when the candidate is refused and lists without a reranker are better beyond doubt.
+After the verdict, the chosen one is trained on all questions: it is better to know the newest demand than to have a
+figure of exactly this reranker.
 
 Legend: Q questions, M candidates.
 """
@@ -52,15 +53,15 @@ class RerankerChoice:
 
     reranker: Reranker | None
     why: str
-    questions: int = 0  # compared on
+    questions: int = 0  # number of questions that the comparison used
     ndcg: float = math.nan  # NDCG@20 of the candidate
     model_ndcg: float = math.nan  # of the model's own lists
-    demand_ndcg: float = math.nan  # of what everybody wants most: the best half-life
+    demand_ndcg: float = math.nan  # of the items in most demand, with the best half-life
     serving_ndcg: float = math.nan  # of the reranker that served
 
     @property
     def above_demand(self) -> bool:
-        """Was the chosen one measured, and better than what everybody wants most?"""
+        """Whether the chosen reranker was measured, and is better than the items in most demand."""
         return self.reranker is not None and not self.why and self.ndcg > self.demand_ndcg
 
 
@@ -80,9 +81,9 @@ def choose_reranker(
     stop: Callable[[], bool] = lambda: False,
     beside_model: bool = False,
 ) -> RerankerChoice:
-    """`demand` are the places of the features that say what everybody wants; `start` makes a reranker that has learnt
-    nothing and orders by one of them: the one that answers the older questions best. `beside_model` leaves out the
-    questions of before a model served: they say nothing about its lists."""
+    """Train a candidate and choose. `demand` are the places of the features for demand. `start` makes an untrained
+    reranker that orders by one of them; the candidate starts from the feature that answers the older questions best.
+    `beside_model` leaves out questions without a model's list, because these say nothing about such lists."""
     if beside_model:
         examples = examples.select(np.flatnonzero(examples.modelled > 0))
     examples = examples.select(np.arange(max(len(examples) - config.most_examples, 0), len(examples)))
@@ -125,7 +126,7 @@ def _refused(gains: np.ndarray, plain: np.ndarray, served: np.ndarray | None, ma
 
 
 def _interval(differences: np.ndarray) -> tuple[float, float, float]:
-    """(mean, ends of its 95 % interval)"""
+    """(Mean, the two ends of its 95 % interval)."""
     mean = float(differences.mean())
     distance = _Z95 * float(differences.std()) / math.sqrt(len(differences))
     return mean, mean - distance, mean + distance

@@ -1,10 +1,10 @@
-"""What the stream counts with every event: demand for each item, and which items follow which.
+"""Counts of the stream's events: demand for each item, and which items follow which.
 
-Both are sums over events that decay with several half-lives, so the counts of a log are the same in whatever order it
-arrives, and adding the counts of two parts gives those of the whole. Who adds an event twice counts it twice: callers
-add each event once (`CountedEvents` of one transaction), or with weight -1 to take it back.
+Both are sums over events that decay with several half-lives. So the counts do not depend on the order of events, and
+adding the counts of two parts of a log gives those of the whole. An event that is added twice counts twice: callers add
+each event once; adding it again with the negative weight takes it back.
 
-The catalogue of the counts is their own. It grows with the events, so an item can be listed before any model knows it.
+The counts have a catalogue of their own. It grows with the events, so an item can be listed before any model knows it.
 
 Legend: n events, p pairs, C columns (items), H half-lives of demand, S sums of a pair.
 """
@@ -46,11 +46,11 @@ class CountsConfig:
 
 @dataclass(frozen=True)
 class CountedEvents:
-    """n events and the p pairs that they complete. Pairs are dated by their later event."""
+    """n events, and their p pairs with earlier events. The time of a pair is that of its later event."""
 
     items: np.ndarray  # int64 [n] columns
     times_ms: np.ndarray  # int64 [n]
-    weights: np.ndarray  # float32 [n], negative for what is taken back
+    weights: np.ndarray  # float32 [n], negative for events that are taken back
     earlier: np.ndarray  # int64 [p] columns
     later: np.ndarray  # int64 [p] columns
     pair_times_ms: np.ndarray  # int64 [p]
@@ -84,7 +84,7 @@ class StreamCounts:
         return np.fromiter(map(self._columns.get, items, repeat(-1)), dtype=np.int64)
 
     def known(self, items: Sequence[str]) -> np.ndarray:
-        """int64 columns of items, which get one if they have none."""
+        """int64 columns of items; an item without a column gets one."""
         for item in items:
             if item not in self._columns:
                 self._columns[item] = len(self.ids)
@@ -122,11 +122,11 @@ class StreamCounts:
         self.follows.add(events.earlier, events.later, contributions, len(self.ids))
 
     def demand_factors(self, now_ms: np.ndarray) -> np.ndarray:
-        """float32 [n, H] from stored demand to its value at `now_ms` int64 [n]."""
+        """float32 [n, H]: factors from stored demand to its values at `now_ms` int64 [n]."""
         return self.clock.factors(now_ms)[:, : self._halves]
 
     def pair_factors(self, now_ms: np.ndarray) -> np.ndarray:
-        """float32 [n, S] from stored sums of pairs to their values at `now_ms` int64 [n]."""
+        """float32 [n, S]: factors from stored sums of pairs to their values at `now_ms` int64 [n]."""
         return np.tile(self.clock.factors(now_ms)[:, self._halves :], CLASSES)
 
     def most_wanted(self, count: int) -> np.ndarray:
@@ -141,7 +141,7 @@ class StreamCounts:
     # -- on disk -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """Arrays that `restore` takes back, apart from the ids."""
+        """The arrays that `restore` needs, besides the ids."""
         count = len(self.ids)
         own = {
             "clock": np.array([self.clock.origin_ms, self.newest_ms, self.events], dtype=np.int64),
@@ -153,7 +153,8 @@ class StreamCounts:
 
     @classmethod
     def restore(cls, config: CountsConfig, ids: Sequence[str], state: dict[str, np.ndarray]) -> StreamCounts:
-        """Raises ValueError for a state of another configuration, KeyError for one with parts missing."""
+        """The counts of a saved state. Raises ValueError for a state of another configuration, and KeyError for one
+        with missing parts."""
         counts = cls(config)
         counts.known(list(ids))
         if state["demand"].shape != (len(counts.ids), counts._halves):

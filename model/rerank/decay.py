@@ -1,7 +1,8 @@
-"""Sums that halve with time, stored so that nothing has to be touched while time passes.
+"""Sums that halve with time, stored so that they need no update while time passes.
 
-A contribution at time t is stored as 2^((t - origin) / half_life), for several half-lives at once. All sums decay
-alike, so their value at a time is one factor per half-life away. The origin moves forward before the powers overflow.
+A contribution at time t is stored as 2^((t - origin) / half_life), for several half-lives at once. All sums of one
+half-life decay at the same rate, so their values at any time are the stored sums times one factor. The origin moves
+forward before the powers overflow.
 
 Addition is commutative: the order in which events arrive changes a sum by no more than rounding.
 
@@ -33,13 +34,13 @@ class DecayClock:
         return len(self._rates)
 
     def powers(self, times_ms: np.ndarray) -> np.ndarray:
-        """float32 [n, S]: what a contribution of 1 at each of `times_ms` int64 [n] is stored as."""
+        """float32 [n, S]: the stored form of a contribution of 1 at each of `times_ms` int64 [n]."""
         # Times long before the origin underflow to 0, as they should.
         exponents = np.clip((times_ms - self.origin_ms)[:, None] * self._rates, -1000, 2 * _LARGEST_EXPONENT)
         return np.exp2(exponents).astype(np.float32)
 
     def factors(self, now_ms: np.ndarray) -> np.ndarray:
-        """float32 [n, S]: what stored sums are multiplied by to be their values at `now_ms` int64 [n]."""
+        """float32 [n, S]: the factors from stored sums to their values at `now_ms` int64 [n]."""
         return np.exp2(np.clip((self.origin_ms - now_ms)[:, None] * self._rates, -140, 60)).astype(np.float32)
 
     def advance(self, newest_ms: int) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Candidates and users as numbers on scales that a small network learns from.
+"""Features of candidates and users, on scales that a small network can learn from.
 
 Legend: B users, M candidates, F features of a candidate, G features of a user, S sums of a pair, H half-lives.
 """
@@ -33,8 +33,8 @@ def feature_names(config: CountsConfig) -> tuple[str, ...]:
 
 
 def start_weights(config: CountsConfig, demand: int) -> np.ndarray:
-    """float32 [F] of a reranker that has learnt nothing: it orders by the logarithm of demand with the half-life at
-    this place, so it is popularity."""
+    """float32 [F]: the start weights of an untrained reranker. It orders by the logarithm of the demand with the
+    half-life at place `demand`, as popularity does."""
     weights = np.zeros(len(feature_names(config)), dtype=np.float32)
     weights[demand] = 1.0
     return weights
@@ -82,8 +82,9 @@ def _model(scores: np.ndarray, out: np.ndarray) -> None:
 
 
 def _own(asked: Asked, columns: np.ndarray, out: np.ndarray) -> None:
-    """[B, M, 5]: what the user had to do with each candidate before; `out` holds zeros."""
-    # Candidates that stand in the history: few, and none where nothing may be listed again.
+    """Write into `out` [B, M, 5], which holds zeros, the features of the user's earlier interactions with
+    candidates."""
+    # Find the candidates that are in the history: few, or none where no item may be listed again.
     width, limit = asked.columns.shape[1], np.int64(1) << 40
     rows = np.arange(len(asked))[:, None] * limit
     held = (np.where(asked.columns < 0, limit - 1, asked.columns) + rows).ravel()
@@ -105,7 +106,7 @@ def _own(asked: Asked, columns: np.ndarray, out: np.ndarray) -> None:
 
 
 def user_features(asked: Asked) -> np.ndarray:
-    """float32 [B, G]: whom a list is for, and when."""
+    """float32 [B, G]: features of the user, and of the time that a list is for."""
     lengths, now_ms = asked.lengths, asked.now_ms
     valid = np.arange(asked.times_ms.shape[1]) < lengths[:, None]
     newest_ms = np.where(lengths > 0, asked.times_ms[:, 0], now_ms)

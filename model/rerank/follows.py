@@ -1,7 +1,7 @@
 """Which items follow which: decayed counts of pairs, kept for each earlier item as a row of its strongest followers.
 
-A pair is *close* when both interactions belong to one visit, else *distant*: what comes minutes later and what comes
-days later differ. Counts of each class decay with several half-lives.
+A pair is *close* when both interactions belong to one visit, else *distant*: the items that follow after minutes differ
+from those that follow after days. Counts of each class decay with several half-lives.
 
 Memory is bounded: a row keeps `width` followers, and when `most_rows` rows are taken the lightest half of them goes.
 Up to these bounds the counts are exact, whatever the order of the pairs.
@@ -19,7 +19,7 @@ CLASSES = 2  # close, distant
 
 
 class Follows:
-    """Counts in the scale of a `DecayClock`: `powers` are what contributions are stored as."""
+    """Counts in the scale of a `DecayClock`: contributions are stored as its `powers`."""
 
     def __init__(self, sums: int, width: int, most_rows: int) -> None:
         if width < 1 or most_rows < 2:
@@ -53,7 +53,7 @@ class Follows:
         self._insert(rows[~found], later[~found], sums[~found])
 
     def _rows_for(self, earlier: np.ndarray) -> np.ndarray:
-        """int64 [p] rows of items, which are given one if they have none."""
+        """int64 [p] rows of items; an item without a row gets one."""
         missing = np.unique(earlier[self.row_of[earlier] < 0])
         if self._rows + len(missing) > self._most_rows:
             self._drop_rows(keep=earlier)
@@ -84,8 +84,8 @@ class Follows:
         self._rows = len(kept)
 
     def _insert(self, rows: np.ndarray, later: np.ndarray, sums: np.ndarray) -> None:
-        """Give new followers the empty places of their rows, then those of the lightest followers."""
-        positive = sums.sum(1) > 0  # what is taken back and is not here was dropped before
+        """Put new followers into the empty places of their rows, then into the places of the lightest followers."""
+        positive = sums.sum(1) > 0  # a pair that is taken back but has no place was dropped before
         rows, later, sums = rows[positive], later[positive], sums[positive]
         if not len(rows):
             return
@@ -115,7 +115,7 @@ class Follows:
         return self.counts[row][self.followers[row] == later].sum(0)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Arrays that `restore` takes back."""
+        """The arrays that `restore` needs."""
         return {
             "row_of": self.row_of,
             "followers": self.followers[: self._rows],
@@ -124,7 +124,7 @@ class Follows:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Raises ValueError for arrays of other shapes."""
+        """Restore a saved state. Raises ValueError for arrays of other shapes."""
         rows = len(state["followers"])
         expected = {"followers": (rows, self._width), "counts": (rows, *self.counts.shape[1:])}
         expected["totals"] = (rows, self.totals.shape[1])

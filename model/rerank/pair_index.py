@@ -1,7 +1,8 @@
-"""Where a number stands in a list of numbers: what users and items, each pair as one number, are looked up by.
+"""An index from numbers to their places in a list, to look up pairs of user and item, each pair as one number.
 
-Sorting the pairs of a batch costs several times what is done with them. Where a table with a place for every possible
-number fits, it is written and read without being cleared: a place that it names is right if the number stands there.
+Sorting the pairs of a batch would take several times as long as all other work with them. So a table with a place for
+every possible number is used where it fits into memory. The table is not cleared: a place that it gives is right only
+if the list has the number at that place, which is checked.
 
 Legend: n keys, m wanted.
 """
@@ -12,7 +13,7 @@ import numpy as np
 
 __all__ = ["PairIndex"]
 
-_TABLE = 1 << 23  # numbers that a table has place for: 32 MiB
+_TABLE = 1 << 23  # most numbers of a table: 32 MiB
 
 
 class PairIndex:
@@ -23,7 +24,7 @@ class PairIndex:
         self._table: np.ndarray | None = None
         if size <= _TABLE:
             table = self._table = np.empty(size, dtype=np.uint32)
-            table[keys[::-1]] = np.arange(len(keys) - 1, -1, -1)  # of places written twice the last is kept: the first
+            table[keys[::-1]] = np.arange(len(keys) - 1, -1, -1)  # written in reverse, so that the first place is kept
             self.first = table[keys].astype(np.int64)
         else:
             self._distinct, self._first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -31,7 +32,7 @@ class PairIndex:
 
     @property
     def new(self) -> np.ndarray:
-        """bool [n]: is this the first place of its key?"""
+        """bool [n]: whether this is the first place of its key."""
         return self.first == np.arange(len(self._keys))
 
     def places(self, wanted: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Events with the pairs that they complete, from the histories that they fall on.
+"""Makes `CountedEvents`: new events, and their pairs with the histories before them.
 
 Legend: n events, B users, L places of a history.
 """
@@ -18,9 +18,9 @@ _TOGETHER = 20  # other items of one moment that an item is paired with, in both
 def counted_events(
     asked: Asked, users: np.ndarray, items: np.ndarray, weights: np.ndarray | None = None
 ) -> CountedEvents:
-    """`items` int64 [n] come at `asked.now_ms` on the histories before these moments, each of `users` int64 [n].
+    """n events: `users` int64 [n] meet `items` int64 [n] at `asked.now_ms`; `asked` has their histories before that.
 
-    Events of one moment stand side by side. Without `weights` float32 [n] every event counts once.
+    Events of one user and moment must be adjacent. Without `weights` float32 [n] every event counts once.
     """
     weights = np.ones(len(items), dtype=np.float32) if weights is None else weights
     _, counted = earlier_places(asked.times_ms, asked.lengths)

@@ -1,8 +1,8 @@
-"""The small network that orders candidates, learnt from what users did next.
+"""The small network that orders candidates, trained on the items that users met next.
 
-A candidate's score is x s + x W c + g(x, c): a fixed start s on its features x, weights that depend on what is known
-about the user, and a small correction that sees both. W and g begin at nothing, so that a few examples cannot make it
-much worse than its start.
+A candidate's score is x s + x W c + g(x, c), with features x of the candidate and c of the user: fixed start weights s,
+weights that depend on the user, and a small correction that depends on both. W and g begin at 0, so that training on
+few examples cannot make it much worse than its start.
 
 Legend: B users, M candidates, F features of a candidate, G features of a user, Q questions that were answered.
 """
@@ -46,7 +46,7 @@ class RerankerConfig:
 
 @dataclass(frozen=True)
 class Examples:
-    """Q questions: candidates and users as they were, and which candidate came."""
+    """Q questions: candidates and users as they were when a list was made, and the candidate that came next."""
 
     items: np.ndarray  # float32 or float16 [Q, M, F]
     users: np.ndarray  # float32 [Q, G]
@@ -82,7 +82,7 @@ class Reranker(nn.Module):
     """Scores of candidates [B, M]."""
 
     def __init__(self, start: Tensor, users: int, hidden: int) -> None:
-        """`start` float32 [F] are the weights of the features before anything was learnt."""
+        """`start` float32 [F] are the weights of the features before training."""
         super().__init__()
         features = len(start)
         self.start: Tensor
@@ -95,7 +95,7 @@ class Reranker(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, items: Tensor, users: Tensor) -> Tensor:
-        """From features [B, M, F] and [B, G]."""
+        """Scores [B, M] from features [B, M, F] and [B, G]."""
         linear = torch.bmm(items, (self.start + users @ self.weights.T)[:, :, None])[..., 0]
         hidden = (self.first_items(items) + self.first_users(users)[:, None, :]).tanh_()
         return linear + self.last(self.second(hidden).tanh_())[..., 0]
@@ -108,7 +108,7 @@ class Reranker(nn.Module):
 
     @property
     def finite(self) -> bool:
-        """Is every weight a number?"""
+        """Whether every weight is finite."""
         return all(bool(torch.isfinite(values).all()) for values in self.state_dict().values())
 
 
@@ -120,8 +120,8 @@ def fit_reranker(
     seed: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Reranker:
-    """A copy that has learnt from the questions whose answer was a candidate, by the likelihood of the answer among the
-    candidates. Returns the same reranker when there are too few of them, or when `stop` says so.
+    """A copy that was trained on the questions whose answer was a candidate, by the likelihood of the answer among the
+    candidates. Returns the same object when there are too few such questions, or when `stop` returns True.
     """
     rows = np.flatnonzero(examples.answers >= 0)
     if len(rows) < config.least_examples:

@@ -1,4 +1,4 @@
-"""Slates: the candidates of some users, with what is known of each, ready for the reranker.
+"""Slates: the candidates of some users with their features, ready for the reranker.
 
 Legend: B users, M candidates, C columns (items of the counts), K length of the model's lists, F and G features.
 """
@@ -21,7 +21,7 @@ __all__ = ["ModelLists", "Slates", "make_slates"]
 
 @dataclass(frozen=True)
 class ModelLists:
-    """What a model says about the same users, in the columns of the counts."""
+    """A model's lists and terms for the same users, in the columns of the counts."""
 
     best: np.ndarray  # int64 [B, K], -1 at the end of a row
     terms: Callable[[np.ndarray], np.ndarray]  # float32 [B, M, 2] of columns [B, M], see `item_features`
@@ -29,7 +29,7 @@ class ModelLists:
 
 @dataclass(frozen=True)
 class Slates:
-    """Candidates stand in the order model, own, demand, followers; an invalid place holds nothing."""
+    """Candidates are in the order model, own, demand, followers; an invalid place holds none."""
 
     columns: np.ndarray  # int64 [B, M], -1 where invalid
     items: np.ndarray  # float32 [B, M, F]
@@ -45,7 +45,7 @@ class Slates:
         return self.columns >= 0
 
     def row(self, row: int) -> Slates:
-        """One user's, at half precision: what an example needs."""
+        """The slate of one user, with items at half precision, as examples have them."""
         one = slice(row, row + 1)
         items = self.items[one].astype(np.float16)
         return Slates(self.columns[one].copy(), items, self.users[one].copy(), self.modelled[one].copy())
@@ -53,8 +53,8 @@ class Slates:
     def best(
         self, reranker: Reranker, count: int, forbidden: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(columns int64 [B, at most count], scores float32), best first, -1 and -inf at the end of a row. `forbidden`
-        bool [C] are columns that nobody may be shown."""
+        """(Columns int64 [B, at most count], scores float32), best first, with -1 and -inf at the end of a row.
+        `forbidden` bool [C] marks columns that may not be listed to any user."""
         valid = self.valid
         if forbidden is not None:
             valid = valid & ~forbidden[np.maximum(self.columns, 0)]
@@ -64,7 +64,7 @@ class Slates:
         return np.where(values > -np.inf, np.take_along_axis(self.columns, order, 1), -1), values
 
     def answered(self, rows: np.ndarray, items: np.ndarray) -> Examples:
-        """The slates of users `rows` int64 [Q], whose next item was the column `items` int64 [Q]."""
+        """Examples from the slates of users `rows` int64 [Q], whose next items were the columns `items` int64 [Q]."""
         hit = (self.columns[rows] == items[:, None]) & (items >= 0)[:, None]
         answers = np.where(hit.any(1), hit.argmax(1), -1)
         features = self.items[rows].astype(np.float16)
@@ -72,13 +72,13 @@ class Slates:
 
 
 def make_slates(counts: StreamCounts, asked: Asked, config: CandidateConfig, model: ModelLists | None = None) -> Slates:
-    """The slates of B users at the moments they are asked at."""
+    """The slates of B users at the times `asked.now_ms`."""
     followers = Followers(counts, asked)
     columns = candidates(counts, asked, followers, config, None if model is None else model.best)
     terms = None if model is None else model.terms(columns)
     items = item_features(counts, asked, followers, columns, terms)
     modelled = np.zeros(len(asked), dtype=np.int64)
     if model is not None:
-        # None of the model's list is hidden, so it stands unbroken at the front.
+        # No item of the model's list is hidden, so the whole list is at the front.
         modelled = np.minimum((model.best >= 0).sum(1), min(config.model, config.kept))
     return Slates(columns, items, user_features(asked), modelled)

@@ -1,4 +1,4 @@
-"""A reranker as bytes: its weights in safetensors, with the names of the features that it was taught to read."""
+"""A reranker as bytes: its weights in safetensors, with the names of the features that it was trained with."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 def write_reranker(reranker: Reranker, features: tuple[str, ...]) -> bytes:
-    """`features` are the names of what it reads of a candidate."""
+    """The bytes of a reranker. `features` are the names of the features of a candidate."""
     weights = {name: values.detach().contiguous() for name, values in reranker.state_dict().items()}
     return msgspec.msgpack.encode(_Stored(features, USER_FEATURES, save(weights)))
 
 
 def read_reranker(content: bytes, features: tuple[str, ...]) -> Reranker | None:
-    """None when it reads other features than this Freshet has: lists are then the model's own until the next round.
-    Raises `ArtifactError` for what `write_reranker` did not write."""
+    """The reranker in these bytes. None when it needs other features than this Freshet has: the model's own lists are
+    then served until the next round. Raises `ArtifactError` for bytes that `write_reranker` did not write, and for
+    weights that are not finite."""
     try:
         stored = msgspec.msgpack.decode(content, type=_Stored)
         if (stored.items, stored.users) != (features, USER_FEATURES):
