@@ -57,8 +57,7 @@ class Denoiser(nn.Module):
         self._initialise(items)
 
     def _initialise(self, items: int) -> None:
-        """Xavier-normal weights and N(0, 0.001) biases, as in the authors' code; the first layer counts as one
-        matrix."""
+        """Xavier-normal weights and N(0, 0.001) biases, as the authors; the first layer's two parts as one matrix."""
         if self.decode.weight.is_meta:
             return  # the values come from a file; here torch would only import its compiler, for seconds
         fan = items + self.embedding + self.encode.out_features

@@ -102,8 +102,7 @@ def paired_bootstrap(
 
 
 def allowed_loss(margin: float, mean: float, low: float) -> float:
-    """How far the low end of a 95 % interval around `mean` may lie below 0, if a candidate must not be worse by
-    `margin`.
+    """How far the low end of a 95 % interval around `mean` may lie below 0, if a loss of `margin` is allowed.
 
     With few questions the interval is wider than any small margin. The result is then the margin with which an equal
     candidate passes four times in five.

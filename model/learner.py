@@ -1,5 +1,4 @@
-"""A model that can be trained further: weights, their average, the optimizer's moments, and all else that a round
-needs.
+"""A model that can be trained further: weights, their average, optimizer moments, and all else that a round needs.
 
 Legend: B users in a batch, I items.
 """

@@ -274,8 +274,7 @@ class _NeighbourSums:
         return (whole - self._mean) / self._deviation
 
     def mix_into(self, block: Tensor, first: int, share: float, mean: Tensor, deviation: Tensor) -> None:
-        """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix the term's z-scores
-        in."""
+        """Turn a block of scores into z-scores by their `mean` and `deviation` [B, 1], and mix in those of the term."""
         sums = self._whole if self._whole is not None else self.sums(first, first + block.shape[1])
         network, neighbours = (1 - share) / deviation, share / self._deviation
         block.mul_(network).addcmul_(sums, neighbours).sub_(mean * network + self._mean * neighbours)

@@ -25,8 +25,7 @@ class Weighting:
     - `linear_rank`: from `least` (oldest) to `most` (newest), linear in rank (T-DiffRec, section 3.3). A history of one
       item gets `most`: it is the newest.
     - `exponential_rank`: least + (most - least) * 2^(-rank / half_life), rank 0 the newest
-    - `exponential_time`: the same formula, with the age in days before the user's newest interaction in place of the
-    rank
+    - `exponential_time`: the same formula, with the age in days before the user's newest interaction for the rank
     """
 
     kind: Literal["uniform", "linear_rank", "exponential_rank", "exponential_time"] = "uniform"

@@ -209,8 +209,7 @@ class DriftMonitor:
         self._given[signal, epoch] = np.asarray(counts, dtype=np.float64)
 
     def promoted(self) -> None:
-        """A new model is live. Its reference is made of the newest windows, or only of those since the stream
-        changed."""
+        """A new model is live: its reference is made of the newest windows, or of those since the stream changed."""
         for track in self._tracks.values():
             if track.collecting:
                 continue
@@ -266,8 +265,7 @@ class DriftMonitor:
         return done
 
     def _keep(self, part: _Part, track: _Track) -> float:
-        """The factor by which an hour's baseline is kept: below 1 only for the hour's first part, which is once a
-        week."""
+        """The factor by which an hour's baseline is kept: below 1 once a week, for the first part of the hour."""
         newest = track.kept[-1].start_ms if track.kept else None
         same = newest is not None and newest // _HOUR_MS == part.start_ms // _HOUR_MS
         return 1.0 if same else 1 - 1 / self.config.baseline_weeks

@@ -185,8 +185,7 @@ class Follower:
                 del self._asked[tp]
 
     def _ask(self, partitions: list[TopicPartition], now: float) -> None:
-        """Ask for the ends of these partitions. A partition is not asked for again before it was read to the last
-        one."""
+        """Ask for the ends of these partitions. The caller leaves out those not yet read to the end found before."""
         positions = {tp: self._reader.position(tp) for tp in partitions}
         try:
             ends = self._reader.ends(partitions, _ANSWER_SECONDS)
