@@ -18,7 +18,7 @@ from stream.wire.records import Recommendation, ScoredItem
 
 __all__ = ["RenewedList", "RenewedPage", "published_again", "renew_page"]
 
-_LISTS = 2_000  # read at once: some 10 ms
+_LISTS = 500  # lists per page: fresh events wait for one page at most
 _FEW = 20  # most items that are looked for in the stored bytes before a list is decoded
 
 
