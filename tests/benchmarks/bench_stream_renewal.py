@@ -80,6 +80,8 @@ class Traffic:
         for records in self._reader.poll(0.002).values():
             now = time.perf_counter()
             for record in records:
+                if record.key is None or record.value is None:
+                    continue
                 found = _list.decode(record.value)
                 held = any(scored.item == GONE for scored in found.items)
                 if found.reason == "items":
