@@ -166,6 +166,8 @@ def main() -> None:
         try:
             while (seen := scrape(pipeline.metrics_urls)).down or seen.waiting():
                 time.sleep(0.5)
+                if not runner.is_alive():
+                    raise SystemExit("the pipeline ended before it was ready")
             source.start()
             deadline = time.monotonic() + options.warm_up
             while time.monotonic() < deadline and not seen.total("freshet_model_promotions_total"):

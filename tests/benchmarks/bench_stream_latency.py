@@ -186,6 +186,8 @@ def main() -> None:
         try:
             while (seen := scrape(pipeline.metrics_urls)).down or seen.waiting():
                 time.sleep(0.5)
+                if not runner.is_alive():
+                    raise SystemExit("the pipeline ended before it was ready")
             began, measured_from, before = time.monotonic(), None, 0
             for sent, event in enumerate(events, 1):
                 elapsed = time.monotonic() - began
