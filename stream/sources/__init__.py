@@ -1,1 +1,1 @@
-"""Where events come from: a log that is replayed, or a simulated world."""
+"""The sources of events: a log that is replayed, or a simulated world."""

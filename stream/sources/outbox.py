@@ -1,7 +1,7 @@
-"""Where events come from: how a source paces itself, and how it knows what was delivered.
+"""The common part of sources: sending events at their times, and counting those that Kafka has acknowledged.
 
-A source is a loop of three lines: wait until the event is due, hand it over, go on. `stream.sources.replay` and
-`stream.sources.simulate` are the two of Freshet.
+A source is a loop: it waits until an event is due, and sends it. `stream.sources.replay` and `stream.sources.simulate`
+are the two sources of Freshet.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SourceError(RuntimeError):
-    """A source cannot go on; the message says where it stopped."""
+    """A source cannot continue; the message says where it stopped."""
 
 
 class Delivery(Protocol):
@@ -43,14 +43,14 @@ class Delivery(Protocol):
     is_done: bool
 
     def get(self, timeout: float | None = None) -> Any:
-        """Wait for the acknowledgement; raises what went wrong."""
+        """Wait for the acknowledgement. Raises the error of the delivery."""
 
 
 Send = Callable[[bytes | None, bytes | None], Delivery]  # (key, value)
 
 
 class Pacer:
-    """Waits until events are due, in seconds since it was made; `stop` ends every wait."""
+    """Waits until events are due, in seconds since the pacer was created; `stop` ends every wait."""
 
     def __init__(self, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
         self._stop, self._clock = stop, clock
@@ -61,7 +61,7 @@ class Pacer:
         return self._clock() - self._start
 
     def wait(self, due: float, idle: Callable[[], None]) -> bool:
-        """False when stopped. `idle` is called about four times a second while there is nothing to send."""
+        """Wait until `due`; False when stopped. `idle` is called about four times a second during the wait."""
         while not self._stop.is_set():
             remaining = due - self.elapsed
             if remaining <= 0:
@@ -74,7 +74,7 @@ class Pacer:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    in_flight: int = 20_000  # most records handed over and not yet acknowledged
+    in_flight: int = 20_000  # the most records that are sent and not yet acknowledged
     delivery_seconds: float = 120.0  # how long one record may take, a restart of the broker included
     stop_seconds: float = 5.0  # how long a stopped source still waits for acknowledgements
 
@@ -85,7 +85,8 @@ class SourceConfig:
 
 
 class Outbox:
-    """Records on their way, in order. `delivered` counts the unbroken run of acknowledged ones from the first.
+    """The records that a source sends, in order. `delivered` is the number of records, from the first on without a gap,
+    that are acknowledged.
 
     Every method raises `SourceError` when a record failed, or when `stop` is set and Kafka does not answer.
     """
@@ -106,7 +107,7 @@ class Outbox:
         self._waiting: deque[Delivery] = deque()
 
     def send(self, key: bytes | None, value: bytes | None) -> None:
-        """Hand one record over, after waiting for the oldest ones when too many are on their way."""
+        """Send one record; when too many are not yet acknowledged, first wait for the oldest one."""
         if len(self._waiting) >= self._config.in_flight:
             self._settle(self._waiting[0])
             self.collect()
@@ -119,7 +120,7 @@ class Outbox:
             self.collect()
 
     def collect(self) -> None:
-        """Count what was acknowledged meanwhile."""
+        """Count the records that have been acknowledged since the last call."""
         before, waiting = self.delivered, self._waiting
         while waiting and waiting[0].is_done:
             self._settle(waiting[0])
@@ -129,13 +130,13 @@ class Outbox:
             self._on_delivered(self.delivered)
 
     def drain(self) -> None:
-        """Wait until everything handed over is acknowledged."""
+        """Wait until all records sent are acknowledged."""
         while self._waiting:
             self._settle(self._waiting[0])
             self.collect()
 
     def _settle(self, delivery: Delivery) -> None:
-        """Wait for one record, a moment at a time, so that `stop` is noticed."""
+        """Wait for one record, in short steps, so that `stop` is noticed."""
         waited, stopped = 0.0, 0.0
         while True:
             began = time.monotonic()
@@ -154,7 +155,7 @@ class Outbox:
 
 
 class InteractionSink:
-    """A producer of one topic for sources: large batches, every user in the partition the Java clients choose.
+    """A producer of one topic for sources: large batches, and every user in the partition that Java clients choose.
 
     Raises `SourceError` when the topic does not exist.
     """
@@ -176,14 +177,14 @@ class InteractionSink:
     def __call__(self, key: bytes | None, value: bytes | None) -> Delivery:
         if key is None:
             return self._producer.send(self.topic, value, headers=_PLAIN)
-        # Remembered: the client's own partitioner is a quarter of a send.
+        # The partition is chosen here: the client's own partitioner takes a quarter of the time of a send.
         return self._producer.append(TopicPartition(self.topic, home_of(key, self._partitions)), key, value, _PLAIN)
 
     def close(self) -> None:
-        """Send what is left, for five seconds at most."""
+        """Send the remaining records, for five seconds at most."""
         try:
             self._producer.close(timeout=5)
-        except KafkaError:  # records are left and no broker takes them: `Outbox` has said so for each
+        except KafkaError:  # records are left that no broker accepts: `Outbox` has raised the error
             return
 
     def __enter__(self) -> InteractionSink:

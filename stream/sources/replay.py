@@ -1,7 +1,7 @@
-"""Playing an interaction log back in time order, at a multiple of real time or as fast as Kafka takes it.
+"""Sends an interaction log in time order, at a multiple of real time or as fast as Kafka accepts it.
 
-An interrupted replay continues where it stopped: the progress file names how many events, in time order, were
-acknowledged by the broker. The few that were on their way then are sent again, which changes no history.
+An interrupted replay continues where it stopped: the progress file says how many events, in time order, the broker had
+acknowledged. The few events that were sent but not acknowledged are sent again, which changes no history.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Events(Protocol):
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """`delivered` counts from the start of the log; `sent` and `seconds` are of this run alone."""
+    """`delivered` counts from the start of the log; `sent` and `seconds` are those of this run alone."""
 
     total: int
     started_at: int  # position the replay began or continued at
@@ -62,9 +62,9 @@ class ReplayResult:
 def resume_at(events: Events, progress: ProgressFile, read_alike: bool) -> int:
     """The position of the first event that was not delivered.
 
-    The event before it must have the time that was noted with it; else the log is read otherwise now than then, and
-    the replay begins again: sending an event twice changes no history, leaving one out loses it. `read_alike` says
-    whether the release before this one, which noted no time, read the log as this one does.
+    The event before it must have the time that the progress file has for it. Otherwise the log is now read differently,
+    and the replay begins again: to send an event twice changes no history, but an event left out is lost. The previous
+    release stored no time; `read_alike` says whether it read the log as this one does.
     """
     delivered = progress.read()
     if not delivered.events:
@@ -95,9 +95,9 @@ def replay(
 
     Args:
         speed: multiple of real time; infinite sends as fast as `send` takes it.
-        progress: where to note what was delivered.
-        on_delivered: gets the number of delivered events, counted from the start of the log, now and then.
-        on_event: gets each event as it is handed over.
+        progress: the file that stores the number of delivered events.
+        on_delivered: called now and then with the number of delivered events, counted from the start of the log.
+        on_event: called with each event before it is sent.
     """
     if not speed > 0:
         raise ValueError(f"speed must be positive, got {speed}")
@@ -132,14 +132,14 @@ def replay(
             outbox.send(*as_record(event))
         outbox.drain()
     finally:
-        settle(outbox.delivered)  # a failure comes before the outbox has reported the last ones
+        settle(outbox.delivered)  # a failure is raised before the outbox reports the last delivered events
         if progress is not None and settled:
             progress.write(start + settled, last_ms)
     return ReplayResult(len(events), start, outbox.sent, start + outbox.delivered, pacer.elapsed)
 
 
 def describe(events: InteractionLog, console: Console) -> None:
-    """Print what was taken of a log."""
+    """Print the summary of what was read from a log."""
     for line in events.account.lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -147,7 +147,7 @@ def describe(events: InteractionLog, console: Console) -> None:
 def read_shown(
     path: Path, options: LogOptions, console: Console, stop: threading.Event, *, usual_ratings: bool = False
 ) -> InteractionLog:
-    """`read_log` behind a progress bar. Raises `LogError` and `ReadingStopped`."""
+    """`read_log` with a progress bar. Raises `LogError` and `ReadingStopped`."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"reading {path.name}", total=1.0)
@@ -173,8 +173,7 @@ def replay_file(
     console: Console | None = None,
     on_event: Callable[[Interaction], None] | None = None,
 ) -> ReplayResult:
-    """`freshet replay`: read the file, show what was taken of it, and play it to an existing topic behind a progress
-    bar.
+    """`freshet replay`: read the file, print the summary, and send its events to an existing topic with a progress bar.
 
     Raises `LogError`, `ReadingStopped` and `SourceError`.
     """

@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Delivered:
-    """So many events, in time order, were acknowledged; the last of them happened at `last_ms`.
+    """The first `events` events, in time order, are acknowledged; the last of them happened at `last_ms`.
 
-    The release before this one did not note that time.
+    `last_ms` is None in a file of the previous release, which did not store it.
     """
 
     events: int
@@ -35,8 +35,8 @@ class Delivered:
 class ProgressFile:
     """The progress of one log to one topic, in `folder`.
 
-    `source` and `topic` identify what is replayed where; another file, another choice of columns, or the topic made
-    anew begin at the start.
+    `source` and `topic` identify the log and the topic; for another file, other options, or a topic that was created
+    again, the replay begins at the start.
     """
 
     def __init__(self, folder: Path, source: str, topic: str, every_seconds: float = 1.0) -> None:
@@ -47,7 +47,7 @@ class ProgressFile:
         self._written = -math.inf
 
     def read(self) -> Delivered:
-        """No events when there is no file or it is unreadable."""
+        """The stored progress; no events when there is no file or it is unreadable."""
         try:
             found = msgspec.json.decode(self.path.read_bytes(), type=dict[str, str | int])
         except FileNotFoundError:
@@ -61,7 +61,7 @@ class ProgressFile:
         return Delivered(events, last_ms if isinstance(last_ms, int) else None)
 
     def note(self, events: int, last_ms: int) -> None:
-        """Write, once in a while."""
+        """Write, but at most once in `every_seconds`."""
         if time.monotonic() - self._written >= self._every_seconds:
             self.write(events, last_ms)
 
@@ -77,12 +77,13 @@ class ProgressFile:
         self.path.unlink(missing_ok=True)
 
 
-# What the release before this one could be told about a log, in its order.
+# The options of the previous release about a log, in its order.
 _FIRST_OPTIONS = ("user", "item", "timestamp", "rating", "weight", "event", "time_unit", "delimiter", "header")
 
 
 def source_identity(path: Path, options: LogOptions) -> str:
-    """The same for the same bytes read in the same way; of options that the release before knew, also the same as its.
+    """A text that is the same for the same file name, bytes and options. With only those options that the previous
+    release knew, it is also the text of that release.
 
     Raises `LogError`.
     """

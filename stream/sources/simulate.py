@@ -1,4 +1,4 @@
-"""A world of users whose tastes are known: events as a platform would send them, and the truth behind each.
+"""A simulated world of users with known tastes: its events, and the true probabilities that each was drawn from.
 
 Items belong to genres and to series inside them. A user stays with one genre for a while, often goes on with the next
 item of the series, sometimes changes genre by a slowly drifting taste, and sometimes does something arbitrary. New
@@ -81,7 +81,7 @@ class SimulatedEvent:
 
 
 class World:
-    """Draws events one at a time; `truth` is the distribution the next one of a user is drawn from."""
+    """Draws events one at a time; `truth` is the distribution that the next event of a user is drawn from."""
 
     def __init__(self, config: WorldConfig, rng: np.random.Generator) -> None:
         self.config, self._rng = config, rng
@@ -102,7 +102,7 @@ class World:
         self._shifts = rng.permutation(config.genres)
         self.current = np.array([rng.choice(config.genres, p=taste) for taste in self.taste])
         self.last = np.full(users, -1)
-        self.seen = np.zeros((users, items), dtype=bool)  # and not yet rested
+        self.seen = np.zeros((users, items), dtype=bool)  # met by the user, and not yet free to be met again
         self._resting: list[deque[int]] = [deque() for _ in range(users)]
         self.number = 0
 
@@ -111,7 +111,7 @@ class World:
             yield self.event()
 
     def event(self) -> SimulatedEvent:
-        """The next event of anybody."""
+        """The next event, of a user drawn by activity."""
         if self.number in self.config.shifts:
             self.fashion[:] = 1.0
             self.fashion[self._shifts[self.config.shifts.index(self.number) % len(self._shifts)]] = self.config.fashion
@@ -125,10 +125,10 @@ class World:
         return event
 
     def truth(self, user: int) -> np.ndarray:
-        """float64 [items]: the probability of each item to be the user's next."""
+        """float64 [items]: the probability of each item to be the user's next item."""
         config = self.config
         free = ~self.seen[user] & (self.launch <= self.number)
-        if not free.any():  # a user who has seen everything begins again
+        if not free.any():  # a user who has seen all items may meet any of them again
             free = self.launch <= self.number
         by_genre = self.taste[user] * self.fashion
         by_genre = (1 - config.stay) * by_genre / by_genre.sum()
@@ -162,7 +162,7 @@ class World:
             self.seen[user, resting.popleft()] = False
 
     def best_hit_rate(self, user: int, length: int = 10) -> float:
-        """Chance that the user's next item is in the best list of `length` there can be."""
+        """The probability that the user's next item is in the best possible list of `length` items."""
         return float(np.sort(self.truth(user))[-length:].sum())
 
 
@@ -171,12 +171,12 @@ def as_interaction(event: SimulatedEvent, timestamp_ms: int) -> Interaction:
 
 
 def encode_event(event: SimulatedEvent, timestamp_ms: int) -> tuple[bytes, bytes]:
-    """(key, value) for `interactions`."""
+    """(key, value) of the record in the topic `interactions`."""
     return as_record(as_interaction(event, timestamp_ms))
 
 
 def broken_record(rng: np.random.Generator, timestamp_ms: int) -> tuple[bytes | None, bytes]:
-    """What a faulty producer sends: one of several kinds of record that must end in `dead-letters`."""
+    """A record of a faulty producer: one of several kinds that must end in `dead-letters`."""
     user = b"u%d" % rng.integers(1000)
     good = b'{"user": "%s", "item": "i1", "timestamp": %d}' % (user, timestamp_ms)
     kinds: tuple[tuple[bytes | None, bytes], ...] = (
@@ -221,12 +221,12 @@ def simulate(
         rate: events per second; infinite sends as fast as `send` takes it.
         events: how many sound events; None for no limit.
         seconds: how long, by `clock`; None for no limit.
-        start_ms: None dates events to the moment they are sent. Else the world has its own clock: it starts here, runs
-            at `rate` events per second (100 when that is infinite), and nobody waits for it.
+        start_ms: None gives events the time at which they are sent. Otherwise the world has its own clock, which starts
+            here and runs at `rate` events per second (100 if infinite); the events are then sent without waiting.
         broken: share of broken records among all.
-        rng: for the moments and the broken records; apart from the world's, so that its events depend on neither.
-        on_delivered: told the number of delivered records, broken ones included, now and then.
-        on_event: told each sound event as it is handed over.
+        rng: for the times and the broken records; separate from the world's, so that its events depend on neither.
+        on_delivered: called now and then with the number of delivered records, broken ones included.
+        on_event: called with each sound event before it is sent.
 
     Raises `SourceError` when a record cannot be delivered.
     """

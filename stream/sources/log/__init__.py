@@ -1,1 +1,1 @@
-"""Interaction logs from files. Begin with `reader`; `options` is what a user can say about a file."""
+"""Interaction logs from files. `reader` is the entry point; `options` are what a user can say about a file."""

@@ -1,4 +1,4 @@
-"""What was taken of a log, for people, before the first event leaves."""
+"""A summary of what was read from a log, for the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Account", "TakenColumn"]
 
 @dataclass(frozen=True)
 class TakenColumn:
-    """A column, what it is to Freshet, how it was found, and its first values."""
+    """A column, its role, how it was found, and its first values."""
 
     role: str
     name: str
@@ -23,7 +23,7 @@ class TakenColumn:
 
 @dataclass(frozen=True)
 class Account:
-    """Every row of the file is an event, malformed, below the minimum, or of another kind."""
+    """Every row of the file is counted once: as an event, malformed, below the minimum, or of another kind."""
 
     name: str
     words: str
@@ -50,15 +50,15 @@ class Account:
 
     @property
     def read_alike_before(self) -> bool:
-        """Whether the release before this one took the same rows of the file, in the same order: it left out what this
-        one reads, but read rows of one line with whole values and numbers for times as this one does."""
+        """Whether the previous release read the same events from the file, in the same order: it did if no row is
+        malformed or takes several lines, there is no column of weights, and all times are numbers of one form."""
         numbers = len(self.forms) == 1 and all("since 1970" in form or "unit" in form for form in self.forms)
         return numbers and not (
             self.malformed or self.line_breaks or any(column.role == "weight" for column in self.columns)
         )
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The summary as lines for a terminal."""
         shown = [f"{self.name}: {self.words}"]
         for column in self.columns:
             called = column.name if self.named else f"column {column.name}"
@@ -91,7 +91,7 @@ class Account:
         return shown + self.left_out()
 
     def left_out(self) -> list[str]:
-        """Lines on what is no event; empty if every row is one."""
+        """Lines about the rows that are not events; empty if every row is an event."""
         shown = []
         if self.min_rating is not None and self.below_minimum:
             shown.append(f"  {self.below_minimum:,} rated below {self.min_rating:g}")
@@ -103,7 +103,7 @@ class Account:
         return shown
 
     def why_empty(self, kinds: Collection[str]) -> str:
-        """One line for a log without a usable event."""
+        """One line that says why a log has no usable event."""
         if not self.rows:
             return f"{self.name} holds no row"
         if self.other_kinds:

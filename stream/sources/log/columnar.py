@@ -1,4 +1,4 @@
-"""Parquet: columns as text, so that one set of rules reads all kinds of logs."""
+"""Parquet files. Their columns are read as text, so that the same rules apply to all kinds of logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BATCH_ROWS = 64 * 1024
 
 
 class ParquetFile:
-    """A `RowFile` of parquet; structs are columns of their own, `properties.product_id`."""
+    """A `RowFile` of parquet. Each field of a struct is a column with a dotted name: `properties.product_id`."""
 
     words = "parquet"
 
@@ -91,7 +91,7 @@ def _leaf(found: pa.RecordBatch, name: str) -> pa.Array:
     top, *inner = name.split(".")
     column = found[top]
     for part in inner:
-        column = pc.struct_field(column, part)  # null where the struct is
+        column = pc.struct_field(column, part)  # null where the struct is null
     return column
 
 

@@ -1,4 +1,4 @@
-"""Text with delimiters: read by Arrow, block by block so that memory stays bounded, behind a guard of its quotes."""
+"""Text with delimiters. Arrow reads it in blocks, so that memory stays bounded; before that, a guard checks quotes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["DelimitedFile"]
 _MIB = 1 << 20
 _SAMPLE_BYTES = 2 * _MIB
 _BLOCK_BYTES = 8 * _MIB  # no row may be longer
-_SEARCHED_BYTES = 64 * _MIB  # for the lines of malformed rows
-_SEPARATOR = "\x1f"  # stands for a delimiter of several letters, which Arrow does not know
+_SEARCHED_BYTES = 64 * _MIB  # how far the line numbers of malformed rows are searched
+_SEPARATOR = "\x1f"  # replaces a delimiter of several letters, which Arrow does not support
 
 
 class DelimitedFile:
-    """A `RowFile` of CSV, TSV and their like."""
+    """A `RowFile` of CSV, TSV and similar formats."""
 
     def __init__(self, file: LogFile, options: LogOptions) -> None:
         self._file = file
@@ -106,7 +106,7 @@ class DelimitedFile:
             rows = start + self.malformed.count + int(dialect.header)
             self.line_breaks = guard is not None and guard.lines > rows
         except pa.ArrowInvalid as error:
-            if stream.error is not None:  # what Arrow saw of it is an error of its own
+            if stream.error is not None:  # Arrow raises its own error instead of this one
                 raise stream.error from None
             if "straddling" in str(error):
                 raise LogError(
@@ -118,7 +118,7 @@ class DelimitedFile:
             raise LogError(f"{self._file.name}: {error}") from error
 
     def _lines(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """UTF-8, from the header or the first row on."""
+        """The text in UTF-8, from the header or the first row on."""
         left = self._dialect.skipped
         for chunk in as_utf8(chunks, self._dialect.encoding):
             while left and (end := chunk.find(b"\n")) >= 0:
@@ -158,7 +158,7 @@ class DelimitedFile:
 
 
 class _ChunkStream(io.RawIOBase):
-    """Chunks as a file that Arrow can read; `error` is what ended them."""
+    """Chunks as a file that Arrow can read; `error` is the error that ended the chunks, if any."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
@@ -186,7 +186,7 @@ class _ChunkStream(io.RawIOBase):
 
 
 def _decoded(rows: pa.Array, columns: Sequence[pa.Array]) -> pa.RecordBatch:
-    """Binary columns as text; a row with bytes that are no UTF-8 has a fault."""
+    """Binary columns as text; a row with bytes that are not UTF-8 has a fault."""
     try:
         return batch(rows, [column.cast(pa.string()) for column in columns])
     except pa.ArrowInvalid:

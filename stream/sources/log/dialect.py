@@ -1,6 +1,7 @@
 """How a text file is written: encoding, delimiter, quotes, and whether its first line names the columns.
 
-Found on the first rows: of the delimiters that cut all of them into equally many columns, the one that makes most.
+These are found from the first rows. Of the delimiters that split at least half of the rows into the same number of
+columns, the one that does so for most rows is chosen; `_likelihood` has the exact order.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_RECORDS = 500  # that a dialect is judged by
-_LEAST_SHARE = 0.5  # of them, with equally many columns; the others are counted and shown
+_RECORDS = 500  # rows by which a dialect is judged
+_LEAST_SHARE = 0.5  # of these rows, which must have equally many columns; the others will count as malformed
 _RECBOLE = re.compile(r".+:(token|float|token_seq|float_seq)")
 _VALUE = re.compile(rf"{NUMBER}|\d[\d./: T+-]*\d ?(Z|UTC|GMT|AM|PM)?|\d{{8}}T\d{{6}}Z?")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """`names` are the file's, or positions from 0 when it has no header; `skipped` counts the lines before them."""
+    """`names` are those of the header, or positions from 0 in a file without header; `skipped` is the number of lines
+    before the header or the first row."""
 
     delimiter: str
     quote: Quote
@@ -50,15 +52,15 @@ class Dialect:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """A description for the user."""
         between = _DELIMITER_WORDS.get(self.delimiter, repr(self.delimiter))
         header = "a header" if self.header else "no header"
         return f"text in {self.encoding}, {between} between {len(self.names)} columns, {header}"
 
 
 def as_utf8(chunks: Iterator[bytes], encoding: str) -> Generator[bytes]:
-    r"""The text in UTF-8, without a byte order mark. Bytes that do not fit become escapes such as \xff, but those of a
-    UTF-8 text stay, and its rows are refused later."""
+    r"""The text in UTF-8, without a byte order mark. Bytes that are invalid in `encoding` become escapes such as \xff.
+    Only in a text declared as UTF-8 they stay, and the rows that have them are malformed."""
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
         first = True
         for chunk in chunks:
@@ -75,7 +77,8 @@ def as_utf8(chunks: Iterator[bytes], encoding: str) -> Generator[bytes]:
 
 
 def encoding_of(begin: bytes, options: LogOptions, name: str) -> str:
-    """From the option or the byte order mark; else UTF-8. Raises `LogError` for UTF-16 without either."""
+    """The encoding that the option or the byte order mark names; else UTF-8. Raises `LogError` for a text that looks
+    like UTF-16 and has neither."""
     if options.encoding is not None:
         return options.encoding
     for mark, encoding in _BYTE_ORDER_MARKS:
@@ -89,7 +92,7 @@ def encoding_of(begin: bytes, options: LogOptions, name: str) -> str:
 
 
 def records(text: str, delimiter: str, quote: Quote, escaped: bool) -> Iterator[list[str]]:
-    """The rows of a text as Python's csv module reads them; blank lines are none."""
+    """The rows of a text as Python's csv module reads them, without blank lines."""
     if len(delimiter) > 1:
         text, delimiter = text.replace(delimiter, "\x1f"), "\x1f"
     csv.field_size_limit(sys.maxsize)
@@ -105,7 +108,7 @@ def records(text: str, delimiter: str, quote: Quote, escaped: bool) -> Iterator[
 
 
 def looks_like_a_value(cell: str) -> bool:
-    """Whether it is a number or a time rather than the name of a column.
+    """Whether a cell holds a number or a time rather than the name of a column.
 
     >>> [looks_like_a_value(cell) for cell in ("3.5", "2014-04-07T10:51:09.277Z", "time", "")]
     [True, True, False, False]
@@ -137,7 +140,7 @@ class _Candidate:
     escaped: bool
     rows: list[list[str]]
     columns: int
-    share: float  # of the rows that have so many
+    share: float  # of the rows that have this number of columns
 
 
 def _without_remarks(text: str) -> tuple[int, str, str | None]:
@@ -163,7 +166,7 @@ def _best(text: str, whole: bool, options: LogOptions, delimiter: str | None) ->
         for quote, escaped in _quotings(text, between, options):
             rows = _first_rows(text, between, quote, escaped, whole)
             if rows:
-                judged = rows[1:] or rows  # a header may have a column more or less
+                judged = rows[1:] or rows  # the header may have a different number of columns
                 columns, count = Counter(map(len, judged)).most_common(1)[0]
                 found.append(_Candidate(between, quote, escaped, rows, columns, count / len(judged)))
     cutting = [candidate for candidate in found if candidate.columns > 1 and candidate.share >= _LEAST_SHARE]
@@ -173,15 +176,15 @@ def _best(text: str, whole: bool, options: LogOptions, delimiter: str | None) ->
 
 
 def _likelihood(one: _Candidate) -> tuple[float, ...]:
-    agrees = len(one.rows[0]) == one.columns  # the header with the rows
-    # Spaces also stand inside of values, so they come last; a doubled quote is likelier than an escaped one.
+    agrees = len(one.rows[0]) == one.columns  # whether the header has as many columns as the rows
+    # Values may contain spaces, so the space comes last; a doubled quote is likelier than an escaped one.
     return one.delimiter != " ", one.columns > 2, round(one.share, 2), agrees, one.columns, not one.escaped
 
 
 def _quotings(text: str, delimiter: str, options: LogOptions) -> Sequence[tuple[Quote, bool]]:
     quote: Quote = options.quote or "double"
     if options.quote is None and delimiter not in (",", ";", "|"):
-        # Tab-separated files seldom quote, and then a quote at the beginning of a value is a letter.
+        # Tab-separated files seldom quote values; without quoting, a quote at the beginning of a value is a letter.
         around = rf"(^|{re.escape(delimiter)})\"[^\"\n]*\"({re.escape(delimiter)}|\r?$)"
         if not re.search(around, text, re.MULTILINE):
             return [("none", False)]
@@ -197,7 +200,7 @@ def _first_rows(text: str, delimiter: str, quote: Quote, escaped: bool, whole: b
         rows.append(row)
         if len(rows) > _RECORDS:
             break
-    return rows if whole or len(rows) <= 1 else rows[:-1]  # the last may be cut
+    return rows if whole or len(rows) <= 1 else rows[:-1]  # the last row may be incomplete
 
 
 def _header(rows: list[list[str]], columns: int, options: LogOptions) -> tuple[bool, tuple[str, ...]]:
@@ -210,7 +213,7 @@ def _header(rows: list[list[str]], columns: int, options: LogOptions) -> tuple[b
         header = known(first) > 1 or bool(asked & set(first)) or not any(map(looks_like_a_value, first))
     if not header:
         return False, tuple(map(str, range(columns)))
-    if len(first) == columns - 1:  # R names its rows without naming their column; others end lines with a delimiter
+    if len(first) == columns - 1:  # R writes row names without a header; other programs end each line with a delimiter
         ends_empty = all(not row[-1] for row in rows[1:] if len(row) == columns)
         first = [*first, ""] if ends_empty else ["", *first]
     return True, tuple([*first, *[""] * columns][:columns])

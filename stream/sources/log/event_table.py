@@ -1,6 +1,6 @@
-"""The rows of a log in a DuckDB of their own on disk: parsed as they come, judged, and read back in time order.
+"""The rows of a log in a temporary DuckDB on disk: they are parsed, checked, and read back in time order.
 
-DuckDB sorts within a fixed memory and spills the rest to the same folder, so a log may be larger than the memory.
+DuckDB sorts within a memory limit and writes the rest to the same folder, so a log may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from stream.sources.log.times import AMBIGUOUS, NUMBER, TimeRules, define_times
 __all__ = ["Counts", "EventTable"]
 
 _MEMORY = "512MB"
-_LONGEST_ID, _LONGEST_KIND = 512, 64  # of what the updater accepts
+_LONGEST_ID, _LONGEST_KIND = 512, 64  # in letters; the updater accepts no longer ones
 _READ_ROWS = 10_000
 _ROLES = ("user", "item", "timestamp", "time_of_day", "rating", "weight", "event")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the rows; every row is in exactly one of the first four."""
+    """The numbers of rows by result; every row is in exactly one of the first four counts."""
 
     events: int
     malformed: int
@@ -43,7 +43,8 @@ class Counts:
 
 
 class EventTable:
-    """Fill it with `load`, then `judge` once; afterwards it can be read. `close` removes it from the disk."""
+    """Call `load` for each file, then `judge` once; afterwards the table can be read. `close` removes it from the
+    disk."""
 
     def __init__(self, rules: TimeRules) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="freshet-log-")
@@ -52,7 +53,7 @@ class EventTable:
         offline = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         threads = {"threads": str(min(os.cpu_count() or 1, 4))}
         self.database = duckdb.connect(str(self.folder / "events"), config={**spilled, **offline, **threads})
-        # Small files cost more time than large ones cost space.
+        # The slower compression methods cost more time than their smaller files are worth.
         self.database.execute("SET disabled_compression_methods = 'fsst,dict_fsst,zstd,alp,alprd,chimp,patas,roaring'")
         define_times(self.database, rules)
         self._rules = rules
@@ -67,7 +68,8 @@ class EventTable:
         self._folder.cleanup()
 
     def load(self, roles: Sequence[str], batches: Iterator[pa.RecordBatch], hours: bool) -> None:
-        """Add rows whose columns hold `roles`; `hours` says that times of day are hours, not 1530 or 15:30."""
+        """Add rows whose columns hold `roles`; `hours` says that times of day such as 9 are hours, not minutes of an
+        hhmm form such as 1530."""
         names = ["place", "row", *roles, "fault"]
         kinds = [pa.int64(), pa.int64(), *[pa.string()] * len(roles), pa.string()]
         schema = pa.schema(list(zip(names, kinds, strict=True)))
@@ -88,7 +90,8 @@ class EventTable:
         self._places = feed.place
 
     def judge(self, name: str, options: LogOptions, least_rating: float | None) -> None:
-        """Decide what only the whole column can tell, and which rows are of use. Raises `LogError`."""
+        """Decide what depends on a whole column, such as the order of day and month, and which rows are usable. Raises
+        `LogError`."""
         order = self._day_order(name)
         form = "form" if order is None else f"coalesce(form, '{order.replace('_', ' ')}')"
         late = "ms" if order is None else f"CASE WHEN ms IS NULL AND {_AMBIGUOUS} THEN {order}(time) ELSE ms END"
@@ -131,15 +134,15 @@ class EventTable:
         return "day_first" if days_first else "month_first"
 
     def _id(self, role: str) -> str:
-        """SQL of an id: without the .0 of a column that somebody's program took for fractions, and without the space
-        behind each delimiter."""
+        """SQL of an id: without the .0 if all ids of the column have it, because a program wrote them as floats; and
+        without the space after the delimiter if all have that."""
         ((fractions, spaced),) = self.database.execute(
             f"SELECT bool_and(regexp_full_match({role}, ' ?\\d+\\.0')), bool_and(starts_with({role}, ' ')) FROM events"
         ).fetchall()
         text = f"ltrim({role})" if spaced else role
         return f"regexp_replace({text}, '\\.0$', '')" if fractions else text
 
-    # -- what it holds -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
 
     def counts(self) -> Counts:
         ((events, malformed, below, others, first, last),) = self.database.execute(
@@ -162,12 +165,12 @@ class EventTable:
         ).fetchall()
 
     def kinds(self, among: Sequence[str]) -> set[str]:
-        """Those of them that some event has."""
+        """Those of these kinds that some event has."""
         found = self.database.execute("SELECT DISTINCT event FROM judged WHERE list_contains(?, event)", [list(among)])
         return {kind for (kind,) in found.fetchall()}
 
     def tally(self, column: str, table: str = "judged") -> Mapping[str, int]:
-        """How often each value of `form` or `event` is there, the most frequent first; of 20 at most."""
+        """How often each value of `form` or `event` occurs: the 20 most frequent ones, the most frequent first."""
         return dict(
             self.database.execute(
                 f"""SELECT {column}, count(*) FROM {table} WHERE ms IS NOT NULL AND {column} IS NOT NULL
@@ -176,7 +179,7 @@ class EventTable:
         )
 
     def ratings(self) -> tuple[float, float] | None:
-        """(lowest, highest)"""
+        """(lowest, highest), or None without ratings."""
         ((lowest, highest),) = self.database.execute("SELECT min(rating), max(rating) FROM events").fetchall()
         return None if lowest is None else (lowest, highest)
 
@@ -197,7 +200,7 @@ class EventTable:
 
 
 class _Feed:
-    """Batches with places before them. `error` is what ended them, for DuckDB makes an error of its own of it."""
+    """Batches with a first column of places. `error` is the error that ended them: DuckDB raises its own instead."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, place: int) -> None:
         self._batches, self._schema, self.place = batches, schema, place
@@ -233,14 +236,14 @@ def _time_text(with_clock: bool, hours: bool) -> str:
 
 _MISSING = "(" + ", ".join(f"'{word}'" for word in MISSING) + ")"
 _AMBIGUOUS = f"regexp_full_match(trim(time), '{AMBIGUOUS}')"
-_LARGEST = 3.4028235e38  # of a 32-bit float, which is what a history keeps
+_LARGEST = 3.4028235e38  # the largest 32-bit float; histories store weights as such
 
 
 def _number(role: str) -> str:
     return f"CASE WHEN regexp_full_match(trim({role}), '{NUMBER}') THEN CAST(trim({role}) AS DOUBLE) END"
 
 
-# {{absent}} and {{text}} stay for `load`.
+# `load` fills in {{absent}} and {{text}}.
 _PARSED = f"""
     SELECT place, row, user, item, moment.ms, moment.form,
            CASE WHEN moment.ms IS NULL AND NOT trim(text) = '' THEN left(trim(text), 80) END,

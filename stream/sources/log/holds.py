@@ -1,4 +1,4 @@
-"""What the columns of a log hold, by their first values."""
+"""What the columns of a log contain, judged by their first values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?|\d{1,4}(\.0)?")
 
 
 def survey(columns: Columns, database: duckdb.DuckDBPyConnection) -> list[Holds]:
-    """`database` knows the macros of `stream.sources.log.times`."""
+    """One `Holds` per column. `database` has the macros of `stream.sources.log.times`."""
     return [Holds.of(values, database) for values in columns.values]
 
 
@@ -43,32 +43,32 @@ class Holds:
 
     values: tuple[str, ...]
     time: float
-    """Share that reads as a time."""
+    """Share of values that can be read as a time."""
     days: float
-    """Share that reads as a date without a time of day."""
+    """Share of values that can be read as a date without a time of day."""
     number: float
-    """Share that reads as a number."""
+    """Share of values that can be read as a number."""
     fraction: bool
-    """Some number has a fraction."""
+    """Whether some number has a fraction."""
     small: bool
-    """A few small numbers, as ratings and counts are."""
+    """Whether the values are a few small numbers, as ratings and counts are."""
     few: bool
-    """A few short values, as kinds of events are."""
+    """Whether there are only a few short values, as for kinds of events."""
     kind: bool
-    """A few words, some of which usually name kinds of events."""
+    """Whether the values are a few words, at least one of which is a usual name of a kind of event."""
     id: bool
-    """May name users or items."""
+    """Whether the values may be ids of users or items."""
     listed: bool
-    """Several values in one."""
+    """Whether most values are lists of several values."""
     clock: bool
-    """Times of day."""
+    """Whether the values are times of day."""
 
     @property
     def numeric(self) -> bool:
         return self.number > 0.95
 
     def matches(self, pattern: re.Pattern[str]) -> bool:
-        """Whether nearly all values do."""
+        """Whether nearly all values match `pattern`."""
         return bool(self.values) and sum(map(bool, map(pattern.fullmatch, self.values))) > 0.9 * len(self.values)
 
     @classmethod

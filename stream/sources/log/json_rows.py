@@ -1,7 +1,7 @@
-"""JSON: an object per line, an array of objects, or objects inside of a document. Fields are looked for in all of them.
+"""JSON: an object per line, an array of objects, or objects inside of a document.
 
-Names of inner fields are joined by dots: `properties.product_id`. A list of objects makes as many rows, each with what
-stands around the list (`events[].aid`). Lines that Python wrote instead of JSON (`{'user': u'ann'}`) are read too.
+Names of inner fields are joined by dots: `properties.product_id`. A list of objects makes one row per object, each with
+the fields around the list (`events[].aid`). Lines in Python's form instead of JSON (`{'user': u'ann'}`) are read too.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from stream.sources.log.rows import SAMPLED_VALUES, Columns, Malformed, batch
 
 __all__ = ["JsonFile"]
 
-_LINE_BYTES = 16 << 20  # a longer line is no line but a document
+_LINE_BYTES = 16 << 20  # the text is taken as one document if its first line is longer
 _BATCH_ROWS = 20_000
-_FIELDS = 2000  # most that are told apart; whoever has more uses ids as names
+_FIELDS = 2000  # the most fields that are told apart; a log with more uses ids as field names
 _WRAPPERS = ("$date", "$numberLong", "$numberInt", "$numberDouble", "$oid")  # MongoDB's
 
 _decode = msgspec.json.Decoder().decode
@@ -62,8 +62,8 @@ class JsonFile:
         return as_utf8(self._file.chunks(on_bytes), self._encoding)
 
     def _find_path(self) -> str:
-        """ijson's name of the objects: `item` for an array of them, `data.item` inside of an object, "" for objects
-        that take several lines each."""
+        """The path of the objects in ijson's notation: `item` for an array of objects, `data.item` for an array inside
+        of an object, "" for objects that take several lines each."""
         before = ""
         try:
             with closing(self._chunks(lambda count: None)) as chunks:
@@ -126,7 +126,8 @@ class JsonFile:
     def _rows(
         self, on_bytes: OnBytes, malformed: Malformed, exploded: Collection[str] | None = None
     ) -> Iterator[tuple[int, dict[str, str | None]]]:
-        """(line or object, from 1, values by name). `exploded` None makes rows of every list of objects."""
+        """(number of the line or object, from 1; values by name). With `exploded` None, every list of objects makes
+        rows."""
         for number, found in self._objects(on_bytes, malformed):
             for row in _flat(found, exploded):
                 yield number, row
@@ -164,14 +165,14 @@ class JsonFile:
 
 
 def _object(line: bytes) -> Any:
-    """Raises ValueError."""
+    """The value of a line of JSON, or of a line in Python's form. Raises ValueError."""
     try:
         return _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as strict:
         if not line.lstrip().startswith(b"{"):
             raise ValueError(str(strict)) from None
         try:
-            return json.loads(line)  # takes NaN and Infinity, which Python writes
+            return json.loads(line)  # also reads NaN and Infinity, which Python writes
         except (ValueError, RecursionError):
             if not line.lstrip().startswith((b"{'", b"{u'", b'{u"')):
                 raise ValueError(str(strict)) from None
@@ -198,7 +199,7 @@ def _flat(found: Mapping[str, Any], exploded: Collection[str] | None) -> Iterato
 
 
 def _collect(found: Mapping[str, Any], above: str, row: dict[str, str | None], lists: list[tuple[str, list]]) -> None:
-    """Put what `found` holds into `row`, and its lists of objects into `lists`."""
+    """Put the plain values of `found` into `row`, and its lists of objects into `lists`."""
     for name, value in found.items():
         if isinstance(value, dict):
             wrapped = next((value[inner] for inner in _WRAPPERS if inner in value), None) if len(value) == 1 else None
@@ -215,7 +216,7 @@ def _collect(found: Mapping[str, Any], above: str, row: dict[str, str | None], l
 
 
 def _text(value: Any) -> str | None:
-    """None for what is no plain value."""
+    """A plain value as text; None for any other value."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -226,7 +227,7 @@ def _text(value: Any) -> str | None:
 
 
 class _Readable:
-    """Chunks as the file that ijson reads."""
+    """Chunks as a file that ijson can read."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
@@ -240,7 +241,7 @@ class _Readable:
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines as long as `_LINE_BYTES`; what is longer comes in pieces, none of which is an object."""
+    """Lines of up to about `_LINE_BYTES`; a longer line comes in pieces, which are no JSON objects."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

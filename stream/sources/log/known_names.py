@@ -1,4 +1,4 @@
-"""Names that logs in the wild give to their columns, and what each column then is."""
+"""Usual names of the columns of logs, and the role of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 __all__ = ["by_name", "known", "plain"]
 
-# Lower case, letters and digits only. Of several columns, the one with the earlier name is taken.
+# Lower case, letters and digits only. If several columns have names of one role, the earlier name in the list is taken.
 _NAMES = {
     "user": (
         *("user", "userid", "uid", "visitorid", "customerid", "memberid", "accountid", "clientid", "personid"),
@@ -71,15 +71,15 @@ def plain(name: str) -> str:
 
 
 def _readings(name: str) -> list[str]:
-    """What a name may be called, the whole first: `properties.product_id` is also a `product_id`, and `user.id` a
-    `user_id`; a `$date` is what MongoDB wraps a time in."""
+    """The plain names that a column's name may be read as, the whole name first: `properties.product_id` also as
+    `product_id`, and `user.id` as `user_id`. Parts such as `$date`, in which MongoDB wraps values, are left out."""
     parts = [part for part in re.split(r"[./\[\]]+", name) if part and not part.startswith("$")]
     endings = ["".join(parts[start:]) for start in range(len(parts))]
     return [plain(ending) for ending in [name, *endings]]
 
 
 def by_name(role: str, names: Sequence[str]) -> list[int]:
-    """Positions of the columns that `role` may be by their names, the likeliest first.
+    """Positions of the columns that may have `role` by their names, the likeliest first.
 
     >>> by_name("item", ["asin", "properties.product_id", "review"])
     [1, 0]
@@ -95,5 +95,5 @@ def by_name(role: str, names: Sequence[str]) -> list[int]:
 
 
 def known(names: Sequence[str]) -> int:
-    """How many of user, item and time these names name."""
+    """How many of the roles user, item and time have a column among these names."""
     return sum(bool(by_name(role, names)) for role in ("user", "item", "timestamp"))

@@ -1,4 +1,4 @@
-"""Files, folders and archives: what lies where, and its bytes without compression."""
+"""Files, folders and archives: which files a log has, and their bytes without compression."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _NO_LOG = {
 class LogFile:
     """One file with rows, perhaps inside an archive.
 
-    `constants` are columns that its folder's name holds for all rows: `day=2020-01-31/part-0.parquet`.
+    `constants` are columns whose one value is in the names of the file's folders: `day=2020-01-31/part-0.parquet`.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class LogFile:
         return f"{self.path.name}/{self.member}" if self.member else self.path.name
 
     def chunks(self, on_bytes: OnBytes = lambda count: None) -> Generator[bytes]:
-        """Its bytes, unpacked. Raises `LogError` and OSError, also for a file that is cut short."""
+        """The unpacked bytes of the file. Raises OSError, and `LogError` for a file that is damaged or cut short."""
         try:
             with ExitStack() as stack:
                 raw = stack.enter_context(self.path.open("rb"))
@@ -79,7 +79,7 @@ class LogFile:
                     yield chunk
         except (EOFError, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
             raise LogError(f"{self.name} is damaged or cut short: {error}") from error
-        except OSError as error:  # pyarrow's, of a damaged file; a real one has a number
+        except OSError as error:  # pyarrow raises one without a number for a damaged file
             if error.errno is not None:
                 raise
             raise LogError(f"{self.name} is damaged or cut short: {error}") from error
@@ -95,7 +95,7 @@ class LogFile:
         return found[:count]
 
     def on_disk(self, folder: Path) -> Path:
-        """A path with the unpacked bytes, for a format that is read at random places."""
+        """A path with the unpacked bytes, for a format that needs random access."""
         with self.path.open("rb") as file:
             if file.read(4) == b"PAR1":
                 return self.path
@@ -185,7 +185,7 @@ def _chosen(path: Path, names: list[str], member: str | None) -> str:
 
 
 def _unpacked(file: Any, stack: ExitStack) -> IO[bytes]:
-    """`file` without the compression around it, however many layers there are; its beginning can be looked at."""
+    """`file` without any layers of compression, as a stream with `peek`."""
     stream = _buffered(file)
     while packed := next((name for magic, name in _PACKED.items() if stream.peek(6).startswith(magic)), None):
         if packed == "xz":
@@ -203,7 +203,7 @@ def _buffered(file: Any) -> io.BufferedReader:
 
 
 def _names_in_archive(stream: Any) -> list[str] | None:
-    """Of files that may be data; None if it is no archive."""
+    """Names of the files that may be data; None if the stream is not an archive."""
     head = stream.peek(512)[:512]
     if head.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(stream) as archive:

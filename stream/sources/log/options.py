@@ -1,4 +1,4 @@
-"""What a user can say about a log file; what is not said is found, and shown before the first event leaves."""
+"""What a user can say about a log file. Everything else is recognised from the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TimeUnit = Literal["ns", "us", "ms", "s", "min", "h", "d"]
 Quote = Literal["double", "single", "none"]
 
 ROLES = ("user", "item", "timestamp", "time_of_day", "rating", "weight", "event")
-"""What a column can be to Freshet, each the name of the option that names the column."""
+"""The roles of columns; each is also the name of the option that chooses the column."""
 
 
 class LogError(ValueError):
@@ -23,7 +23,7 @@ class LogError(ValueError):
 
 @dataclass(frozen=True)
 class LogOptions:
-    """How a log is read. None: it is found; what cannot be found without doubt is refused."""
+    """How a log is read. What is None is recognised from the file; a log that leaves a doubt is refused."""
 
     user: str | int | None = None
     """Column of the user, by name or by position from 0."""

@@ -1,7 +1,7 @@
-"""A guard beside the CSV parser: quotes that would swallow rows are refused instead.
+"""A check of quotes before the CSV parser: it refuses a file whose quotes would make rows disappear.
 
-A quote that opens a value and never closes turns the rest of the file into text. So does one that is closed by the
-quote of another row far below. Parsers take both, and the rows between are gone without a word.
+A quote that opens a value and is never closed turns the rest of the file into one value. A quote that is closed by the
+quote of a much later row turns the rows between into one value. Parsers accept both, and these rows are lost silently.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _LINE_FEED, _BACKSLASH = 10, 92
 
 
 class QuoteGuard:
-    """Looks at all bytes on their way to a parser that takes a quote as such at the beginning of a value only.
+    """Checks all bytes on their way to a parser for which only a quote at the beginning of a value opens a quoted one.
 
-    `lines` counts the line feeds that went by.
+    `lines` is the number of line feeds so far.
     """
 
     def __init__(self, name: str, delimiter: bytes, quote: bytes, escaped: bool) -> None:
         self._name, self._quote, self._escaped = name, quote[0], escaped
-        self._around = np.frombuffer(delimiter + b"\r\n", np.uint8)  # what stands outside of a quoted value
+        self._around = np.frombuffer(delimiter + b"\r\n", np.uint8)  # the bytes that may stand next to a quoted value
         self.lines = 0
         self._inside = False
         self._opened = 0  # line of the quote that is open
 
     def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks as they come. Raises `LogError` for a quote that swallows rows."""
-        before = b"\n"  # what stood before the part that is looked at
+        """The chunks, unchanged. Raises `LogError` for a quote that would make rows disappear."""
+        before = b"\n"  # the byte before the part that is checked
         held = b""
         for chunk in chunks:
             data = held + chunk
-            # A run of quotes at the end is judged with what follows it.
+            # A run of quotes at the end is checked together with the next chunk.
             end = len(data) - 1
             while end > 0 and data[end - 1] in (self._quote, _BACKSLASH):
                 end -= 1
@@ -53,7 +53,7 @@ class QuoteGuard:
             )
 
     def _look(self, data: bytes, after: bytes) -> None:
-        """`data` begins with the byte before the part to look at, and `after` is the one behind it."""
+        """Check `data` without its first byte, which is the byte before; `after` is the byte after `data`."""
         letters = np.frombuffer(data + after, np.uint8)
         breaks = np.flatnonzero(letters[1:-1] == _LINE_FEED) + 1
         quotes = np.flatnonzero(letters[1:-1] == self._quote) + 1
@@ -62,7 +62,7 @@ class QuoteGuard:
         if len(quotes):
             begins = np.flatnonzero(np.diff(quotes, prepend=-2) != 1)
             lengths = np.diff(np.append(begins, len(quotes)))
-            odd = lengths % 2 == 1  # a run of two is an empty value or a quote inside of one
+            odd = lengths % 2 == 1  # a run of two is an empty value, or a quote inside of a value
             first = quotes[begins]
             last = first + lengths - 1
             starts = np.isin(letters[first - 1], self._around)
@@ -78,7 +78,7 @@ class QuoteGuard:
         self.lines += len(breaks)
 
     def _follow(self, runs: Iterator[tuple[int, int, bool, bool]], breaks: np.ndarray) -> None:
-        """Run by run, as the parser takes them, where some quotes are letters."""
+        """Check the runs one by one, as the parser reads them; needed where some quotes are letters."""
         for place, length, starts, ends in runs:
             odd = length % 2 == 1
             if not self._inside:

@@ -5,7 +5,7 @@ dialect      bytes -> encoding, delimiter, quotes, header
 delimited, json_rows, columnar    bytes -> columns of text
 recognise    columns of text -> user, item, time, ...
 event_table  text -> events on disk -> time order
-account      what was taken, for people
+account      a summary of what was read
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from stream.wire.records import Interaction, Limits
 __all__ = ["InteractionLog", "LogArrays", "Progress", "read_log"]
 
 Progress = Callable[[float], None]
-"""Gets the share of the log that has been read, from 0 to 1."""
+"""Called with the share of the log that has been read, from 0 to 1."""
 
 _USUAL_SHARE = 0.8  # of the highest rating: 4 of 5
 
@@ -53,11 +53,12 @@ class LogArrays:
     times_ms: np.ndarray  # int64 (n,)
     weights: np.ndarray  # float64 (n,)
     events: np.ndarray  # str objects (n,)
-    rated: np.ndarray  # bool (n,), not below the least rating
+    rated: np.ndarray  # bool (n,), whether the event is not below the least rating
 
 
 class InteractionLog:
-    """Interactions in time order, on disk; those of one millisecond keep the order of the file. Close it after use."""
+    """Interactions in time order, on disk; those of one millisecond are in the order of the file. Close the log after
+    use."""
 
     def __init__(self, table: EventTable, account: Account) -> None:
         self._table = table
@@ -78,12 +79,12 @@ class InteractionLog:
         self._table.close()
 
     def interactions(self, start: int = 0) -> Iterator[Interaction]:
-        """From the event at position `start` on."""
+        """The events from position `start` on."""
         for found in self._table.in_time_order(start, "user, item, ms, weight, event"):
             yield from map(Interaction, *(column.to_pylist() for column in found.columns))
 
     def arrays(self, below_minimum: bool = False) -> LogArrays:
-        """In memory; on request with the events that are rated below the minimum."""
+        """The log in memory; with `below_minimum` including the events that are rated below the minimum."""
         columns = "user, item, ms, weight, event, rated"
         found = pa.Table.from_batches(self._table.in_time_order(0, columns, below_minimum))
         user_ids, users = _codes(found["user"])
@@ -118,9 +119,10 @@ def read_log(
     """Read `path`, a file, an archive or a folder. Raises `LogError`, also when no event is left.
 
     Args:
-        usual_ratings: of a log with ratings, leave out those below four fifths of the highest, unless the options say.
-        any_age: times may be before 1995, and numbers may count from any moment, as in logs that hide it; the updater
-            takes no such events.
+        usual_ratings: in a log with ratings, leave out events rated below four fifths of the highest rating, unless
+            the options set a least rating.
+        any_age: times may be before 1995, and numbers may count from an unknown moment, as in anonymised logs; the
+            updater refuses such events.
         progress: may raise, which ends the reading.
         now_ms: events after it are malformed.
     """
@@ -147,7 +149,7 @@ def _as_log_errors(path: Path) -> Iterator[None]:
 
 
 class _Reading:
-    """Takes the files of a log into a table."""
+    """Reads the files of a log into a table."""
 
     def __init__(
         self,
@@ -251,7 +253,7 @@ class _Reading:
             )
 
     def _examples(self) -> list[str]:
-        """Of malformed rows, with where they stand."""
+        """Examples of malformed rows, with their places."""
         faults = self._table.faults()
         found = []
         for number, source in enumerate(self._sources):
@@ -294,7 +296,7 @@ def _with_constants(columns: Columns, file: LogFile) -> Columns:
 def _constants_in(
     source: RowFile, positions: Sequence[int], columns: Columns, file: LogFile, on_bytes: Callable[[int], None]
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of the columns at `positions`, some of which the folder's name holds."""
+    """Batches of the columns at `positions`, some of which may be constants from the folder's name."""
     in_file = len(columns.names) - len(file.constants)
     for found in source.batches([place for place in positions if place < in_file], on_bytes):
         read: Iterator[Any] = iter(found.columns[1:-1])
@@ -309,13 +311,13 @@ def _constants_in(
 
 
 def _renumbered(batches: Iterator[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:
-    """Rows numbered apart from those of other files."""
+    """The batches with row numbers that differ from those of all other files."""
     for found in batches:
         rows = pa.array(found.column(0).to_numpy() + (number << _ROW_BITS))
         yield pa.RecordBatch.from_arrays([rows, *found.columns[1:]], names=found.schema.names)
 
 
 def _are_hours(columns: Columns, place: int) -> bool:
-    """Whether times of day such as 9 or 15 are hours, rather than minutes past midnight as in 930 and 1530."""
+    """Whether times of day such as 9 or 15 are hours, rather than hours and minutes as in 930 and 1530."""
     name = columns.names[place].lower()
     return "min" not in name and "hhmm" not in name and all(len(value) < 3 for value in columns.values[place])

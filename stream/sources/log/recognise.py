@@ -1,4 +1,5 @@
-"""Which column is what: as asked, by name, or by what it holds. A doubtful find is refused with the options to type."""
+"""Finds the role of each column: as asked, by its name, or by what it holds. If the role of a column is doubtful, the
+log is refused with a message that says which options to type."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from stream.sources.log.rows import Columns
 __all__ = ["MISSING", "Recognised", "recognise"]
 
 MISSING = ("", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N", "<NA>", "(null)", "undefined")
-"""What stands in place of an id that is not there."""
+"""Texts that mark a missing id."""
 
 How = Literal["as asked", "by its name", "by what it holds"]
 
@@ -56,8 +57,8 @@ def recognise(
     place_of: Callable[[int], str],
     any_age: bool = False,
 ) -> Recognised:
-    """`database` knows the macros of `stream.sources.log.times`, `place_of` where a row stands; with `any_age` times
-    may be any numbers. Raises `LogError`."""
+    """The columns of a log by role. `database` has the macros of `stream.sources.log.times`; `place_of` gives the place
+    of a row for messages; with `any_age` times may be any numbers. Raises `LogError`."""
     return _Recogniser(name, columns, options, survey(columns, database), place_of, any_age).recognised()
 
 
@@ -158,7 +159,7 @@ class _Recogniser:
                     "that moment, such as 2020-01-31, and --time-unit; else name another column: --timestamp"
                 )
             raise LogError(f"{wrong}. Name its form, such as --time-format '%d/%m/%Y', or another column: --timestamp")
-        # A time of day is worth more than a likelier name, and a column with values more than one without.
+        # A column with values is preferred to one without; next, a time of day counts more than a likelier name.
         return min(fitting, key=lambda at: (not self._holds[at].values, self._holds[at].days > 0.95), default=None)
 
     def _named_id(self, role: str) -> int | None:
@@ -184,7 +185,7 @@ class _Recogniser:
 
     def _take_layout(self) -> None:
         times = [place for place, holds in enumerate(self._holds) if holds.time > 0.95]
-        if len(times) > 1:  # numbers of this size are ids as well
+        if len(times) > 1:  # numbers of this size may be ids as well
             times = [place for place in times if not self._holds[place].numeric] or times
         if len(times) != 1:
             return
@@ -205,7 +206,7 @@ class _Recogniser:
 def _question(
     name: str, columns: Columns, holds: Sequence[Holds], found: Mapping[str, int], missing: Sequence[str]
 ) -> str:
-    """What is missing, what there is, and what to type."""
+    """A message that says which columns are missing, which there are, and what to type."""
     there = [
         f"{called or place} ({', '.join(value[:24] for value in columns.values[place][:2]) or 'empty'})"
         for place, called in enumerate(columns.names)

@@ -1,11 +1,11 @@
 """Times as people write them, read by DuckDB: macros that turn a text into milliseconds since 1970 UTC.
 
-    instant(text)   struct(ms, form): any form below but dates such as 01/02/2020; ms is null if it is none of them
-    moment(text)    the same; but if the rules allow times of any age, numbers count from 1970 whatever their size
-    day_first(text), month_first(text)   ms of those dates, once the column has shown which part is the day
+    instant(text)   struct(ms, form): any form below except dates such as 01/02/2020; ms is null for any other text
+    moment(text)    the same; but if the rules allow times of any age, numbers of any size count from 1970
+    day_first(text), month_first(text)   ms of dates such as 01/02/2020, once it is known which part is the day
 
-Numbers need no unit. Between 1995 and now, seconds, milliseconds, microseconds and nanoseconds since 1970 have sizes of
-their own, and so have calendar dates written as numbers: 20220408 as seconds would be a day of 1970.
+Numbers need no unit. Between 1995 and now, the ranges of seconds, milliseconds, microseconds and nanoseconds since 1970
+do not overlap, nor do they with calendar dates written as numbers: 20220408 as seconds would be a day of 1970.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FORM_WORDS = {
     "unit": "numbers of the given unit",
 }
 
-_PLAIN_ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}(:\d{2})?)?"  # what a cast reads
+_PLAIN_ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}(:\d{2})?)?"  # a cast reads this form
 _ISO = (
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"
     r"([T ]\d{1,2}(:\d{2}(:\d{2}([.,]\d{1,9})?)?)?( ?(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?))?)?"
@@ -60,7 +60,7 @@ _UNZONED = (
 
 @dataclass(frozen=True)
 class TimeRules:
-    """What the options and the clock say about times."""
+    """How times are read, by the options, and between which times they must be."""
 
     zone: str
     earliest_ms: int
@@ -89,13 +89,13 @@ def unit_named(name: str) -> TimeUnit | None:
         "ns": ("_ns", "timens", "nanos", "nanoseconds"),
         "s": ("_s", "_sec", "seconds", "_secs"),
     }
-    # The longer endings first: milliseconds also ends with seconds.
+    # The longest ending is taken: milliseconds also ends with seconds.
     found = [(len(ending), unit) for unit, all_of in endings.items() for ending in all_of if plain.endswith(ending)]
     return max(found)[1] if found else None
 
 
 def define_times(database: duckdb.DuckDBPyConnection, rules: TimeRules) -> None:
-    """Define the macros. Raises `LogError` for an origin that is no time and a format that is none."""
+    """Define the macros. Raises `LogError` for an origin that is not a time and for an invalid format."""
     zone = _quoted(rules.zone)
     low, high = rules.earliest_ms, rules.latest_ms
     database.execute(f"SET TimeZone = {zone}")
@@ -148,7 +148,7 @@ def define_times(database: duckdb.DuckDBPyConnection, rules: TimeRules) -> None:
 
 
 def _reading(database: duckdb.DuckDBPyConnection, rules: TimeRules) -> str:
-    """The body of `instant`."""
+    """The SQL body of the macro `instant`. Raises `LogError`."""
     if rules.format is not None:
         try:
             ((kind, shown),) = database.execute(
