@@ -1,1 +1,1 @@
-"""The whole system on a log, in one process and without Kafka: every event is asked about first, then learnt."""
+"""The whole system on a log, in one process and without Kafka: each event is first predicted, then learnt."""

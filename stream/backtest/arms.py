@@ -1,7 +1,9 @@
-"""What is compared on the same events. An arm answers the questions of a batch, then learns its events.
+"""The arms, which a backtest compares on the same events. An arm answers the questions of a batch, then learns its
+events.
 
-An arm answers with its state before the batch, and with each user's history before the event. Until it has a model, and
-for users of whom its model knows nothing, a model's arm answers as the service does: with the popularity list.
+An arm answers with its state before the batch, and with each user's history before the event. An arm with models
+answers with the popularity list, as the service does, until it has a model, and for users whose items are all unknown
+to its model.
 
 Legend: Q questions of a batch, B users, I items.
 """
@@ -35,11 +37,11 @@ _USERS_PER_BLOCK = 5_000
 
 
 class Arm(Protocol):
-    """One way to answer, by its name."""
+    """One way to answer questions."""
 
     @property
     def train_seconds(self) -> float:
-        """Spent on fitting since the backtest began."""
+        """Seconds spent on fitting since the backtest began."""
         ...
 
     def ranks(self, batch: Batch) -> np.ndarray:
@@ -47,16 +49,16 @@ class Arm(Protocol):
         ...
 
     def learn(self, batch: Batch) -> None:
-        """Take in the events of a batch whose questions were answered."""
+        """Learn the events of a batch whose questions were answered."""
         ...
 
     def round_held(self, timeline: HistoryTimeline) -> None:
-        """The system has just held a round: arms that fit with it fit now."""
+        """Called after a round of the system: arms that are fitted in the same rhythm are fitted now."""
         ...
 
 
 class Service:
-    """What arms share of the service: what events mean, and the popularity list that answers where no model can."""
+    """What the arms share: the meaning of events, and the popularity list that answers where no model can."""
 
     def __init__(self, log: EventLog, kinds: EventKinds, half_life_ms: int) -> None:
         self.log, self.kinds = log, kinds
@@ -73,13 +75,13 @@ class Service:
         return place_of(question.item, [item for item, _ in self.popularity.top(hidden, CUTOFF)])
 
     def recommender_ranks(self, model: Recommender, questions: Sequence[Question]) -> np.ndarray:
-        """[Q] of a served model."""
+        """int64 [Q]: the ranks of a served model."""
         now_ms = max((question.time_ms for question in questions), default=0)
         histories, hidden = pack(model.items, [question.history for question in questions], self.kinds, now_ms)
         return self._places(questions, histories, model.items, model.rank(histories, CUTOFF, hidden).columns)
 
     def ranker_ranks(self, ranker: Ranker, items: ItemIndex, questions: Sequence[Question]) -> np.ndarray:
-        """[Q] of a baseline, which never lists what the user has met."""
+        """int64 [Q]: the ranks of a baseline, which never lists items that the user has met."""
         now_ms = max((question.time_ms for question in questions), default=0)
         histories = pack(items, [question.history for question in questions], self.kinds, now_ms)[0]
         return self._places(questions, histories, items, ranker.rank(histories, CUTOFF).columns)
@@ -96,7 +98,7 @@ class Service:
 
 
 def place_of(item: str, listed: Sequence[str]) -> int:
-    """From 1; 0 when it is not listed."""
+    """The place of an item in a list, from 1; 0 when it is not listed."""
     return listed.index(item) + 1 if item in listed else 0
 
 
@@ -120,8 +122,8 @@ def pack_all(items: ItemIndex, histories: Iterable[Columns], kinds: EventKinds, 
 
 
 class FreshPopularity:
-    """Popularity of every event so far, with the half-life that has answered best until now: nothing is chosen by
-    what comes later."""
+    """Popularity by all events so far, with the half-life that has the best NDCG so far: the choice uses no later
+    events."""
 
     train_seconds = 0.0
 
@@ -132,10 +134,10 @@ class FreshPopularity:
         self.gains: np.ndarray = np.zeros(len(HALF_LIVES_DAYS))  # NDCG so far of every half-life
 
     def ranks(self, batch: Batch) -> np.ndarray:
-        """Of every question with all events before its moment: this arm is fresher than the service itself."""
+        """Each question is answered with all events before its moment: this arm is fresher than the service itself."""
         log, kinds, best = self._service.log, self._service.kinds, int(self.gains.argmax())
         ranks = np.zeros((len(batch.questions), len(self._counts)), dtype=np.int64)
-        moment: list[int] = []  # events of the user and time at hand, not counted yet
+        moment: list[int] = []  # events of the current user and time, not counted yet
         for row, question in enumerate(batch.questions):
             event = question.event
             if moment and (log.users[moment[0]], log.times_ms[moment[0]]) != (log.users[event], log.times_ms[event]):

@@ -1,4 +1,4 @@
-"""What a backtest is told."""
+"""The configuration of a backtest."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _DAY_SECONDS = 86_400.0
 
 
 class BacktestError(ValueError):
-    """The backtest cannot begin or go on; the message says what to do."""
+    """The backtest cannot begin or continue; the message says what to do."""
 
 
 class Interrupted(Exception):
-    """The backtest was stopped; what was done is kept, and the same command goes on with it."""
+    """The backtest was stopped; its progress is saved, and the same command continues it."""
 
 
 @dataclass(frozen=True)
 class BacktestConfig:
     """`arms` are names of `ARMS`, or `preset:NAME` for the system with another model. Raises ValueError.
 
-    `trainer` and `lists` are what the system's own processes would be told; times of the trainer pass in event time.
+    `trainer` and `lists` are the settings of the system's own processes; the trainer's times are in event time.
     """
 
     arms: tuple[str, ...] = ARMS
     round_days: float = 7.0  # event time between rounds on schedule, in place of the trainer's `round_seconds`
-    batch_events: int = 64  # asked with the same state of the models and the counts
+    batch_events: int = 64  # answered with the same state of the models and the counts
     checkpoint_events: int = 10_000
     history_items: int = 200
-    windows: WindowConfig | None = None  # of the drift monitor; None for such as suit the log
+    windows: WindowConfig | None = None  # of the drift monitor; None chooses them by the log
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     lists: ListConfig = field(default_factory=ListConfig)
 
@@ -54,11 +54,11 @@ class BacktestConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All arms. The system is always one of them: its rounds set the pace of the others."""
+        """All arms. The system is always one of them: its rounds determine when the others are fitted."""
         return tuple(dict.fromkeys((*self.arms, "system")))
 
     def trainer_of(self, folder: Path, windows: WindowConfig) -> TrainerConfig:
-        """The settings of a system's trainer. It has no canary: a log has no users to try a model on."""
+        """The settings of a system's trainer. There is no canary: a log has no users who could try a model."""
         return replace(
             self.trainer,
             state_dir=folder,

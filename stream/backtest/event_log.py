@@ -1,6 +1,6 @@
-"""The events of a backtest, in the order they happened, from a file or from `interactions`.
+"""The events of a backtest, in the order in which they happened, from a file or from `interactions`.
 
-Memory: 22 bytes an event, and the ids of users and items once.
+Memory: 22 bytes per event, and the ids of users and items once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["EventLog", "batches", "log_of_file", "log_of_topic"]
 
 @dataclass(frozen=True)
 class EventLog:
-    """n events in time order. Events of one user and time are one moment and stand together.
+    """n events in time order. Events of one user and time are one moment and are adjacent.
 
     Raises `LogError` when there is none.
     """
@@ -38,7 +38,7 @@ class EventLog:
     times_ms: np.ndarray  # int64 [n]
     weights: np.ndarray  # float32 [n]
     kinds: np.ndarray  # uint16 [n], places in `kind_names`
-    left_out: str = ""  # what was read and is not in here, in words
+    left_out: str = ""  # a text about the records that were read and left out
 
     def __post_init__(self) -> None:
         if not len(self.times_ms):
@@ -57,8 +57,8 @@ class EventLog:
         columns: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
         left_out: str = "",
     ) -> EventLog:
-        """From rows in any order: ids of users, items and kinds, and the columns (users, items, times_ms, weights,
-        kinds). Rows that repeat all of these but the weight are one event, as they are in a history."""
+        """A log from rows in any order: `ids` of users, items and kinds, and `columns` (users, items, times_ms,
+        weights, kinds). Rows that differ in the weight only are one event, as in a history."""
         users, items, times_ms, weights, kinds = columns
         rows = moment_order(users, times_ms, items, kinds, -weights)
         same = [np.diff(column[rows]) == 0 for column in (users, times_ms, items, kinds)]
@@ -79,7 +79,7 @@ class EventLog:
         return moment_starts(self.users, self.times_ms)
 
     def interaction(self, event: int) -> Interaction:
-        """An event as it would stand on the topic."""
+        """An event as it would be on the topic."""
         return Interaction(
             self.user_ids[self.users[event]],
             self.item_ids[self.items[event]],
@@ -99,9 +99,9 @@ class EventLog:
 
 
 def log_of_file(path: Path, options: LogOptions, weighted: bool = False) -> tuple[EventLog, list[str]]:
-    """(A log as `freshet replay` reads it, what was taken of it, for people). Raises `LogError`.
+    """(The log as `freshet replay` reads it, a summary of what was read, as lines). Raises `LogError`.
 
-    Without `weighted` every event has weight 1, whatever its column says, but one of weight 0 keeps that.
+    Without `weighted` every event with a positive weight has weight 1; an event with weight 0 keeps it.
     """
     with read_log(path, options, any_age=True) as read:
         arrays, account = read.arrays(), read.account
@@ -115,8 +115,9 @@ def log_of_file(path: Path, options: LogOptions, weighted: bool = False) -> tupl
 
 
 def log_of_topic(connection: KafkaConnection, topic: str, limits: Limits) -> EventLog:
-    """What `topic` holds now, as an updater would take it: refused records are left out and counted, and users who
-    were forgotten have nothing from before that. Raises `LogError`, and `KafkaError` when the brokers do not answer."""
+    """The events that `topic` holds now, as an updater would take them: refused records are left out and counted, and
+    so are events of forgotten users from before the wish. Raises `LogError`, and `KafkaError` when the brokers do not
+    answer."""
     builder = _TopicRows()
     with TopicReader(connection, poll_records=5_000, fetch_bytes=8 << 20) as reader:
         partitions = reader.partitions(topic)
@@ -135,7 +136,7 @@ def log_of_topic(connection: KafkaConnection, topic: str, limits: Limits) -> Eve
 
 
 class _TopicRows:
-    """Columns that grow with every record."""
+    """Collects the rows of a topic in blocks of columns."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -153,7 +154,7 @@ class _TopicRows:
         item = items.setdefault(record.item, len(items))
         kind = kinds.setdefault(record.event, len(kinds))
         self._rows.append((user, item, record.timestamp, record.weight, kind))
-        if len(self._rows) >= 100_000:  # tuples cost ten times as much as their row of an array
+        if len(self._rows) >= 100_000:  # a tuple needs ten times the memory of a row of an array
             self._pack()
 
     def _pack(self) -> None:
@@ -180,7 +181,7 @@ class _TopicRows:
 
 
 def batches(log: EventLog, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """(first, end) of runs of about `size` events that tear no moment apart, from the event at `start` on."""
+    """(first, end) of runs of about `size` events that split no moment, from the event at `start` on."""
     moments = log.moments()
     while start < len(log):
         end = min(start + size, len(log))

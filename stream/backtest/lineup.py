@@ -38,7 +38,8 @@ def build_arms(
     stop: threading.Event,
     doing: Callable[[str], None],
 ) -> dict[str, Arm]:
-    """By name. Models go to `folder`/<arm>; what an arm can read again from the log goes to `folder`/state."""
+    """The arms by name. Models are stored in `folder`/<arm>; state that can be computed again from the log is stored
+    in `folder`/state."""
     windows = config.windows or fitting_windows(service.log)
 
     def system(name: str, model: ModelConfig) -> System:

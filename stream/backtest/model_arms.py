@@ -1,4 +1,4 @@
-"""Arms that serve models of the diffusion, each another answer to "what is retraining worth?"."""
+"""Arms with a diffusion model that is trained never again, or from scratch: what is retraining worth?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Frozen", "Retrained"]
 
 
 class Frozen:
-    """The system's first model for ever, with fresh histories."""
+    """Always answers with the system's first model, and with the current histories."""
 
     name = "frozen"
 
@@ -32,7 +32,7 @@ class Frozen:
 
     @property
     def train_seconds(self) -> float:
-        """Of the rounds until the first model."""
+        """Seconds of the rounds until the first model."""
         seconds = 0.0
         for report in self._system.state.rounds:
             seconds += report.train_seconds
@@ -49,14 +49,14 @@ class Frozen:
         return self._service.recommender_ranks(self._model[1], batch.questions)
 
     def learn(self, batch: Batch) -> None:
-        """Never."""
+        """This arm learns nothing."""
 
     def round_held(self, timeline: HistoryTimeline) -> None:
-        """It stays as it is."""
+        """The model stays the same."""
 
 
 class Retrained:
-    """A model from nothing, fitted on everybody whenever the system holds a round, and served without a gate.
+    """A model that is trained from scratch on all users whenever the system holds a round, and served without a gate.
 
     `round_held` raises `Stopped` when `stop` ended the training.
     """
@@ -104,7 +104,7 @@ class Retrained:
         save_artifact(f"{self._folder}/{version}", learner, manifest)
 
     def resume(self, fits: int, train_seconds: float) -> None:
-        """Serve what was fitted last before the backtest was interrupted."""
+        """Serve the last model from before the backtest was interrupted."""
         self.fits, self.train_seconds = fits, train_seconds
         if fits:
             self._model = load_recommender(f"{self._folder}/retrained-{fits}", None, self._device)

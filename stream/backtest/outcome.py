@@ -1,4 +1,4 @@
-"""What the ranks of a backtest say: figures of every arm, over time and by part of the questions, compared in pairs.
+"""The result of a backtest: figures of every arm, over time and by part of the questions, compared in pairs.
 
 Figures count from the first model of the system on; before that all models answer with the same popularity list.
 
@@ -33,7 +33,7 @@ _PERIODS = (("M", 60), ("W", 14), ("D", 1.5), ("h", 0))  # numpy's unit, and the
 
 @dataclass(frozen=True)
 class Outcome:
-    """`ranks` int8 [A, n] are -1 where nothing was asked."""
+    """`ranks` int8 [A, n] are -1 for events that were no question."""
 
     log: EventLog
     arms: Sequence[str]
@@ -50,7 +50,7 @@ class Outcome:
 
     @cached_property
     def events(self) -> np.ndarray:
-        """int64 [Q]: places in the log of the questions that count. All that were asked, if there was no model."""
+        """int64 [Q]: places in the log of the questions that count; all questions, if there was no model."""
         asked = np.flatnonzero(np.asarray(self.ranks[0]) != UNASKED)
         return asked[asked >= self.first_event] if self.first_event < len(self.log) else asked
 
@@ -82,13 +82,13 @@ class Outcome:
         return parts | {"first meeting": ~repeats, "repeat": repeats}
 
     def difference(self, arm: str, against: str, metric: int, within: np.ndarray | None = None) -> Interval:
-        """`arm` - `against`, with the bounds at the end of a sequence that may be read at any time."""
+        """`arm` - `against`, with the last bounds of a confidence sequence, which may be read at any time."""
         rows = slice(None) if within is None else within
         mean, distance = confidence_sequence((self.figures(arm)[metric] - self.figures(against)[metric])[rows])
         return Interval(float(mean[-1]), float(mean[-1] - distance[-1]), float(mean[-1] + distance[-1]))
 
     def records(self, against: str) -> list[dict[str, Any]]:
-        """One flat record per part and arm: the whole, the periods, the parts."""
+        """One flat record per part and arm; the parts are the whole, the periods, and those of `parts`."""
         events = self.events
         if not len(events):
             return []
@@ -119,7 +119,7 @@ class Outcome:
         write_records(path, self.records(against))
 
     def write_png(self, path: Path, against: str) -> None:
-        """NDCG@10 by period, and each arm's running difference with its sequence. Needs matplotlib
+        """Plot NDCG@10 by period, and each arm's difference so far with its confidence sequence. Needs matplotlib
         (`pip install freshet[plots]`)."""
         from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""A backtest from its first event to its last: ask, note the ranks, learn, hold rounds.
+"""A backtest from its first event to its last: it asks the arms, stores their ranks, lets them learn, and holds rounds.
 
-It can be interrupted and taken up again. Ranks, decisions and models are kept in one folder, saved after every round
-and every `checkpoint_events`; histories and popularity are functions of the log and are read again, which takes seconds
-where answering took hours. A backtest that was interrupted ends with the same ranks as one that was not.
+A backtest can be interrupted and continued. Ranks, decisions and models are saved in one folder after every round and
+every `checkpoint_events` events. Histories and popularity are computed again from the log, which takes seconds where
+answering took hours. An interrupted backtest ends with the same ranks as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Backtest"]
 
 
 class Backtest:
-    """One run over one log. `progress(doing, events)` is called as it goes on, `on_round(arm, report)` after a round.
+    """One run over one log. `progress(doing, events)` is called during the run, `on_round(arm, report)` after a round.
 
     Raises `BacktestError` when `folder` holds another backtest.
     """
@@ -51,7 +51,7 @@ class Backtest:
         self._stop = stop or threading.Event()
         settings = f"{log.fingerprint()} {config.fingerprint()}"
         self._saved = Saved(folder, settings, len(config.names), len(log))
-        shutil.rmtree(folder / "state", ignore_errors=True)  # read again from the log
+        shutil.rmtree(folder / "state", ignore_errors=True)  # it is computed again from the log
         memory, kinds = StoreMemory(), config.lists.events
         self._service = Service(log, kinds, config.lists.popularity_half_life_ms)
         self._timeline = HistoryTimeline(log, folder / "state" / "histories", memory, kinds, config.history_items)
@@ -63,7 +63,7 @@ class Backtest:
         self._progress(what, self._saved.state.position)
 
     def run(self) -> Outcome:
-        """Go to the end of the log. Raises `Interrupted` when `stop` was set before."""
+        """Run to the end of the log. Raises `Interrupted` when `stop` was set before the end."""
         state, config = self._saved.state, self._config
         try:
             self._read_again(state.position)
@@ -79,16 +79,16 @@ class Backtest:
                 if held or since_checkpoint >= config.checkpoint_events or end == len(self._log):
                     since_checkpoint = 0
                     self._save()
-                for name, report in held.items():  # kept by now: none is reported twice
+                for name, report in held.items():  # after saving, so that no round is reported twice
                     self._on_round(name, report)
-        except Stopped:  # in the middle of a round: the last checkpoint is gone on with
+        except Stopped:  # in the middle of a round: the next run continues from the last checkpoint
             raise Interrupted from None
         finally:
             self._close()
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        """What the ranks so far say."""
+        """The result of the ranks so far."""
         system = self._arms["system"]
         assert isinstance(system, System)
         return Outcome(
@@ -121,7 +121,7 @@ class Backtest:
         self._service.learn(batch)
 
     def _turn(self, name: str, system: System, batch: Batch) -> RoundReport | None:
-        """The round that was held, if any; those arms that fit with the system's rounds have then done so."""
+        """The round that was held, if any; arms that are fitted after the system's rounds then have been fitted."""
         report = system.turn(batch)
         if report is not None and name == "system":
             for other, arm in self._arms.items():
@@ -130,7 +130,7 @@ class Backtest:
         return report
 
     def _read_again(self, position: int) -> None:
-        """Histories, popularity and views as they were at `position`, without asking a model."""
+        """Bring histories, popularity and views to their state at `position`, without asking a model."""
         if not position:
             return
         state = self._saved.state

@@ -1,4 +1,4 @@
-"""What an interrupted backtest goes on from: one small file, and the ranks."""
+"""The state from which an interrupted backtest continues: one small file, and the ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNASKED = -1  # in place of a rank
 
 
 class SavedState(msgspec.Struct):
-    """Everything that is not a function of the log alone."""
+    """The state that cannot be computed again from the log alone."""
 
     settings: str
     position: int = 0  # events answered and learnt
@@ -63,7 +63,7 @@ class Saved:
         return state
 
     def save(self) -> None:
-        """The ranks first: a state never speaks of ranks that are not there."""
+        """Write the ranks first, so that a saved state always has its ranks."""
         self.ranks.flush()
         partial = self._path.with_suffix(".partial")
         with partial.open("wb") as file:

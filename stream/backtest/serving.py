@@ -1,4 +1,4 @@
-"""The scorer's part of the system: lists by its list maker, and what it would report of them to the closed loop."""
+"""The scorer's part of the system: lists by its list maker, and the signals about them for the closed loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHADOW_SHARE = 0.25  # of the questions while a model is on probation: the prev
 
 
 class Serving:
-    """Answers questions with the models in service, and counts what it needs for that."""
+    """Answers questions with the models in service, and counts events for them."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Serving:
         self._answered: list[Examples] = []
         self._service, self._signals = service, WorkerSignals(windows)
         metrics, tally, signals = self._signals.scorer_metrics, self._signals.tally, self._signals.lists
-        # Every list may become an example: a log has no second in which there are too many.
+        # Every list may become an example: in a backtest there is no limit per second.
         lists = replace(lists, second_stage=replace(lists.second_stage, examples_per_second=_EXAMPLES_PER_SECOND))
         popularity, catalogue = service.popularity, Catalogue()
         self._stages = TwoStages(lists, popularity, catalogue, clock)
@@ -56,12 +56,12 @@ class Serving:
         self.follow(models)
 
     def follow(self, models: Models) -> None:
-        """These models answer from now on."""
+        """Answer with these models from now on."""
         self.models = models
         self._signals.follow(models)
 
     def ranks(self, batch: Batch, on_probation: bool) -> np.ndarray:
-        """int64 [Q] from the lists that the scorer would have made just before these events."""
+        """int64 [Q]: the ranks in the lists that the scorer would have made just before these events."""
         questions, models = batch.questions, self.models
         ranks, modelled = np.zeros(len(questions), dtype=np.int64), [False] * len(questions)
         for wave in _waves(questions):
@@ -78,7 +78,7 @@ class Serving:
         return ranks
 
     def _answers(self, questions: Sequence[Question], wave: _Wave) -> list[Answer]:
-        """One list for each user of a wave, which the reranker then learns from."""
+        """One list for each user of a wave; the lists are kept as examples for the reranker."""
         requests = [_request(questions[rows[0]]) for rows in wave.values()]
         answers, live = self._maker.make(requests, self.models)[0], self.models.live
         if live is None or live.reranker is None:
@@ -92,7 +92,7 @@ class Serving:
         asked: list[int | None] = [None] * len(batch.questions)
         if self.models.previous is None:
             return asked
-        rng = np.random.default_rng(batch.first)  # the same questions however often a backtest is taken up again
+        rng = np.random.default_rng(batch.first)  # the same questions, however often a backtest is continued
         rows = np.flatnonzero(rng.random(len(batch.questions)) < _SHADOW_SHARE).tolist()
         if rows:
             questions = [batch.questions[row] for row in rows]
@@ -102,7 +102,7 @@ class Serving:
         return asked
 
     def examples(self) -> Examples | None:
-        """The newest lists that were answered, in time order, for the reranker to learn from."""
+        """The newest lists with known outcome, in time order, from which the reranker learns."""
         self._answered += self._stages.examples.take()
         if not self._answered:
             return None
@@ -112,7 +112,7 @@ class Serving:
         return joined
 
     def restore(self, examples: Examples | None) -> None:
-        """Those of before the backtest was interrupted."""
+        """Set the examples from before the backtest was interrupted."""
         self._answered = [] if examples is None else [examples]
 
     def learn(self, batch: Batch) -> None:
@@ -121,7 +121,7 @@ class Serving:
         self._count(batch)
 
     def note_met(self, batch: Batch) -> None:
-        """Remember the items of a batch that was counted before the backtest was taken up again."""
+        """Remember the items of a batch that was counted before the backtest was interrupted."""
         self._signals.note_met(batch)
         self._count(batch)
 
@@ -143,7 +143,7 @@ def _request(question: Question) -> Request:
 def _waves(questions: Sequence[Question]) -> list[_Wave]:
     """Rows of questions by user, so that no user has two moments in one wave."""
     waves: list[_Wave] = []
-    moments: dict[bytes, list[int]] = defaultdict(list)  # by user: the times asked at
+    moments: dict[bytes, list[int]] = defaultdict(list)  # by user: the times of the questions
     for row, question in enumerate(questions):
         times = moments[question.user]
         if question.time_ms not in times:

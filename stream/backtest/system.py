@@ -1,8 +1,8 @@
 """The system as an arm: lists by the scorer's list maker, rounds, gate and triggers by the trainer's own code.
 
-Two things differ from production. A round takes no event time: the next event already meets its result. And what passes
-the gate goes live for everybody, because a log has no users to try a canary on; a worse model is found and rolled back
-by the same evidence as in production.
+Two things differ from production. A round takes no event time: the next event is already answered with its result. And
+a model that passes the gate goes live for all users, because a log has no users who could try a canary; a worse model
+is found and rolled back by the same evidence as in production.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ __all__ = ["RoundReport", "System", "SystemState"]
 
 log = logging.getLogger(__name__)
 
-_WINDOWS = 4_000  # records kept to restore the closed loop: two workers' windows of some weeks
+_WINDOWS = 4_000  # records kept to restore the closed loop: some weeks of the windows of two workers
 
 
 class RoundReport(msgspec.Struct, frozen=True):
     """One round of the system."""
 
-    event: int  # the first one that met its result
+    event: int  # the first event that is answered with its result
     time_ms: int
     trigger: str
     outcome: str  # promoted, rejected, failed
@@ -58,13 +58,14 @@ class RoundReport(msgspec.Struct, frozen=True):
     why: str
     users: int
     train_seconds: float
-    next_offset: int = 0  # events below it were learnt
+    next_offset: int = 0  # events before this place were learnt
     data_until_ms: int = 0
     left: tuple[int, int] | None = None  # places in the log whose users the round had no room for
 
 
 class SystemState(msgspec.Struct):
-    """What a system must remember to go on where it stopped; histories and popularity are read again from the log."""
+    """The state that a system needs to continue where it stopped; histories and popularity are computed again from the
+    log."""
 
     rounds: list[RoundReport] = []
     live: Announcement | None = None
@@ -79,7 +80,7 @@ class SystemState(msgspec.Struct):
 
 
 class System:
-    """An arm that holds rounds. `stop` is asked while one fits, and `doing` is told when one begins."""
+    """An arm that holds rounds. `stop` is checked during a round's training, and `doing` is called when one begins."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class System:
         self._view, self._now_ms = PartitionView(view), 0
 
         def clock() -> float:
-            return self._now_ms / 1000  # event time: what a trainer of that day would have read from the wall
+            return self._now_ms / 1000  # event time instead of the clock of the machine
 
         windows = config.closed_loop.windows
         most = config.reranker.most_examples
@@ -126,7 +127,7 @@ class System:
         self._serving.learn(batch)
 
     def relearn(self, batch: Batch) -> None:
-        """The same for events that were answered before the backtest was taken up again."""
+        """As `learn`, for events that were answered before the backtest was interrupted; holds no round."""
         self._now_ms = batch.newest_ms
         self._view.apply(batch.records(), batch.end, batch.newest_ms)
         self._serving.note_met(batch)
@@ -246,7 +247,7 @@ class System:
         self._serving.follow(Models(live=self._serving.models.previous, reference=load_reference(state.live)))
 
     def round_held(self, timeline: HistoryTimeline) -> None:
-        """Another system's round is not this one's."""
+        """The rounds of another system change nothing here."""
 
     def close(self) -> None:
         self._view.store.close()

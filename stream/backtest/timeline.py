@@ -1,7 +1,7 @@
-"""Users' histories as they go on: what is asked about an event, and what the event then changes.
+"""Users' histories over time: the question about an event, and the changes that the event then makes.
 
-Histories are merged by the updater's own code. They live in a RocksDB, those of the latest users in memory too, so that
-memory does not grow with the number of users.
+Histories are merged by the updater's own code. They are stored in RocksDB, and only those of the latest users also in
+memory, so that memory does not grow with the number of users.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RECENT_USERS = 20_000  # whose histories stay in memory
 
 @dataclass(slots=True)
 class _Record:
-    """Where an event would lie on the topic; the updater's code asks for no more of it here."""
+    """The place that an event would have on the topic; the updater's code needs nothing else of the record here."""
 
     offset: int
     timestamp: int
@@ -40,7 +40,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class Question:
-    """An event that speaks for its item, and its user's history before the event's moment."""
+    """A positive event, and its user's history before the event's moment."""
 
     event: int  # place in the log
     user: bytes
@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True)
 class UserChange:
-    """What the events of a batch made of one user's history."""
+    """The change that the events of a batch made to one user's history."""
 
     user: bytes
     before_ms: int  # newest interaction before; 0 for a new user
@@ -76,7 +76,7 @@ class Batch:
 
 
 class HistoryTimeline:
-    """All histories up to the last batch that was learnt. `advance` and `learn` take turns."""
+    """All histories up to the last batch that was learnt. `advance` and `learn` are called in turn."""
 
     def __init__(self, log: EventLog, folder: Path, memory: StoreMemory, kinds: EventKinds, history_items: int) -> None:
         self._log, self._kinds, self._limit = log, kinds, history_items
@@ -85,7 +85,7 @@ class HistoryTimeline:
         self._recent: OrderedDict[bytes, History] = OrderedDict()
 
     def advance(self, first: int, end: int) -> Batch:
-        """The questions of events first .. end - 1, and what they change; whole moments only."""
+        """The questions of events first .. end - 1, and the changes by them. The range must not split a moment."""
         log = self._log
         names = {user: log.user_ids[user].encode() for user in np.unique(log.users[first:end]).tolist()}
         now = self._histories(list(names.values()))
@@ -118,7 +118,7 @@ class HistoryTimeline:
         return Batch(first, end, questions, done, int(log.times_ms[end - 1]))
 
     def learn(self, batch: Batch) -> None:
-        """Make the changes of a batch the state that later events are asked with."""
+        """Store the changes of a batch, so that later questions have them in their histories."""
         self._store.write({change.user: change.value for change in batch.changes})
         for change in batch.changes:
             self._recent[change.user] = change.change.history

@@ -1,4 +1,4 @@
-"""What workers would have written to `monitor-windows`, counted in this process and handed to the closed loop."""
+"""The records that workers would have written to `monitor-windows`, counted in this process for the closed loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MISS_RANK = 51
 
 
 def fitting_windows(log: EventLog) -> WindowConfig:
-    """Windows that hold enough events on most days of a log; a trainer's quarter of an hour is for busy streams."""
+    """Windows that hold enough events on average over a log; the default of a quarter of an hour suits busy streams."""
     span_ms = int(log.times_ms[-1] - log.times_ms[0]) + 1
     length_ms = next((ms for ms in _LENGTHS_MS if len(log) * ms / span_ms >= _EVENTS), _LENGTHS_MS[-1])
     return WindowConfig(length_ms, length_ms // 15)
@@ -52,7 +52,7 @@ class WorkerSignals:
         previous_ranks: Sequence[int | None],
         by_model: Sequence[bool],
     ) -> None:
-        """How the lists fared. Ranks are from 1, 0 for a miss; None where the previous model was not asked."""
+        """Count the ranks of the lists. Ranks are from 1, 0 for a miss; None where the previous model was not asked."""
         rows = zip(questions, ranks.tolist(), popularity_ranks.tolist(), previous_ranks, by_model, strict=True)
         for question, rank, popular, previous, modelled in rows:
             self.lists.window_signals.delivered(question.time_ms, 0.0)
@@ -61,7 +61,7 @@ class WorkerSignals:
                 self.lists.control(question.user, question.time_ms, rank or _MISS_RANK, popular or _MISS_RANK, shadow)
 
     def learn(self, batch: Batch, models: Models) -> None:
-        """The events of a batch."""
+        """Count the events of a batch."""
         for change in batch.changes:
             times_ms = [event.time_ms for event in change.change.new]
             length = len(change.change.history.items)
