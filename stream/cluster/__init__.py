@@ -1,1 +1,1 @@
-"""The Kafka cluster as Freshet needs it: what is checked, which rights are needed, and how partitions are grown."""
+"""The Kafka cluster: checks of its setup, the rights that processes need, and an increase of the partitions."""

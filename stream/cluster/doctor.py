@@ -1,7 +1,7 @@
-"""`freshet doctor`: does this cluster fit, and if not, what must be done? It reads only.
+"""`freshet doctor`: does this cluster fit, and if not, what must be done?
 
-Each check yields findings; a check that cannot be made is a finding too. Nothing is created and nothing is written: the
-transactional id is checked by asking for one that no worker uses.
+Each check yields findings; a check that cannot be made is a finding too. No topic is created and no record is written.
+The right to a transactional id is checked with an id that no worker uses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Verdict = Literal["fits", "warning", "does not fit"]
 
 
 class Finding(NamedTuple):
-    """What was looked at, what was found, and what to do if it does not fit."""
+    """What was checked, what was found, and what to do if it does not fit."""
 
     verdict: Verdict
     subject: str
@@ -55,7 +55,7 @@ def examine_registry(mapping: InputMapping) -> Iterator[Finding]:
 def examine(
     connection: KafkaConnection, plan: TopicPlan, processes: tuple[Process, ...] = PROCESSES
 ) -> Iterator[Finding]:
-    """All findings, in the order in which they build on each other. Ends early when no broker answers."""
+    """All findings: the cluster, the topics, the rights. Ends early when no broker answers."""
     try:
         admin = admin_client(connection)
     except (KafkaError, OSError) as error:

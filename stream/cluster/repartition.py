@@ -1,19 +1,20 @@
-"""More partitions without losing a user: `freshet repartition`.
+"""More partitions without losing a user's data: `freshet repartition`.
 
-Producers choose a partition by the key's hash and the number of partitions, so growing `interactions` alone splits
-users in two. This moves each user to the partition that the new number gives, while producers go on writing:
+Producers choose a partition by the key's hash and the number of partitions. If only `interactions` had more partitions,
+the events of a user would be in two partitions. This module moves each user to the partition that follows from the new
+number, while producers continue to write:
 
     1. no worker is a member of a group any more, and none starts while `layout` says that users move
     2. all topics have the new number of partitions
     3. each history is merged from all partitions that hold a part of it, and written to its new partition in one
-       transaction with the deletions of the others; lists likewise, the newest one
-    4. users whose refresh no scorer had read yet get a new one, after that the old ones count as read
-    5. `layout` says that it is done, and that events are routed to their user's partition from now on
+       transaction with the deletions of the others; of a user's lists, the newest one is written
+    4. users whose refresh no scorer had read yet get a new refresh; after that the old ones are committed as read
+    5. `layout` says that the move is done, and that events are routed to their user's partition from now on
 
-Every step looks at what is there and does what is missing, so an interrupted run is finished by running it again: a
-crash inside 3 leaves each user whole, in the old partition or in the new one, for a transaction is there or not. Events
-that lie unread in a user's former partition are routed by the updaters that start after 5, and so are those of
-producers that learn of the new partitions late.
+Every step checks what exists and does what is missing, so an interrupted run is finished by running it again: a crash
+inside 3 leaves each user complete, in the old partition or in the new one, because a transaction is atomic. Unread
+events in a user's former partition are routed by the updaters that start after 5, and so are those of producers that
+learn of the new partitions late.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from stream.wire.topics import API_GROUP, SCORER_GROUP, SINK_GROUP, UPDATER_GROU
 
 __all__ = ["CRASH_POINTS", "Moved", "RepartitionError", "repartition"]
 
-# The moments between which a killed run must leave everything whole; tests kill it at each.
+# Points at which a killed run must leave all users complete; tests kill it at each of them.
 CRASH_POINTS = ("announced", "grown", "sent", "histories", "lists", "refreshes")
 
 _USERS_PER_TRANSACTION = 500
@@ -64,8 +65,8 @@ class RepartitionError(RuntimeError):
 class Moved:
     """What a run did."""
 
-    users: int = 0  # whose history is somewhere
-    histories: int = 0  # written to another partition, or merged from several
+    users: int = 0  # that have a history
+    histories: int = 0  # that were written to another partition, or merged from several
     lists: int = 0
     refreshes: int = 0
 
@@ -162,7 +163,8 @@ class _Mover:
             store.close()
 
     def renew_refreshes(self, admin: KafkaAdminClient, moved: Moved) -> None:
-        """The order matters: a refresh that is sent twice is scored twice, one that counts as read too early never."""
+        """Send new refreshes, then commit the old ones as read. In this order a crash has a refresh scored twice; in
+        the other order it would be lost."""
         topic, group = self._plan.refreshes, self._plan.prefix + SCORER_GROUP
         offsets = ask_coordinator(lambda: admin.list_group_offsets(group))[group]
         committed = {tp: found.offset for tp, found in offsets.items()}
@@ -249,7 +251,7 @@ class _Mover:
     def _changes(
         self, store: Store, join: Callable[[list[bytes]], bytes]
     ) -> Iterator[tuple[bytes, int, bytes | None, list[int]]]:
-        """(user, home, value to write there or None when it is there, partitions to delete from)."""
+        """(user, home partition, value to write there, or None if it is there already, partitions to delete from)."""
         for user, values in _by_user(store):
             home = home_of(user, self._plan.partitions)
             joined = join(list(values.values()))
@@ -277,7 +279,7 @@ def _newest(values: list[bytes]) -> bytes:
 
 
 def _key(user: bytes, partition: int) -> bytes:
-    """Sorts by user; the length comes first, so that no user's keys lie between another's."""
+    """A key that sorts by user. The length comes first, so that the keys of one user are always adjacent."""
     return len(user).to_bytes(4, "big") + user + partition.to_bytes(4, "big")
 
 

@@ -1,4 +1,4 @@
-"""Which rights on Kafka each process needs, in the words of Kafka's access control lists."""
+"""The rights on Kafka that each process needs, in the terms of Kafka's access control lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Resource = Literal["topic", "group", "transactional-id"]
 
 
 class Right(NamedTuple):
-    """`operations` on a resource; `prefixed` means every name that begins so."""
+    """`operations` on a resource; with `prefixed`, on every resource whose name begins with `name`."""
 
     resource: Resource
     name: str
@@ -24,7 +24,7 @@ class Right(NamedTuple):
     prefixed: bool = False
 
     def command(self, principal: str = "User:NAME") -> str:
-        """The `kafka-acls` command that grants it."""
+        """The `kafka-acls` command that grants this right."""
         operations = " ".join(f"--operation {_WORDS[operation]}" for operation in self.operations)
         pattern = " --resource-pattern-type prefixed" if self.prefixed else ""
         return f"kafka-acls --add --allow-principal {principal} {operations} --{self.resource} '{self.name}'{pattern}"
@@ -41,7 +41,7 @@ _READ, _WRITE, _BOTH = ("READ",), ("WRITE",), ("READ", "WRITE")
 
 
 def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
-    """What one process does with each resource. Every process looks at the settings of every topic when it starts."""
+    """The rights of one process on each resource. Every process checks the settings of every topic when it starts."""
     uses: dict[Process, dict[str, tuple[str, ...]]] = {
         "updater": {
             plan.interactions: _READ,
@@ -92,7 +92,7 @@ def needed_rights(plan: TopicPlan, process: Process) -> Iterator[Right]:
     groups: dict[Process, dict[str, tuple[str, ...]]] = {
         "updater": {UPDATER_GROUP: ("READ", "DESCRIBE")},
         "scorer": {SCORER_GROUP: ("READ", "DESCRIBE")},
-        # Its own group keeps a second trainer out; of the others it reads the lag.
+        # The trainer's own group prevents a second trainer; for the other groups the trainer reads the lag.
         "trainer": {TRAINER_GROUP: ("READ", "DESCRIBE"), UPDATER_GROUP: ("DESCRIBE",), SCORER_GROUP: ("DESCRIBE",)},
         "api": {API_GROUP: ("READ", "DESCRIBE")},
         "sink": {SINK_GROUP: ("READ", "DESCRIBE")},
