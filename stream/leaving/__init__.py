@@ -1,2 +1,2 @@
-"""What leaves Freshet and comes back: everything as Parquet (`export`), one user (`user`, `forget`), and what Kafka
-does not hold (`backup`)."""
+"""Data that leaves Freshet or comes back: all histories and lists as Parquet (`export`), one user's data (`user`,
+`forget`), and the state outside of Kafka (`backup`, `restore`)."""

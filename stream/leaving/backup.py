@@ -1,16 +1,17 @@
-"""What Kafka does not hold: models with their slots, the decisions of the closed loop, popularity, and the settings.
+"""A backup of the state outside of Kafka: models with their slots, the closed loop's decisions, popularity, settings.
 
     artifacts/<version>/...    every model that is in a slot
     slots.json                 what each slot holds
-    decisions.json             the closed loop's, of the trainer's folder
+    decisions.json             the decisions of the closed loop, from the trainer's folder
     popularity/0 ...           one per folder of a scorer
-    counts/0 ...               what its reranker counted, if it has counted anything
+    counts/0 ...               the counts of that scorer's second stage, if there are any
     settings.toml              the effective settings, without secrets
     backup.json                sha256 and size of every file; it is written last
 
-The pipeline runs meanwhile. Artifacts never change, and those in a slot are not removed. The slots are read again at
-the end, and all is done again when one moved; so the decisions, read in between, are those that a crash of the trainer
-at that moment would leave beside these slots, which it takes up by itself (`stream.trainer.lifecycle`).
+The pipeline may run during a backup. Artifacts never change, and those in a slot are not removed. The slots are read
+again after the decisions have been copied, and the copies are made again if a slot changed. The decisions therefore fit
+the slots as after a crash of the trainer at that moment, a state from which the trainer recovers by itself
+(`stream.trainer.lifecycle`).
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def back_up(
     settings: str,
     during: Callable[[], None] = lambda: None,
 ) -> Contents:
-    """Write a backup to an empty `folder`. `decisions` and a scorer's popularity may be missing: then there is nothing
-    to keep yet. `during` is called before the slots are read again. Raises `LeavingError`."""
+    """Write a backup to an empty `folder`. `decisions` and a scorer's popularity may be missing; they are then left
+    out. `during` is called before the slots are read again. Raises `LeavingError`."""
     with filled_folder(folder, CONTENTS) as partial:
         for _ in range(_TRIES):
             slots = read_slots(connection, plan.models)
@@ -114,7 +115,8 @@ def _popularity(scorer_folders: Sequence[Path], partial: Path) -> int:
             log.warning("%s is not there: no popularity of this scorer is kept", source)
             continue
         (partial / "popularity").mkdir(exist_ok=True)
-        shutil.copyfile(source, partial / "popularity" / str(kept))  # it is replaced, never changed
+        # The scorer replaces the file and never changes it, so the copy is consistent.
+        shutil.copyfile(source, partial / "popularity" / str(kept))
         counts = folder / "counts"
         if counts.exists():
             (partial / "counts").mkdir(exist_ok=True)
@@ -125,7 +127,7 @@ def _popularity(scorer_folders: Sequence[Path], partial: Path) -> int:
 
 def _fetch(announcement: Announcement, folder: Path) -> None:
     """Copy an artifact, and check that it is the announced one."""
-    if folder.exists():  # in two slots
+    if folder.exists():  # the model is in two slots
         return
     try:
         manifest = read_manifest(announcement.address, announcement.sha256)
@@ -150,7 +152,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_contents(folder: Path) -> Contents:
-    """The contents of a backup, every file of which is whole. Raises `LeavingError`."""
+    """The contents of a backup, after a check of every file. Raises `LeavingError`."""
     try:
         contents = msgspec.json.decode((folder / CONTENTS).read_bytes(), type=Contents)
     except OSError as error:

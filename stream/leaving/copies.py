@@ -1,6 +1,6 @@
-"""Copies of histories and lists for reading, and whether a user is gone from them: the HTTP API, and Redis.
+"""Copies of histories and lists for reading (the HTTP API and Redis), and whether a user is erased from them.
 
-Both follow the topics by themselves. They are looked at where somebody says how to reach them.
+Both copies follow the topics by themselves. A copy is checked only if its address is given.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Copy(msgspec.Struct):
 
     what: Literal["api", "redis"]
     processes: int
-    erased: bool | None  # None: it was not looked at
+    erased: bool | None  # None: the copy was not checked
     note: str
 
 
 class ApiReader:
-    """Reads from `freshet api`; any instance answers for all users. Raises `LeavingError` for what is no URL."""
+    """Reads from `freshet api`; any instance answers for all users. Raises `LeavingError` for an invalid URL."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
@@ -58,7 +58,7 @@ class ApiReader:
             raise
 
     def not_erased(self, user: str, time_ms: int) -> str:
-        """Why the user is not gone up to this time; empty: they are."""
+        """Why the user's data up to this time is not erased; empty if it is erased."""
         path = f"/v1/users/{quote(user, safe='')}"
         try:
             history, found = self.get(f"{path}/history"), self.get(f"{path}/recommendations")
@@ -94,8 +94,11 @@ def look_at_redis(
     time_ms: int,
     deadline: float,
 ) -> list[Copy]:
-    """`deletions`: the offset of the list's deletion by partition; None where it is not there yet. `time_ms`: that of
-    the wish; a list that knows a later event is of a user who came back."""
+    """Whether Redis has erased the list; no `Copy` if there is neither a sink nor a process.
+
+    `deletions`: the offset of the list's deletion by partition; None where there is none yet. `time_ms`: the time of
+    the wish; a list with a later event belongs to a user who came back.
+    """
     processes = _members(admin, plan.prefix + SINK_GROUP)
     if sink is None:
         note = "a sink deletes the key when it has read these offsets; --redis URL looks whether it has"
@@ -116,7 +119,7 @@ def _in_redis(sink: RedisSink, key: bytes, deletions: Mapping[int, int | None], 
 
 
 def _until_none(why: Callable[[], str], deadline: float) -> str:
-    """What is wrong at the deadline, which nothing may be before."""
+    """Ask until `why` is empty or the deadline has passed; returns the last answer."""
     while (found := why()) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
     return found

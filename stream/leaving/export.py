@@ -4,7 +4,7 @@
     lists/00000.parquet        a row for each place of a user's newest list
     export.json                topics, offsets, users and rows; it is written last
 
-A file's metadata carry the topic, its id, the partition and the first offset that is not part of it.
+A file's metadata has the topic, its id, the partition and the first offset that is not part of the file.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ _recommendation = msgspec.json.Decoder(Recommendation)
 
 class PartitionExport(msgspec.Struct):
     partition: int
-    next_offset: int  # the first that is not part of it
+    next_offset: int  # the first offset that is not part of the export
     users: int = 0
     rows: int = 0
-    unreadable: int = 0  # records of the topic that are not what they should be; they are left out
+    unreadable: int = 0  # invalid records, which are left out
 
 
 class TopicExport(msgspec.Struct):
@@ -91,7 +91,7 @@ class Exported(msgspec.Struct):
 
 
 class _Unreadable(ValueError):
-    """A value that is not what its topic holds."""
+    """A value that is not valid for its topic."""
 
 
 class _Table(NamedTuple):
@@ -101,7 +101,7 @@ class _Table(NamedTuple):
 
 
 def export(connection: KafkaConnection, plan: TopicPlan, folder: Path, progress: Progress) -> Exported:
-    """Write both topics to an empty `folder`. Needs room below it for what both hold. Memory is bounded.
+    """Write both topics to an empty `folder`, which needs room for a copy of a topic as well. Memory is bounded.
 
     Raises `LeavingError`.
     """

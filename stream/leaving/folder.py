@@ -1,7 +1,7 @@
-"""A folder that is filled as a whole or not at all.
+"""A folder that is filled completely or not at all.
 
-Everything is written below `FOLDER/.partial` and renamed at the end, the table of contents last: whoever finds that
-file finds a complete folder, whatever died on the way.
+Everything is written below `FOLDER/.partial` and renamed at the end, the table of contents last: a folder with that
+file is complete, whenever a process or the machine may have stopped.
 
     killed while writing    only `.partial` is there
     killed while renaming   the table of contents is missing
@@ -23,13 +23,13 @@ _PARTIAL = ".partial"
 
 
 class LeavingError(RuntimeError):
-    """What was asked for cannot be taken out or brought back; the message says what to do."""
+    """The data cannot be written or restored; the message says what to do."""
 
 
 @contextmanager
 def filled_folder(folder: Path, contents: str) -> Iterator[Path]:
-    """A folder to write to, whose entries are in `folder` when the block was left without an error; `contents` is the
-    name of the one that comes last. Raises `LeavingError` when `folder` is not empty."""
+    """A context with a folder to write to. Its entries are moved to `folder` when the block ends without an error, the
+    one named `contents` last. Raises `LeavingError` when `folder` is not empty or cannot be written."""
     try:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def filled_folder(folder: Path, contents: str) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """On the disk, to survive a loss of power."""
+    """Sync a file or a folder to the disk, so that a loss of power does not lose it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

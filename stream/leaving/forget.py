@@ -1,9 +1,9 @@
-"""Forgetting a user with a receipt: the wish is written, and its effects are waited for.
+"""Forgets a user and gives a receipt: it writes the wish to `interactions` and waits for its effects.
 
-Whoever reads the wish erases the user's history, and sends the wish on to all other partitions
-(`stream.updater.routing`). So in every partition of `histories` a record of the user appears that says since when
-everything is erased, and in every partition of `recommendations` a deletion. The receipt has their offsets, or says
-which of them did not come in time: the wish stays written, and is fulfilled when the workers come to it.
+The updater that reads the wish erases the user's history, and sends the wish to all other partitions
+(`stream.updater.routing`). In every partition of `histories`, a record of the user then says up to which time all is
+erased, and every partition of `recommendations` has a deletion. The receipt has the offsets of these records, or says
+which of them did not come in time: the wish stays on the topic, and takes effect when the workers read it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _list = msgspec.json.Decoder(_List)
 
 
 class Wish(msgspec.Struct):
-    """The null value on `interactions`."""
+    """The record on `interactions`, with a null value, that asks to forget the user."""
 
     topic: str
     partition: int
@@ -64,7 +64,7 @@ class Place(msgspec.Struct):
 
 class Receipt(msgspec.Struct):
     user: str
-    was_known: bool  # `histories` had a record of the user, be it of an earlier wish
+    was_known: bool  # `histories` had a record of the user, possibly of an earlier wish
     wish: Wish
     complete: bool  # every erasure was seen
     histories_topic: str
@@ -87,9 +87,10 @@ def forget_user(
     sink: RedisSink | None = None,
     api: ApiReader | None = None,
 ) -> Receipt:
-    """Forget `user` and wait until it is seen, `wait_seconds` at most; in `sink` and `api`, too, where they are given.
+    """Forget `user`, and wait at most `wait_seconds` until the erasure is seen, also in `sink` and `api` if given.
 
-    Raises `LeavingError`, and `KafkaError` when the wish cannot be written."""
+    Raises `LeavingError`, and `KafkaError` when the wish cannot be written.
+    """
     key = user_key(user)
     before, reached = find_records(
         connection, (plan.histories, plan.recommendations), lambda record: record.key == key, progress
@@ -132,7 +133,7 @@ def renewed(connection: KafkaConnection, plan: TopicPlan, receipt: Receipt) -> R
 
 
 def _erased(histories: Sequence[Place]) -> dict[int, int]:
-    """Beyond every offset where it has not come yet."""
+    """The offset of the erasure by partition; `_NEVER` where it has not come yet."""
     return {place.partition: _NEVER if place.offset is None else place.offset for place in histories}
 
 
@@ -181,7 +182,7 @@ def _follow(
     reached: Mapping[TopicPartition, int],
     deadline: float,
 ) -> None:
-    """Note where each erasure lies."""
+    """Set the offset of each erasure in `places`."""
     topics = plan.histories, plan.recommendations
     waiting = {
         TopicPartition(topic, one.partition): one for topic, of in zip(topics, places, strict=True) for one in of
@@ -206,13 +207,13 @@ def _erases_history(record: ConsumerRecord, time_ms: int) -> bool:
 
 
 def _erases_list(record: ConsumerRecord, time_ms: int) -> bool:
-    """A deletion, or a list of what came after."""
+    """Whether the record is a deletion, or a list that was made after the wish."""
     version = HistoryVersion.from_headers(record.headers)
     return record.value is None if version is None else version.forgotten_ms >= time_ms
 
 
 def _remains(admin: KafkaAdminClient, plan: TopicPlan, wish: Wish) -> list[str]:
-    """What Kafka and disks keep for a while."""
+    """Texts about the data that Kafka and disks keep for a while."""
     remains = []
     for topic in (plan.interactions, plan.routed, plan.refreshes, plan.dead_letters):
         configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")

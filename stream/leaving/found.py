@@ -1,4 +1,4 @@
-"""What the topics hold of one user. Kafka has no index: every record of a topic is read and nearly all are dropped."""
+"""The records of one user in the topics. Kafka has no index, so every record of a topic is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST = 512  # characters of an id
 
 
 def user_key(user: str) -> bytes:
-    """Raises `LeavingError` for what cannot be a user's id."""
+    """The key of a user's records. Raises `LeavingError` for a text that cannot be a user's id."""
     if not 1 <= len(user) <= _LONGEST:
         raise LeavingError(f"a user's id has 1 to {_LONGEST} characters, got {len(user)}")
     try:
@@ -36,7 +36,7 @@ def user_key(user: str) -> bytes:
 def find_records(
     connection: KafkaConnection, topics: Iterable[str], wanted: Callable[[ConsumerRecord], bool], progress: Progress
 ) -> tuple[list[ConsumerRecord], Mapping[TopicPartition, int]]:
-    """Every `wanted` committed record of these topics, and the offsets up to which all of them were read."""
+    """Every `wanted` committed record of these topics, and by partition the first offset that was not read."""
     found: list[ConsumerRecord] = []
     reached: dict[TopicPartition, int] = {}
     with TopicReader(connection, poll_records=_POLL_RECORDS, fetch_bytes=_FETCH_BYTES) as reader:
@@ -55,7 +55,7 @@ def find_records(
 
 
 def history_shown(value: bytes) -> dict[str, Any]:
-    """A history as JSON has it. Raises `codec.CodecError`."""
+    """A history as a value for JSON. Raises `codec.CodecError`."""
     history = codec.decode(value)
     items = []
     for place, item in enumerate(history.items):
@@ -70,7 +70,7 @@ def history_shown(value: bytes) -> dict[str, Any]:
 
 
 def value_shown(value: bytes | None) -> Any:
-    """JSON as it is, other text as text, other bytes in base64."""
+    """A record's value for JSON: JSON unchanged, other text as text, other bytes in base64."""
     if value is None:
         return None
     try:

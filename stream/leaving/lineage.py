@@ -1,8 +1,8 @@
-"""Which models descend from one that learnt from an erased history.
+"""Tells which models, or their ancestors, learnt from an erased history.
 
-A model from nothing has seen what `histories` held below its offsets, and its descendants have seen that too. So a
-model has seen nothing of an erased user when the model from nothing at its beginning (`stream.registry.artifacts.Root`)
-had read beyond the erasure in every partition.
+A model trained from scratch has seen the records of `histories` below its offsets, and its descendants have seen them
+too. The first model of a line of models is its root (`stream.registry.artifacts.Root`). A model has seen nothing of an
+erased user if its root had read `histories` beyond the erasure in every partition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOW = (
 class ModelAnswer(msgspec.Struct):
     slot: str
     version: str
-    from_nothing: str  # the version at the beginning of its line; "" when that is not known
+    from_nothing: str  # the version of its root; "" when that is not known
     saw_the_user: Saw
     why: str
 
@@ -45,7 +45,8 @@ class Models(msgspec.Struct):
 def models_without(
     connection: KafkaConnection, plan: TopicPlan, topic_id: str, erased: Mapping[int, int] | None
 ) -> Models:
-    """`erased`: the offset in `histories` of the erasure, by partition; None when nothing was known of the user."""
+    """Whether the models in service saw the user. `erased`: the offset of the erasure in `histories`, by partition;
+    None when nothing was known of the user."""
     answers = []
     for slot, announcement in read_slots(connection, plan.models).items():
         if erased is None:
@@ -73,7 +74,7 @@ def models_without(
 
 
 def judge_root(root: Root | None, topic_id: str, erased: Mapping[int, int]) -> tuple[Saw, str]:
-    """Did the line that begins with this model see what was erased at these offsets of the topic?"""
+    """Whether models with this root saw what was erased at these offsets of the topic, and why."""
     if root is None:
         return "unknown", "which model from nothing it descends from is not written with it"
     if root.topic_id != topic_id:
@@ -86,6 +87,6 @@ def judge_root(root: Root | None, topic_id: str, erased: Mapping[int, int]) -> t
 
 
 def _number(version: str) -> tuple[int, str]:
-    """v9 comes before v10."""
+    """A sort key for versions, by which v9 comes before v10."""
     digits = version.partition("-")[0].removeprefix("v")
     return (int(digits) if digits.isdigit() else 0), version

@@ -1,11 +1,11 @@
-"""A backup brought back, into folders and topics that hold nothing of the kind.
+"""Restores a backup into folders without such files and topics without models.
 
-    1. every file of the backup is checked; what is in the way is named, before anything is written
-    2. artifacts, written aside and renamed, then read back
-    3. the closed loop's decisions, popularity
-    4. the slots, in one transaction: from now on scorers serve these models, all of which are there
+    1. every file of the backup is checked; a file that is in the way is an error before anything is written
+    2. artifacts are written under temporary names, renamed, and read back
+    3. the closed loop's decisions, the popularity and the counts are written
+    4. the slots are written in one transaction: from now on scorers serve these models, all of which exist
 
-A restore that was killed between these is finished by running it again: what is there already and is the same stays.
+A restore that was killed between these steps is finished by running it again: files that are the same stay.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from stream.wire.topics import TopicPlan, ensure_topics
 
 __all__ = ["CRASH_POINTS", "Restored", "restore"]
 
-# The moments between which a killed restore must leave everything usable; a test kills it at each.
+# Points at which a killed restore must leave everything usable; a test kills it at each of them.
 CRASH_POINTS = ("artifacts", "files", "sent")
 _CHUNK = 1024 * 1024
 
 
 class Restored(NamedTuple):
     versions: Mapping[str, str]  # by slot
-    files: Sequence[Path]  # decisions and popularity
+    files: Sequence[Path]  # decisions, popularity and counts
 
 
 def restore(
@@ -52,7 +52,7 @@ def restore(
     scorer_folders: Sequence[Path],
     crash: Callable[[str], None] = lambda point: None,
 ) -> Restored:
-    """Bring the backup in `folder` back. Nothing is overwritten. Raises `LeavingError`."""
+    """Restore the backup in `folder`. Nothing is overwritten. Raises `LeavingError`."""
     contents = read_contents(folder)
     slots = msgspec.json.decode((folder / "slots.json").read_bytes(), type=dict[str, Announcement])
     files = _targets(folder, contents, decisions, scorer_folders)
@@ -60,7 +60,7 @@ def restore(
         if target.exists() and file_sha256(target) != file_sha256(source):
             raise LeavingError(f"{target} is there already and is another: nothing is overwritten, remove it first")
     ensure_topics(connection, plan)
-    # Opened before anything is written: a trainer's moves that are under way end first.
+    # Opened before anything is written, so that a trainer's unfinished moves end first.
     writer = SlotWriter(connection, plan.models)
     try:
         artifacts = Artifacts(artifacts_url, plan.prefix)
@@ -100,7 +100,7 @@ def _at(announcement: Announcement, artifacts: Artifacts, plan: TopicPlan) -> An
 
 
 def _store(source: Path, announcement: Announcement) -> None:
-    """Put an artifact where the announcement says, and read it back."""
+    """Copy an artifact to the announced address, and read it back. Raises `LeavingError`."""
     filesystem, path = fsspec.core.url_to_fs(announcement.address)
     try:
         if not filesystem.exists(path):
@@ -121,7 +121,7 @@ def _store(source: Path, announcement: Announcement) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Written aside and renamed, unless it is there already."""
+    """Copy a file under a temporary name and rename it, unless `target` exists already."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
 """A compacted topic as it was at one offset per partition, collected on disk.
 
 The offsets are the ends of the partitions when reading began, and a snapshot holds the last record of every key below
-them. Compaction works meanwhile: it may remove a record below the end that has not been read, once a newer one of its
-key lies beyond the end. So what lies beyond is looked at afterwards. Only keys that are not in the snapshot can have
-been hit; when there are any, the snapshot goes on to the end as it is then, and is looked at again.
+them. Compaction goes on during the reading: it may remove a record below the end that has not been read, if a newer
+record of its key is beyond the end. Therefore the records beyond the end are checked afterwards. Only keys that are not
+in the snapshot can be affected. If there are any, the snapshot is extended to the current end, and checked again.
 
-Where new keys come all the time, that stops after a few rounds. A record could then only be missing if it was written,
-replaced and compacted within the last of them: in fractions of a second, while compaction leaves the segments alone
-that are being written.
+If new keys come all the time, this stops after a few rounds. A record can then be missing only if it was written,
+replaced and compacted during the last round. That is unlikely: a round takes fractions of a second, and compaction does
+not touch the segments that are being written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ROUNDS = 4  # each takes as long as what was written during the one before
 
 class Snapshot(NamedTuple):
     topic: str
-    next_offsets: Mapping[int, int]  # by partition: the first offset that is not part of it
+    next_offsets: Mapping[int, int]  # by partition: the first offset that is not part of the snapshot
     store: Store
 
     def items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
@@ -48,7 +48,7 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(connection: KafkaConnection, topic: str, folder: Path, progress: Progress) -> Snapshot:
-    """Read `topic` into a store at `folder`, whose owner closes it. Raises `LeavingError` when there is no topic."""
+    """Read `topic` into a store at `folder`, which the caller closes. Raises `LeavingError` when there is no topic."""
     with TopicReader(connection, poll_records=_POLL_RECORDS, fetch_bytes=_FETCH_BYTES) as reader:
         partitions = reader.partitions(topic)
         if not partitions:
@@ -86,7 +86,7 @@ def _apply(
 def _unseen(
     reader: TopicReader, store: Store, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> bool:
-    """Is there a key between these offsets that the snapshot does not have?"""
+    """Whether there is a key between these offsets that the snapshot does not have."""
     for _, batch in read_between(reader, begins, ends):
         keys = [_prefix(record.partition) + record.key for record in batch if record.key]
         if any(value is None for value in store.get_many(keys)):

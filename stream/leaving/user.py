@@ -1,4 +1,4 @@
-"""Everything that is held about one user, as one JSON document."""
+"""All data about one user, as one JSON document."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["export_user"]
 def export_user(
     connection: KafkaConnection, plan: TopicPlan, user: str, progress: Progress, mapping: InputMapping | None = None
 ) -> dict[str, Any]:
-    """What the topics hold of `user`: everything else that Freshet keeps is made of these records. Refreshes, which
-    carry the history once more, are left out. Where a mapping says that keys are no users, events say whose they are.
-    Raises `LeavingError`."""
+    """The records of `user` in the topics; all other data of Freshet is derived from these records. Refreshes, which
+    repeat the history, are left out. If the mapping says that keys are not users, the user of an event is read from its
+    value. Raises `LeavingError`."""
     key = user_key(user)
     topics = plan.histories, plan.recommendations, plan.interactions, plan.routed, plan.dead_letters
     translator = None if mapping is None or mapping.key == "user" else mapping.translator
@@ -45,7 +45,7 @@ def export_user(
     return {
         "user": user,
         "exported": int(time.time() * 1000),
-        "offsets": offsets,  # of each topic, by partition: the first that was not read
+        "offsets": offsets,  # of each topic, by partition: the first offset that was not read
         "histories": [_history(record) for record in _last(by_topic[plan.histories])],
         "lists": [_with_place(one, list=value_shown(one.value)) for one in lists],
         "events": [
@@ -76,7 +76,7 @@ def _with_place(consumed: ConsumerRecord, **fields: Any) -> dict[str, Any]:
 
 
 def _last(records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-    """Of each partition the last record, unless it is a deletion."""
+    """The last record of each partition, unless it is a deletion."""
     last = {record.partition: record for record in records}
     return [record for _, record in sorted(last.items()) if record.value is not None]
 
