@@ -1,1 +1,1 @@
-"""Dead letters after the fact: read and counted, mended, and sent again, each once."""
+"""Dead letters: they are read and counted, corrected, and sent again, each once."""

@@ -1,8 +1,8 @@
 """Letters in a file of JSON lines, for a person or a program to edit.
 
-A line has the letter's name, why it was refused, and its key and value: a value that is a JSON object stands as one,
-any other as text, and bytes that are no text as {"base64": ...}. Sending again reads the name, the key and the value; a
-line that was taken out of the file is a letter that is left alone.
+A line has the letter's name, why it was refused, and its key and value: a value that is a JSON object is written as an
+object, any other as text, and bytes that are not text as {"base64": ...}. When letters are sent again, the name, the
+key and the value are read; a letter whose line was removed from the file is not sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BYTES = "base64"
 
 
 def save_letters(file: Path, found: Iterable[Letter]) -> int:
-    """Write them to a new file; returns how many. Raises `LetterError`."""
+    """Write letters to a new file; returns how many. Raises `LetterError`."""
     try:
         with file.open("xb") as out:
             count = 0
@@ -46,7 +46,7 @@ def save_letters(file: Path, found: Iterable[Letter]) -> int:
 
 
 def read_edited(file: Path) -> dict[str, Mended]:
-    """What to send by the names of the letters. Raises `LetterError` with the line that cannot be read."""
+    """The records to send, by the names of the letters. Raises `LetterError` with the line that cannot be read."""
     found: dict[str, Mended] = {}
     try:
         with file.open("rb") as lines:
@@ -93,8 +93,8 @@ def _shown(content: bytes | None, objects: bool) -> Any:
 
 
 def _is_same(content: bytes) -> bool:
-    """An object that comes back as it was but for white space; not one with a field twice, or with a number that is too
-    long to be held."""
+    """Whether an object stays the same, except for white space, when it is decoded and encoded again. An object that
+    has a field twice, or a number that is too long, does not."""
     fields = msgspec.json.decode(content)
     return fields != {_BYTES: fields.get(_BYTES)} and msgspec.json.encode(fields) == b"".join(content.split())
 

@@ -1,4 +1,4 @@
-"""What makes an event of a record that was refused: changes for all of them, or a value of its own for one."""
+"""Corrections of refused records: changes that apply to all of them, or a new value for one record."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _IN_A_MILLISECOND = {"us": 1000, "ns": 1_000_000}
 class Changes:
     """Changes of the fields of a JSON object, in this order."""
 
-    strip_bytes: int = 0  # from the beginning of the value, such as the five of a schema registry
+    strip_bytes: int = 0  # at the beginning of the value, such as the five bytes of a Schema Registry
     rename: Mapping[str, str] = field(default_factory=dict)  # old -> new; `a.b` is b inside of a
     drop: frozenset[str] = frozenset()
-    values: Mapping[str, Any] = field(default_factory=dict)  # whatever the record says
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # where it says nothing
+    values: Mapping[str, Any] = field(default_factory=dict)  # set whatever the record has
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # set where the record has no value
     time_unit: Literal["s", "ms", "us", "ns"] = "ms"
     key_from_user: bool = False  # the key becomes the field `user`
 
@@ -38,7 +38,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Mended:
-    """What is sent."""
+    """The key and the value that are sent."""
 
     key: bytes | None
     value: bytes | None
@@ -46,14 +46,14 @@ class Mended:
 
 @dataclass(frozen=True)
 class Judge:
-    """What the updater would say."""
+    """Decodes and checks a record as the updater would."""
 
     limits: Limits
     now_ms: int
-    translator: Translator | None = None  # of events in another form than our own
+    translator: Translator | None = None  # of events in another format than Freshet's own
 
     def decode(self, letter: Letter, mended: Mended) -> Interaction | Forget:
-        """Raises `Rejected`."""
+        """The event of a corrected letter. Raises `Rejected`."""
         if self.translator is None:
             return decode_interaction(mended.key, mended.value, self.now_ms, self.limits)
         source = (letter.topic, letter.source_partition, letter.source_offset, self.now_ms)
@@ -71,8 +71,8 @@ class _Record(NamedTuple):
 
 
 def mend(letter: Letter, changes: Changes, given: Mended | None, judge: Judge) -> Mended:
-    """The record of a letter as it is sent again. `given` has the key and value of somebody who edited it, which no
-    other change touches. Raises `Rejected` when the updater would refuse it again."""
+    """The record of a letter as it is sent again. `given` has a key and a value that a person or a program edited;
+    `changes` do not apply to it. Raises `Rejected` when the updater would refuse it again."""
     if given is None:
         if letter.cut_from:
             raise Rejected(
@@ -113,7 +113,8 @@ def _mapped(letter: Letter, changes: Changes) -> Mended:
 
 
 def _taken(fields: dict[str, Any], name: str) -> Any:
-    """The value of a field, which leaves; a name that is not there as it stands leads inside of objects."""
+    """The value of the field with this name, which is removed. If there is none, the name is a path, and the value
+    inside of the objects stays there."""
     if name in fields:
         return fields.pop(name)
     value: Any = fields

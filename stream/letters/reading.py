@@ -1,4 +1,4 @@
-"""Dead letters as a person asks for them."""
+"""Reads the dead letters that a user asks for."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ __all__ = ["Letter", "LetterError", "Wanted", "letters"]
 
 
 class LetterError(RuntimeError):
-    """What was asked for cannot be done with these letters; one line that says what would do."""
+    """The operation is not possible with these letters; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
 class Letter:
     """One record of `dead-letters`."""
 
-    partition: int  # of `dead-letters`, as the offset and the time
+    partition: int  # of `dead-letters`, like the offset and the time
     offset: int
     at_ms: int  # when it was refused
     reason: str
     detail: str
-    topic: str  # where it came from; "" in a letter that is none of ours
+    topic: str  # of the refused record; "" in a letter that Freshet did not write
     source_partition: int
     source_offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]  # its producer's
-    cut_from: int = 0  # bytes of the whole value, where the letter holds only its beginning
+    headers: tuple[tuple[str, bytes], ...]  # those of the record's producer
+    cut_from: int = 0  # size of the whole value in bytes, if the letter has only its beginning
 
     @property
     def name(self) -> str:
-        """By which a person and a header name it."""
+        """The letter's name in commands and headers: partition/offset."""
         return f"{self.partition}/{self.offset}"
 
     @staticmethod
     def of(record: ConsumerRecord) -> Letter:
-        ours = dict(record.headers)  # of two headers of one name the last one is ours
+        ours = dict(record.headers)  # of two headers with one name, the last one is Freshet's
         return Letter(
             record.partition,
             record.offset,
@@ -60,21 +60,21 @@ class Letter:
 
 
 def _number(text: bytes | None) -> int:
-    """-1 for none."""
+    """The number in a header; -1 for none."""
     return int(text) if text is not None and text.isdigit() else -1
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which letters; what is left out does not matter."""
+    """Which letters are wanted; by default all."""
 
     reasons: frozenset[str] = frozenset()
-    detail: str = ""  # a part of the detail, in any case
-    partitions: frozenset[int] = frozenset()  # that the records came from
+    detail: str = ""  # a part of the detail, in upper or lower case
+    partitions: frozenset[int] = frozenset()  # of the refused records
     first_offset: int = 0  # of `dead-letters`
     last_offset: int | None = None
     since_ms: int = 0
-    until_ms: int | None = None  # not itself
+    until_ms: int | None = None  # exclusive
 
     def __contains__(self, letter: Letter) -> bool:
         return (
@@ -89,7 +89,7 @@ class Wanted:
 
 
 def letters(connection: KafkaConnection, topic: str, wanted: Wanted) -> Iterator[Letter]:
-    """The letters there are now, each partition in order. Raises `LetterError` when there is no such topic."""
+    """The wanted letters that exist now, each partition in order. Raises `LetterError` when there is no such topic."""
     with TopicReader(connection) as reader:
         partitions = reader.partitions(topic)
         if not partitions:

@@ -1,8 +1,8 @@
-"""Letters sent again to `interactions`, each once.
+"""Sends letters again to `interactions`, each once.
 
-A batch is one transaction: the events, and in `layout` the note that these letters were sent. A crash before its
-commit sends nothing and notes nothing, and after one behind it they are found noted. Whoever begins next fences whoever
-is still at it, and reads the notes after that: two at the same time cannot both send a letter.
+A batch is one transaction: the events, and a record on `layout` that says which letters were sent. A crash before the
+commit leaves neither, a crash after it leaves both. A process that begins to send first fences any other that is still
+sending, and then reads the records on `layout`: two processes at the same time cannot both send a letter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MIB = 1024 * 1024
 
 @dataclass
 class Account:
-    """What became of the letters."""
+    """The numbers of letters by result."""
 
     sent: int = 0
     before: int = 0  # sent again earlier
@@ -50,7 +50,7 @@ class Account:
 
 
 class Resender:
-    """Writes what is sent again and remembers it. Raises `LetterError` when another of its kind began meanwhile."""
+    """Sends letters and records which were sent. Raises `LetterError` when another `Resender` has begun since."""
 
     def __init__(self, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._plan = plan
@@ -69,7 +69,7 @@ class Resender:
             metrics_enabled=False,
         )
         try:
-            # Before the notes are read: a predecessor's transaction is then committed or aborted, and stays so.
+            # Before `layout` is read: a predecessor's transaction is then committed or aborted, and stays so.
             self._producer.init_transactions()
             self.resent: Resent = read_resent(connection, plan)
         except BaseException:
@@ -77,7 +77,8 @@ class Resender:
             raise
 
     def send(self, batch: Sequence[tuple[Letter, Mended]], crash: Callable[[], None] = lambda: None) -> None:
-        """`crash` is called when the records have been sent and are not committed yet."""
+        """Send a batch in one transaction. `crash` is called between sending the records and the commit. Raises
+        `KafkaError`."""
         self.resent.add(letter for letter, _ in batch)
         producer, plan = self._producer, self._plan
         try:
@@ -118,7 +119,8 @@ class Resender:
 
 
 def _headers(letter: Letter) -> list[tuple[str, bytes]]:
-    """Those of its producer; a record that was refused twice names its last letter alone."""
+    """The headers of the record's producer, and the name of the letter; of a record that was refused twice, only the
+    name of the last letter."""
     return [*(header for header in letter.headers if header[0] != FROM), (FROM, letter.name.encode())]
 
 
@@ -132,7 +134,8 @@ def resend(
     send: Callable[[Sequence[tuple[Letter, Mended]]], None],
     again: bool = False,
 ) -> Account:
-    """Mend and send what the updater will accept; `send` may do nothing, for a trial. `again`: also what was sent."""
+    """Correct letters and send those that the updater will accept. `send` may do nothing, for a trial. With `again`,
+    letters that were sent before are sent once more."""
     account = Account()
     fitting = _fitting(found, plan, changes, given, judge, resent, again, account)
     while batch := list(islice(fitting, _BATCH)):

@@ -1,7 +1,7 @@
 """Which letters were sent again, on the compacted topic `layout`: one record for each partition of `dead-letters`.
 
-It is written in the transaction that sends them, so a letter is either sent and known to be, or neither. Readers of the
-layout pass records over that they do not know.
+The record is written in the transaction that sends the letters, so a letter is either sent and recorded as sent, or
+neither. Readers of the layout ignore records that they do not know.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _KEY = b"resent/"
 
 
 class _Record(msgspec.Struct, frozen=True):
-    topic_id: str  # a topic that was deleted and made again counts from 0 again
+    topic_id: str  # because the offsets of a topic that was deleted and created again begin at 0
     ranges: tuple[tuple[int, int], ...]  # first and last offset of each run, in order
 
 
 class Resent:
-    """Offsets of one `dead-letters`, as runs."""
+    """The offsets of the letters of one topic that were sent again, as runs."""
 
     def __init__(self, topic: str, topic_id: str) -> None:
         self._topic, self._topic_id = topic, topic_id
@@ -42,7 +42,7 @@ class Resent:
             self._runs[letter.partition] = list(_joined(runs))
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
-        """A record of the topic `layout`. Raises `msgspec.ValidationError` for one of a newer Freshet."""
+        """Read a record of the topic `layout`. Raises `msgspec.ValidationError` for one of a newer Freshet."""
         prefix = _KEY + self._topic.encode() + b"/"
         if key is None or not key.startswith(prefix) or value is None:
             return
@@ -51,7 +51,7 @@ class Resent:
             self._runs[int(key[len(prefix) :])] = list(record.ranges)
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value for the topic `layout`."""
+        """Keys and values for the topic `layout`."""
         for partition, runs in self._runs.items():
             key = _KEY + f"{self._topic}/{partition}".encode()
             yield key, msgspec.json.encode(_Record(self._topic_id, tuple(runs)))
@@ -71,7 +71,7 @@ def _joined(runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def read_resent(connection: KafkaConnection, plan: TopicPlan) -> Resent:
-    """What was sent again so far. Raises `LetterError` when there is no topic to remember it on."""
+    """The letters that were sent again so far. Raises `LetterError` when `dead-letters` or `layout` does not exist."""
     with admin_client(connection) as admin:
         for topic in (plan.dead_letters, plan.layout):
             if not partition_count(admin, topic):
