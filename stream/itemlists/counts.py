@@ -1,9 +1,9 @@
-"""How often every item is met, with decay, and since when: counted from all users' histories.
+"""How often every item is met, with decay, and when it was first met: counted from all users' histories.
 
-What a newer version of a history adds is counted when it comes. A store keeps the counts over a restart, with the
-offsets of `histories` that they reach, so that a view which is read again from the beginning is not counted again.
-They are saved now and then: a killed process loses the counts of that while, which fade anyway. Without a store, as
-after the upgrade from a release that kept none, the histories at hand are counted first, a page at a time.
+Interactions that a newer version of a history adds are counted when it arrives. A store keeps the counts over a
+restart, with the offsets of `histories` up to which they go, so that records which are read again are not counted
+again. The counts are saved now and then: a killed process loses those since the last save, which decay anyway. Without
+saved counts, as after the upgrade from a release that had none, the stored histories are counted first, page by page.
 
     p            decayed counts (`state.popularity`)
     o            offset per partition up to which histories are counted, MessagePack
@@ -33,15 +33,15 @@ __all__ = ["Change", "ItemCounts"]
 log = logging.getLogger(__name__)
 
 _RANKED = 20_000  # items that can be listed as trending
-_PAGE = 100  # stored histories counted in one go
-_HISTORIES = b"h"  # begins the keys of histories in the trainer's view
+_PAGE = 100  # stored histories that are read at once
+_HISTORIES = b"h"  # the prefix of the keys of histories in the trainer's view
 _SAVE_SECONDS = 30.0
 _COUNTS, _OFFSETS, _FIRST = b"p", b"o", b"f"
 _TIME = struct.Struct("<q")
 
 
 class Change(NamedTuple):
-    """A record of `histories`, with what it replaces."""
+    """A record of `histories`, with the value that it replaces."""
 
     offset: int
     key: bytes  # of the history in the view's store
@@ -81,21 +81,21 @@ class ItemCounts:
 
     @property
     def complete(self) -> bool:
-        """All histories at hand are counted."""
+        """Whether all stored histories are counted."""
         return not self._walks
 
     def changed(self, number: int, changes: Iterable[Change]) -> None:
-        """Count what these records of a partition add. Before they are in the view's store."""
+        """Count the interactions that these records of a partition add. Call it before the view stores them."""
         counted, walked = self._offsets.get(number, 0), self._walks.get(number)
         for offset, key, before, after in changes:
             if offset < counted:
                 continue
             self._offsets[number] = offset + 1
-            if after is not None and (walked is None or key <= walked):  # else the walk has yet to come to it
+            if after is not None and (walked is None or key <= walked):  # else the walk will count it
                 self._count(after, 0 if before is None else _newest_ms(before))
 
     def turn(self, seconds: float) -> None:
-        """Go on counting what is stored for about so long, and save when it is time."""
+        """Count stored histories for about this time, and save when it is due."""
         until = time.monotonic() + seconds
         while self._walks and time.monotonic() < until:
             number, after = next(iter(self._walks.items()))
@@ -111,14 +111,15 @@ class ItemCounts:
             self._save()
 
     def newest(self, count: int, since_ms: int) -> list[tuple[str, int]]:
-        """(item, event time when it was first met) of those met first after `since_ms`, the latest first."""
+        """(item, event time when it was first met) of at most `count` items first met after `since_ms`, the latest
+        first."""
         found = nlargest(count, self.first_ms.items(), key=lambda met: (met[1], met[0]))
         return [(item, first_ms) for item, first_ms in found if first_ms > since_ms]
 
     def _count(self, value: bytes, newer_than_ms: int) -> None:
         try:
             history = read(value)
-        except CodecError as error:  # the view counts it as absent, too
+        except CodecError as error:  # the view also ignores such a history
             log.error("a history is not counted: %s", error)
             return
         times_ms = np.frombuffer(history.times_ms, dtype="<i8")
@@ -135,14 +136,15 @@ class ItemCounts:
                     self._new.add(item)
 
     def _save(self) -> None:
-        """In one atomic write. Nothing before the walk is over: it would be taken for the whole."""
+        """Save, but only after the walk is over: partial counts would be taken for complete ones."""
         self._save_due = time.monotonic() + _SAVE_SECONDS
         if self._walks:
             return
         values: dict[bytes, bytes | None] = {
             _FIRST + item.encode(): _TIME.pack(self.first_ms[item]) for item in self._new
         }
-        # Counts last: a batch too large for one write is cut, and first meetings without counts are harmless.
+        # The counts come last: a batch that is too large for one write is split, and first meetings without counts are
+        # harmless.
         values |= {_COUNTS: self.popularity.dump(), _OFFSETS: msgspec.msgpack.encode(self._offsets)}
         self._store.write(values)
         self._new.clear()

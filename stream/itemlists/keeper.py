@@ -1,7 +1,7 @@
-"""Keeps `item-lists` true, as one part of the trainer.
+"""Keeps `item-lists` up to date, as a part of the trainer.
 
-Why the trainer: it alone sees the histories of all users and has the live model beside them, and there is only one
-(docs/decisions/0009).
+The trainer does this because it alone has the histories of all users and the live model, and because there is only one
+trainer (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _COUNTING_SECONDS = 0.05  # of one turn, for histories that were stored before
 
 
 class ItemListKeeper:
-    """The owner's thread calls everything; items are followed beside it. Raises `KafkaError` when another writer has
-    taken over."""
+    """All methods are called by one thread; another thread follows `items`. Raises `KafkaError` when another writer
+    has taken over."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ItemListKeeper:
         self._counts: ItemCounts | None = None
         self._catalogue = Catalogue(items)
         self._due: Lists = {}
-        self._gone: Lists = {}  # the same, of lists that hold what may not be listed: they go first
+        self._gone: Lists = {}  # likewise, without items that may not be listed any more; these are written first
         self._turn_due = time.monotonic()
         self._changes: deque[Mapping[str, ItemRecord | None]] = deque()  # from the follower's thread
         with ExitStack() as opened:
@@ -77,7 +77,7 @@ class ItemListKeeper:
         partitions: Iterable[int],
         store_of: Callable[[int], Store],
     ) -> None:
-        """Begin to count; once, before the first `changed`."""
+        """Begin to count. Call it once, before the first `changed`."""
         counts = ItemCounts(
             self._folder, identity, memory, self._config.half_life_ms, self._kinds, partitions, store_of
         )
@@ -92,7 +92,8 @@ class ItemListKeeper:
             self._counts.changed(number, changes)
 
     def turn(self, live: Recommender | None) -> None:
-        """Call often. The lists that are due go out once a second, so many of them."""
+        """Do what is due; call it often. Once a second, at most `lists_per_second` lists are written. `live` is the
+        live model."""
         counts = self._counts
         if counts is None:
             return
@@ -102,7 +103,7 @@ class ItemListKeeper:
         self._turn_due = time.monotonic() + _EVERY_SECONDS
         self._take_items()
         now_ms, most = self._now_ms(), self._config.lists_per_second
-        if counts.complete:  # else what was met by the users counted first would be trending
+        if counts.complete:  # else only the items of the users counted first would be trending
             self._due |= self._lists.counted(now_ms)
         if len(self._due) < most:
             self._due |= self._lists.similar(live, most - len(self._due), now_ms)
@@ -120,7 +121,7 @@ class ItemListKeeper:
             changes |= self._changes.popleft()
         gone = self._lists.change_items(changes, self._now_ms())
         if changes or gone:
-            self._due.clear()  # they are made again, from what may be listed now
+            self._due.clear()  # these lists are made again, from items that may be listed now
         self._gone |= gone
 
     def _now_ms(self) -> int:

@@ -1,9 +1,10 @@
 """Which lists there are now, and which of them have to be written.
 
-Once a second: lists that hold an item which may not be listed any more, then `trending`, `new` and the categories, then
-the next lists of similar items, as many as may be written in a second. A list whose items are the same in the same
-order is not written again. Lists of similar items are gone through once for each model and for each change of what may
-be listed; a new model goes on where the former one was, so that frequent models do not always serve the first items.
+Once a second, these are written in this order, as many as may be written in a second: lists with an item that may not
+be listed any more, then `trending`, `new` and the categories, then the next lists of similar items. A list whose items
+are the same in the same order is not written again. The lists of similar items are made once for each model, and again
+after each change of the items that may be listed. A new model continues where the former one stopped, so that with
+frequent models not only the lists of the first items are up to date.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from stream.wire.records import ScoredItem
 __all__ = ["DueLists"]
 
 _CATEGORY = trending_in("")
-_NEWEST = 1_000  # latest items looked at for `new`
+_NEWEST = 1_000  # latest items that are considered for `new`
 
 Lists = dict[str, ItemList | None]
 
 
 class DueLists:
-    """Single-threaded, and knows no Kafka. `known` are the lists as they were written."""
+    """Makes the lists that are due. Single-threaded, without Kafka. `known` are the lists on the topic."""
 
     def __init__(
         self, config: ItemListsConfig, catalogue: Catalogue, counts: ItemCounts, known: Mapping[str, KnownList]
     ) -> None:
         self._config, self._catalogue, self._counts, self._known = config, catalogue, counts, known
         self._starts: dict[str, int] = {}  # by item: `from` of its record
-        self._looked_ms = 0  # until when it was looked which items start
+        self._looked_ms = 0  # time up to which items that start were considered
         self._counted = -1  # events when the lists of counts were made; -1: make them again
         self._model: Recommender | None = None
         self._similar: SimilarItems | None = None
         self._walked = np.empty(0, np.int64)  # columns of the items that have a list of similar ones
-        self._place = self._left = 0  # in the walk over them: where it is, and how many it has yet to come to
+        self._place = self._left = 0  # of the walk over these items: its place, and how many items are left
 
     def change_items(self, changes: Mapping[str, ItemRecord | None], now_ms: int) -> Lists:
-        """Follow what `items` says; returns the lists that hold what may not be listed any more, without it."""
+        """Apply changes of `items`. Returns the lists with items that may not be listed any more, without these."""
         gone = self._catalogue.turned(now_ms)
         if changes:
             gone |= self._catalogue.put(changes, now_ms)
@@ -62,7 +63,7 @@ class DueLists:
         return self._without(gone, now_ms)
 
     def holding_unlisted(self, now_ms: int) -> Lists:
-        """Of all lists that are known, as `change_items` returns them: what changed while nobody looked."""
+        """As `change_items`, for all known lists: finds the changes that happened while no trainer ran."""
         return self._without({item for known in self._known.values() for item in known.items}, now_ms)
 
     def _without(self, gone: Collection[str], now_ms: int) -> Lists:
@@ -75,7 +76,7 @@ class DueLists:
         return due
 
     def counted(self, now_ms: int) -> Lists:
-        """Lists made of counts that differ from what is known."""
+        """Lists made from counts that differ from the known ones."""
         due: Lists = {}
         if self._counts.events == self._counted:
             return due
@@ -104,7 +105,7 @@ class DueLists:
             items.append(ScoredItem(item, weight))
 
     def _newest(self, now_ms: int, newest_ms: int) -> list[ScoredItem]:
-        """By the time when they were first met, or start if that is later."""
+        """The newest items, by the time when they were first met, or their start if that is later."""
         since_ms, arrived_ms = newest_ms - self._config.new_ms, defaultdict[str, int](int)
         arrived_ms.update(self._counts.newest(_NEWEST, since_ms))
         for item, start_ms in self._starts.items():
@@ -115,7 +116,7 @@ class DueLists:
         return [scored for scored, _ in zip(listed, range(self._config.list_items), strict=False)]
 
     def similar(self, model: Recommender | None, most: int, now_ms: int) -> Lists:
-        """The next `most` lists of similar items, those that differ from what is known."""
+        """Of the next `most` lists of similar items, those that differ from the known ones."""
         if model is not self._model:
             self._follow(model)
         due: Lists = {}

@@ -1,8 +1,9 @@
-"""Writes `item-lists`, and knows what the topic holds.
+"""Writes `item-lists`, and knows the lists on the topic.
 
-Lists written together are one transaction. A writer first begins its transactional id, which ends what a killed
-predecessor left open and shuts out one that still lives, and only then reads the topic: what it then knows is what the
-topic holds, and nobody else changes it. A process killed before the commit leaves the old lists, after it the new ones.
+Lists that are written together are one transaction. A writer first initialises its transactional id, which ends an open
+transaction of a killed predecessor and fences a predecessor that still runs. Only then it reads the topic, so its
+`known` lists are those on the topic, and no other process changes them. A process that is killed before the commit
+leaves the old lists, one that is killed after it the new lists.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _ACKNOWLEDGED_SECONDS = 10.0
 
 
 class KnownList(NamedTuple):
-    """A list of the topic, in little memory."""
+    """A list of the topic, in a form that needs little memory."""
 
     items: tuple[str, ...]
     scores: array[float]
@@ -49,7 +50,7 @@ class KnownList(NamedTuple):
 
 
 class ItemListWriter:
-    """`known` are the lists of the topic by name. `crash` is called when records were sent and not yet committed."""
+    """`known` are the lists of the topic by name. `crash` is called between sending records and the commit."""
 
     def __init__(self, connection: KafkaConnection, topic: str, crash: Callable[[], None] = lambda: None) -> None:
         self._topic, self._crash = topic, crash
@@ -86,8 +87,8 @@ class ItemListWriter:
                         log.error("%s/0@%d is no list and is written again: %s", self._topic, record.offset, error)
 
     def write(self, lists: Mapping[str, ItemList | None]) -> bool:
-        """All of these lists, or none; None removes one. False when the brokers did not take them, to be tried again.
-        Raises `KafkaError` when another writer has begun, or nothing more can be written."""
+        """Write all of these lists or none; None removes a list. False when the brokers did not accept them; the call
+        may be repeated. Raises `KafkaError` when another writer has begun, or no more can be written."""
         producer = self._producer
         producer.begin_transaction()
         try:
