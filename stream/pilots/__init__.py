@@ -1,6 +1,5 @@
-"""Pilots: some users are served lists of other settings, and what comes of it is counted and judged.
+"""Pilots: some users are served lists with other settings, and the outcomes are counted and compared.
 
-`pilot` says what a pilot is, who is in which variant, and which steps its life has; `counts` is what scorers count of
-it; `difference` says how far two variants differ, readable at any time; `report` makes the verdict of it; `topic` holds
-all of it in Kafka.
+`pilot` defines a pilot, its users and its stages; `counts` are the outcomes that scorers count; `difference` compares
+two variants with bounds that are valid at any time; `report` gives the verdict; `topic` stores all of it in Kafka.
 """

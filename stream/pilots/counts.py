@@ -1,10 +1,9 @@
-"""What is counted of a pilot: ranks of the items that came, by stage, variant and bucket of users.
+"""The counts of a pilot: ranks that users' next items had in their lists, by stage, variant and bucket of users.
 
 A scorer writes its running totals, and a later record of the same scorer, pilot and stage replaces the earlier one, so
-repeats and replays of the topic change nothing. The sum over scorers is the same however many of them shared the users.
-An outcome is counted when the list it judges is replaced: a scorer that is killed loses what it counted since it last
-wrote (some seconds, of all variants alike), and counts nothing twice, because a list that is newer than an event is not
-asked about it.
+repeats and replays of the topic change nothing. The sum over scorers does not depend on how users are divided among
+them. An outcome is counted when its list is replaced. A scorer that is killed loses its counts since the last write
+(some seconds, for all variants alike), and counts nothing twice, because an event is not compared with a newer list.
 
 Legend: R ranks and one column before them for misses.
 """
@@ -21,7 +20,7 @@ from stream.pilots.pilot import BUCKETS
 
 __all__ = ["RANKS", "Counts", "PilotTally", "StageTotals", "add_up"]
 
-RANKS = 10  # that are told apart; an item behind them is a miss
+RANKS = 10  # that are counted separately; an item at a later rank is a miss
 _SHAPE = BUCKETS, RANKS + 1
 
 Tables = dict[str, np.ndarray]  # by variant: int64 [BUCKETS, 1 + RANKS]
@@ -33,11 +32,11 @@ class Counts(msgspec.Struct, array_like=True, frozen=True):
     worker: str  # new with every start of a process
     pilot: str
     stage: int
-    users: dict[str, int]  # by variant: who got a first list
+    users: dict[str, int]  # by variant: users who got a first list
     ranks: dict[str, list[int]]  # by variant: all outcomes
-    # By variant: outcomes of which it is known, too, what control's list would have said.
+    # By variant: those outcomes for which the rank in control's list is known as well.
     paired: dict[str, list[int]]
-    twins: dict[str, list[int]]  # what it would have said
+    twins: dict[str, list[int]]  # the same outcomes by their ranks in control's list
 
     def encode(self) -> bytes:
         return _encoder.encode(self)
@@ -64,7 +63,7 @@ class StageTotals:
     twins: Tables = field(default_factory=dict)
 
     def table(self, tables: Tables, variant: str) -> np.ndarray:
-        """That of a variant, of zeros at first."""
+        """The table of a variant; at first it has only zeros."""
         found = tables.get(variant)
         if found is None:
             found = tables[variant] = np.zeros(_SHAPE, dtype=np.int64)
@@ -72,7 +71,7 @@ class StageTotals:
 
 
 class PilotTally:
-    """What a scorer counts. Single-threaded."""
+    """The counts of one scorer. Single-threaded."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
@@ -80,13 +79,13 @@ class PilotTally:
         self._changed: set[tuple[str, int]] = set()
 
     def user(self, pilot: str, stage: int, variant: str) -> None:
-        """A user got the first list of a stage."""
+        """Count a user who got the first list of a stage."""
         users = self._of(pilot, stage).users
         users[variant] = users.get(variant, 0) + 1
 
     def outcome(self, pilot: str, stage: int, variant: str, bucket: int, rank: int, twin: int | None = None) -> None:
-        """An item came that stood at this rank of the list shown, and at rank `twin` of control's list; a rank beyond
-        `RANKS` is a miss."""
+        """Count an event whose item had this rank in the list shown, and the rank `twin` in control's list; a rank
+        beyond `RANKS` is a miss."""
         totals = self._of(pilot, stage)
         totals.table(totals.ranks, variant)[bucket, _column(rank)] += 1
         if twin is not None:
@@ -109,7 +108,7 @@ class PilotTally:
 
 
 def add_up(records: Iterable[Counts]) -> dict[int, StageTotals]:
-    """By stage, over scorers: the newest record of each."""
+    """The totals by stage. `records` are the newest ones of every scorer."""
     stages: dict[int, StageTotals] = {}
     for record in records:
         totals = stages.setdefault(record.stage, StageTotals())

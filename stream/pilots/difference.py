@@ -1,16 +1,19 @@
-"""How far the lists of two variants differ, with bounds that may be read at any time and as often as one likes.
+"""The difference between the results of two variants, with bounds that are valid at any time and for any number of
+looks.
 
-Outcomes of one user are alike, and users differ in how much they do. So users are the unit, in buckets by hash: the
-variance of a difference of two ratios is that of its influence function summed by bucket, over all stages, in which a
-user may have been on both sides. Stages are compared within themselves and then averaged with weights n m / (n + m) of
-their outcomes (Mantel and Haenszel), so that a hit rate that changes for everybody is nobody's difference.
+Outcomes of one user are correlated, and users differ in their number of events. So the unit is the user, in buckets by
+hash: the variance of a difference of two ratios is that of its influence function, summed by bucket over all stages; in
+these, a user may have been on both sides. The two sides are compared within each stage, and the stages are averaged
+with weights n m / (n + m) of their outcomes (Mantel and Haenszel), so that a hit rate that changes for all users does
+not count as a difference between variants.
 
 The bounds are a normal mixture in the scale of information 1 / variance. For an estimator whose covariance with its own
 later value is at least the later variance, the score process crosses such a bound no more often than Brownian motion
 does (Slepian 1962). That holds with equality for a steady stream of independent users (the canonical joint distribution
-of group sequential tests), also when each of them acts again and again. Like every sequence that estimates its variance
-the guarantee is asymptotic: there is no interval before `LEAST` buckets have something to say on each side, and an
-interval is never narrower than that of independent outcomes would be.
+of group sequential tests), also when each of them acts again and again. The guarantee is asymptotic, as for every
+sequence with an estimated variance. Therefore there is no interval before `LEAST` buckets have outcomes on each side
+(with `same`: outcomes that differ), and between different users an interval is never narrower than one for independent
+outcomes would be.
 
 Legend: S stages, J buckets, R ranks with misses in column 0.
 """
@@ -30,19 +33,19 @@ __all__ = ["GAINS", "LEAST", "Metric", "Pair", "difference", "rate"]
 Metric = Literal["hit rate", "NDCG"]
 Pair = tuple[np.ndarray, np.ndarray]  # ranks int64 [J, 1 + R] of two variants in one stage
 
-# What an item at each rank of a list adds.
+# The gain of an item at each rank of a list.
 GAINS: Final[dict[Metric, np.ndarray]] = {
     "hit rate": np.array([0.0] + [1.0] * RANKS),
     "NDCG": np.concatenate([[0.0], 1 / np.log2(np.arange(2, RANKS + 2))]),
 }
 LEAST: Final = 20
 
-_VISIBLE = 4.0  # standard errors at which a difference is shown at last, about
-_SCALES = (1, 4, 16)  # of the difference: bounds of equal parts of alpha, of which the narrowest holds
+_VISIBLE = 4.0  # about how many standard errors a difference has when it is shown at last
+_SCALES = (1, 4, 16)  # of the difference: each has a bound with an equal part of alpha, and the narrowest one is used
 
 
 def rate(tables: Sequence[np.ndarray], metric: Metric) -> float | None:
-    """The mean gain of an outcome."""
+    """The mean gain per outcome; None without outcomes."""
     counts = sum(table.sum(0) for table in tables) if tables else np.zeros(RANKS + 1)
     return float(counts @ GAINS[metric] / counts.sum()) if counts.sum() else None
 
@@ -50,11 +53,11 @@ def rate(tables: Sequence[np.ndarray], metric: Metric) -> float | None:
 def difference(
     pairs: Sequence[Pair], metric: Metric, *, alpha: float, shown: float, same: bool = False
 ) -> Interval | None:
-    """The first minus the second of each pair, over stages; None while too little is known.
+    """The first minus the second of each pair, over stages; None while there are too few outcomes.
 
-    `alpha` is the probability that it ever leaves the bounds. They are made to show a difference of `shown`, and one
-    some times as large as soon as that is visible: great harm is seen while few users suffer it. `same`: both sides of
-    a pair answered the same outcomes.
+    `alpha` is the probability that the true difference is ever outside of the bounds. The bounds are tightest for a
+    difference of `shown`, and for 4 and 16 times as much, so that great harm is found while few users are affected.
+    `same`: both sides of a pair are ranks for the same events.
     """
     gain = GAINS[metric]
     pairs = [pair for pair in pairs if pair[0].sum() and pair[1].sum()]

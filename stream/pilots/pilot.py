@@ -1,16 +1,16 @@
-"""What a pilot is: variants of the lists, the share of users who get them, and who these are.
+"""A pilot: variants of the lists, the share of users who get them, and which users these are.
 
-A hash of the pilot's name and the user says where the user stands. Each variant owns an equal part of all users and
-serves the first `share` of its part, so whoever is in a variant stays in it when the share grows. Everybody else is in
-`control`, whose lists are as the settings say. Whoever was served a variant that is stopped gets control's lists and is
-counted no more: control must not answer for what the variant did.
+A hash of the pilot's name and the user gives the user's position from 0 to 1. Each variant has an equal part of this
+range and serves the first `share` of its part, so a user in a variant stays in it when the share grows. All other users
+are in `control`, whose lists follow the settings. A user of a variant that was stopped gets control's lists and is no
+longer counted, because effects of the variant must not count for control.
 
 A change of the share begins another stage. Counts are kept by stage, because the hit rate of all users may differ from
-one stage to the next, and a variant that grew meanwhile must not gain or lose by it.
+one stage to the next, and this must not favour or harm a variant that has grown in between.
 
     start --> running (stage 1) --share--> running (stage 2) --> ... --stop--> ended
                     |
-                    +-- the guardrail stops every variant: nobody is served one, the pilot may be ended
+                    +-- the guardrail stops every variant: no user is served one, the pilot may be ended
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 
 CONTROL: Final = "control"
 STAGES: Final = (0.01, 0.1, 0.5, 1.0)
-BUCKETS: Final = 256  # groups of users by hash, alike in all variants: the clusters of the statistics
+BUCKETS: Final = 256  # groups of users by hash, the same in all variants: the clusters of the statistics
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 class PilotError(ValueError):
-    """What was asked for cannot be; the message says what to do."""
+    """The operation is not possible; the message says what to do."""
 
 
 class ListSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class Variant(msgspec.Struct, frozen=True):
 
     @staticmethod
     def parse(text: str) -> Variant:
-        """Of NAME=SETTING=VALUE[,SETTING=VALUE]. Raises `PilotError`.
+        """A variant from a text NAME=SETTING=VALUE[,SETTING=VALUE]. Raises `PilotError`.
 
         >>> Variant.parse("b=ranking=popularity,list_items=10").lists
         ListSettings(ranking='popularity', list_items=10)
@@ -88,8 +88,8 @@ AS_SERVED: Final = Variant(CONTROL, ListSettings())
 
 
 def place(pilot: str, user: bytes) -> tuple[float, int]:
-    """(where the user stands among all, from 0 to 1; the user's bucket): independent of each other, and of what other
-    pilots and the canary choose by."""
+    """(the user's position among all users, from 0 to 1; the user's bucket). Both are independent of each other, and of
+    the choices of other pilots and of the canary."""
     digest = blake2b(b"freshet-pilot:%s\0%s" % (pilot.encode(), user), digest_size=8).digest()
     return int.from_bytes(digest[:4]) / 2**32, int.from_bytes(digest[4:]) % BUCKETS
 
@@ -106,18 +106,18 @@ class Pilot(msgspec.Struct, frozen=True):
     variants: tuple[Variant, ...]
     share: float  # of the users who are in a variant; the variants have equal parts of it
     stage: int  # 1, 2, ...
-    difference: float  # of the hit rate, which it is to show: intervals are tightest when it becomes visible
+    difference: float  # of the hit rate, which the pilot is to show: intervals are tightest for it
     started_ms: int
     changed_ms: int
     shares: dict[int, float]  # of every stage so far
     ended: str = ""  # why, once it is over
     stops: dict[str, Stop] = {}  # by variant: filled in from the guardrail's own records
 
-    # -- who is in it --------------------------------------------------------------------------------------------------
+    # -- its users -----------------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
-        """Is anybody served a variant?"""
+        """Whether any user is served a variant."""
         return not self.ended and any(variant.name not in self.stops for variant in self.variants)
 
     def variant_of(self, user: bytes) -> Variant | None:
@@ -129,7 +129,7 @@ class Pilot(msgspec.Struct, frozen=True):
         variant = self.variants[part]
         return None if variant.name in self.stops else variant
 
-    # -- steps of its life ---------------------------------------------------------------------------------------------
+    # -- its stages ----------------------------------------------------------------------------------------------------
 
     def at(self, share: float, now_ms: int) -> Pilot:
         """The next stage, with this share. Raises `PilotError`."""
@@ -150,7 +150,7 @@ class Pilot(msgspec.Struct, frozen=True):
         return found
 
     def end(self, reason: str, now_ms: int) -> Pilot:
-        """Nobody is served a variant any more. Raises `PilotError`."""
+        """The ended pilot: no user is served a variant any more. Raises `PilotError`."""
         if self.ended:
             raise PilotError(f"pilot {self.name} is over already: {self.ended}")
         return msgspec.structs.replace(self, ended=reason, changed_ms=now_ms, stops={})

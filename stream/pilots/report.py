@@ -1,9 +1,10 @@
-"""What a pilot says: figures of every variant, how far each is from control, and whether it does harm.
+"""The report of a pilot: figures of every variant, its difference from control, and whether it does harm.
 
 A variant is *better* when the hit rate of its users is above that of control's users. It does *harm* when it is below,
-or when its own users' events would have been answered better by the lists that control would have shown them: shown
-lists move people towards themselves, so this second comparison, which sees much sooner, is kind to the variant and
-cannot prove that it is better. All intervals of the hit rate together are right with 95 %, whenever they are read.
+or when control's lists would have had a higher hit rate for the events of the variant's own users. This second
+comparison finds a difference much sooner. It is biased in favour of the variant, because users tend to choose from the
+lists that they were shown, and therefore cannot prove that the variant is better. All intervals of the hit rate
+together hold with a probability of 95 %, whenever they are read.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ Verdict = Literal["better", "worse", "no difference shown", "too few outcomes"]
 State = Literal["running", "stopped by the guardrail", "ended"]
 
 _ALPHA: Final = 0.05
-_COMPARISONS: Final = 2  # of each variant: of its users with control's, and of two lists by its own users
-_RATIO_ALPHA: Final = 0.001  # chance that users are far from the declared shares by themselves
+_COMPARISONS: Final = 2  # per variant: its users with control's users, and the two lists for its own users' events
+_RATIO_ALPHA: Final = 0.001  # probability of a false alarm, by chance alone
 
 
 class SampleRatio(NamedTuple):
-    """Were users split as declared? If not, something decides who is counted, and no figure can be trusted."""
+    """A test whether users were split as declared. If not, the counts of users are biased, and no figure is valid."""
 
     chi_square: float
     freedom: int
@@ -42,21 +43,21 @@ class SampleRatio(NamedTuple):
 
 
 class ArmReport(NamedTuple):
-    """A variant, or control, which is compared with nobody."""
+    """A variant, or control, which has no comparison."""
 
     name: str
     lists: str  # its settings
     users: int
     outcomes: int
     rates: Mapping[Metric, float | None]
-    differences: Mapping[Metric, Interval | None]  # of its users from control's
-    paired: Mapping[Metric, Interval | None]  # of its lists from control's, asked the same outcomes
+    differences: Mapping[Metric, Interval | None]  # between its users and control's users
+    paired: Mapping[Metric, Interval | None]  # between its lists and control's lists, for the same events
     verdict: Verdict | Literal[""]
     stopped: str  # why the guardrail stopped it
 
     @property
     def harm(self) -> str:
-        """Why it must stop; empty while nothing is shown."""
+        """Why the variant must stop; empty while no harm is shown."""
         for told, whose in ((self.differences, "control's users"), (self.paired, "control's lists, same events")):
             found = told.get("hit rate")
             if found is not None and found.high < 0:
@@ -69,7 +70,7 @@ class ArmReport(NamedTuple):
 class PilotReport(NamedTuple):
     pilot: Pilot
     state: State
-    confidence: float  # of each interval; together they are right with 95 %
+    confidence: float  # of each interval; together they hold with 95 %
     ratio: SampleRatio | None
     arms: list[ArmReport]  # control first
 
@@ -78,7 +79,7 @@ class PilotReport(NamedTuple):
         return self.arms[1:]
 
     def as_json(self) -> dict[str, Any]:
-        """Without the names of classes, for programs."""
+        """The report as a value for JSON."""
         pilot, ratio = self.pilot, self.ratio
         return {
             "pilot": pilot.name,
@@ -97,7 +98,7 @@ class PilotReport(NamedTuple):
 
 
 def report(pilot: Pilot, records: Iterable[Counts]) -> PilotReport:
-    """From the newest counts of every scorer."""
+    """The report of a pilot, from the newest counts of every scorer."""
     stages = add_up(record for record in records if record.pilot == pilot.name)
     alpha = _ALPHA / len(pilot.variants) / _COMPARISONS
     arms = [_arm(pilot, CONTROL, "as served", stages, alpha)]
@@ -141,8 +142,8 @@ def _verdict(arm: ArmReport) -> Verdict:
 
 
 def _sample_ratio(pilot: Pilot, stages: Mapping[int, StageTotals]) -> SampleRatio | None:
-    """By stage, with the share that the stage itself had. Who is in a variant that was stopped is counted no more from
-    then on, so such a variant is left out, unless it is the only one: then the whole pilot stood still."""
+    """The test over all stages, each with its own share; None with too few users. A variant that was stopped is left
+    out, because its users are no longer counted, unless it is the only one: then control's are not counted either."""
     part = 1 / len(pilot.variants)
     watched = [variant.name for variant in pilot.variants if variant.name not in pilot.stops]
     if len(pilot.variants) == 1:

@@ -1,12 +1,12 @@
-"""The topic `pilots`, compacted: every process may read what is tried, and what came of it.
+"""The compacted topic `pilots`, with pilots and their counts, which every process may read.
 
-    pilot NAME                  JSON, `Pilot`: written by whoever starts, moves or ends it
+    pilot NAME                  JSON, `Pilot`: written by the operator who starts, moves or ends it
     stop NAME VARIANT           JSON, `Stop`: written by the guardrail
     counts NAME STAGE WORKER    MessagePack, `Counts`: written by a scorer, over and over
 
 Each kind of key has one kind of writer, so that an operator who moves a pilot and the guardrail that stops a variant at
-the same moment never undo each other: what holds is the pilot with its stops. The writes of one step are one record,
-and there is no order between records to get wrong: a stop without its pilot, and counts without theirs, say nothing.
+the same moment never undo each other: the pilot together with its stops is valid. Each step writes one record, and the
+order of records does not matter: a stop or counts without their pilot have no effect.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _stop = msgspec.json.Decoder(Stop)
 
 
 class Pilots:
-    """What the topic says, record by record. Without `counted` it keeps no counts: making lists needs none."""
+    """The content of the topic, read record by record. Without `counted` no counts are kept; lists need none."""
 
     def __init__(self, counted: bool = True) -> None:
         self._counted = counted
@@ -50,8 +50,8 @@ class Pilots:
         self._counts: dict[str, dict[bytes, Counts]] = {}  # by pilot and key
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
-        """One record, in the order of the topic. One that cannot be read is logged, and says nothing from then on: a
-        later release may know settings that this one cannot serve."""
+        """Read one record; call it in the order of the topic. A record that cannot be read is logged. If it is a pilot,
+        that pilot is not served from then on: a later release may have settings that this one does not know."""
         kind, _, rest = (key or b"").decode(errors="replace").partition(" ")
         name, _, rest = rest.partition(" ")
         try:
@@ -77,23 +77,23 @@ class Pilots:
             into[key] = value
 
     def __getitem__(self, name: str) -> Pilot:
-        """Raises `KeyError`."""
+        """The pilot with its stops. Raises `KeyError`."""
         return msgspec.structs.replace(self._pilots[name], stops=dict(self._stops.get(name, {})))
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they were started."""
+        """The names of all pilots, in the order in which they were started."""
         return sorted(self._pilots, key=lambda name: (self._pilots[name].started_ms, name))
 
     @property
     def running(self) -> Pilot | None:
-        """The one that serves variants now: of several, which were started at the same moment, the last."""
+        """The pilot that serves variants now; of several that were started at the same moment, the last one."""
         found = [pilot for name in self.names if (pilot := self[name]).running]
         return found[-1] if found else None
 
     @property
     def current(self) -> Pilot | None:
-        """The newest that nobody has ended: it runs, or the guardrail stopped all of it."""
+        """The newest pilot that was not ended: it runs, or the guardrail stopped all its variants."""
         found = [pilot for name in self.names if not (pilot := self[name]).ended]
         return found[-1] if found else None
 
@@ -113,7 +113,7 @@ class PilotReader:
             self.pilots.take(record.key, record.value)
 
     def poll(self) -> bool:
-        """Take in what came; was there anything?"""
+        """Read new records; returns whether there were any."""
         polled = self._reader.poll()
         for records in polled.values():
             for record in records:
@@ -125,9 +125,10 @@ class PilotReader:
 
 
 class PilotSender:
-    """Sends what a scorer counted. It never fails its worker: totals that are lost are sent again with the next ones.
+    """Sends the counts of a scorer. It never raises `KafkaError`: lost totals are replaced by the next ones.
 
-    `open` is called once there is a pilot, from a thread that nobody waits for: without one nothing is paid.
+    `open` is called when there is a pilot, from a thread that no other waits for, so that a scorer without pilots has
+    no producer.
     """
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
@@ -165,12 +166,12 @@ def _counts_key(counts: Counts) -> bytes:
 
 
 def write_pilot(connection: KafkaConnection, topic: str, pilot: Pilot) -> None:
-    """Returns once the brokers have it. Raises `KafkaError`."""
+    """Write a pilot without its stops, and wait for the acknowledgement. Raises `KafkaError`."""
     _write(connection, topic, f"pilot {pilot.name}", msgspec.json.encode(msgspec.structs.replace(pilot, stops={})))
 
 
 def write_stop(connection: KafkaConnection, topic: str, pilot: str, variant: str, stop: Stop) -> None:
-    """Returns once the brokers have it. Raises `KafkaError`."""
+    """Write the stop of a variant, and wait for the acknowledgement. Raises `KafkaError`."""
     _write(connection, topic, f"stop {pilot} {variant}", msgspec.json.encode(stop))
 
 
