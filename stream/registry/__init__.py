@@ -1,1 +1,1 @@
-"""Where models live: the announced slots, the stored artifacts, the statistics stored beside them."""
+"""Stored models: the slots that announce them, their artifacts, and the statistics stored with them."""

@@ -1,4 +1,4 @@
-"""Where a trainer keeps its models: one fsspec folder, one artifact per version, old ones removed."""
+"""The artifacts of a trainer: one fsspec folder with one artifact per version; old ones are removed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VERSION = re.compile(r"v(\d+)-(\d{8}T\d{6})")
 
 
 def next_version(known: Collection[str], now_ms: int) -> str:
-    """One more than the highest of the `known` versions, and the time, which keeps two of one number apart.
+    """A version with the number after the highest of the `known` ones, and the time, which makes it unique.
 
     >>> next_version(["v2-20260101T000000", "v9-20260102T000000"], 1_800_000_000_000)
     'v10-20270115T080000'
@@ -42,8 +42,8 @@ def next_version(known: Collection[str], now_ms: int) -> str:
 
 
 class Root(NamedTuple):
-    """The model from nothing that a model descends from, or is: whoever was erased from `histories` before these
-    offsets was never seen by it, nor by any of its descendants, which all read further."""
+    """The model trained from scratch that a model descends from, or is itself. A user who was erased from `histories`
+    before these offsets was seen neither by the root nor by its descendants, which read later records."""
 
     version: str
     topic_id: str
@@ -51,20 +51,20 @@ class Root(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """Which records of `histories` a model learnt: all below these offsets of the topic with this id, by partition,
+    """The records of `histories` that a model learnt: all before these offsets of the topic with this id, by partition,
     except those in `left`, from the first offset to before the second."""
 
     topic_id: str
     next_offsets: Mapping[int, int]
     left: Mapping[int, tuple[int, int]] = {}
-    root: Root | None = None  # None: not known, of models of the first release; and of one from nothing, which is it
+    root: Root | None = None  # None: not known (first release), or the model to save is itself the root
 
 
 _REFERENCE = "reference.msgpack"
 
 
 def load_reference(announcement: Announcement) -> Reference | None:
-    """What was stored with a model; None when nothing was. Raises `ArtifactError`."""
+    """The reference that was stored with a model; None when there is none. Raises `ArtifactError`."""
     manifest = read_manifest(announcement.address, announcement.sha256)
     content = read_extra_file(announcement.address, _REFERENCE, manifest)
     try:
@@ -74,7 +74,7 @@ def load_reference(announcement: Announcement) -> Reference | None:
 
 
 def read_provenance(announcement: Announcement) -> Provenance:
-    """What a model learnt from, without loading it. Raises `ArtifactError`."""
+    """The provenance of a model, without loading the model. Raises `ArtifactError`."""
     return _provenance(read_manifest(announcement.address, announcement.sha256))
 
 
@@ -102,10 +102,10 @@ def _provenance(manifest: Manifest) -> Provenance:
 
 
 class Artifacts:
-    """`prefix` keeps several Freshets in one folder apart."""
+    """The artifacts in a folder. Several Freshets with different `prefix` may share the folder."""
 
     def __init__(self, url: str, prefix: str = "") -> None:
-        # Announced to processes with another working directory.
+        # Absolute, because it is announced to processes with another working directory.
         self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
         self._prefix = prefix
 
@@ -144,14 +144,16 @@ class Artifacts:
         )
 
     def load(self, announcement: Announcement, device: torch.device) -> tuple[Learner, Provenance]:
-        """What `save` stored. Raises `ArtifactError` when it is not the announced one, whole and unaltered."""
+        """The learner and the provenance that `save` stored. Raises `ArtifactError` when the files are not complete, or
+        differ from the announced ones."""
         learner, manifest = load_learner(announcement.address, announcement.sha256, device)
         return learner, _provenance(manifest)
 
     def retain(self, keep: int, needed: Collection[str]) -> None:
-        """Remove all but the newest `keep` versions, those at the addresses `needed`, and what half-written saves left.
+        """Remove all versions except the newest `keep` and those at the addresses `needed`; also remove the remains of
+        unfinished saves.
 
-        Not to be called while `save` runs. A folder that cannot be listed or cleaned is logged: it costs room only.
+        Must not be called while `save` runs. A folder that cannot be listed or cleaned is only logged.
         """
         try:
             filesystem, path = fsspec.core.url_to_fs(self.url)

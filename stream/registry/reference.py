@@ -1,8 +1,8 @@
-"""What the stream looked like when a model was fitted: how its items and its scores are binned from then on.
+"""The distribution of items and scores when a model was fitted, and the bins for counting them from then on.
 
-Stored beside the model, so that every scorer counts into the same bins. A child keeps its parent's item bins as long as
-they name nearly all of what is met: the drift monitor then goes on with one series instead of beginning again with
-every model.
+The reference is stored with the model, so that every scorer counts into the same bins. A child keeps its parent's item
+bins as long as these contain the items of nearly all interactions: the drift monitor then continues one series instead
+of a new one with every model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from state.history import History
 
 __all__ = ["Reference"]
 
-_UNNAMED = 0.05  # share of interactions on items without a bin at which new bins are made
+_UNNAMED = 0.05  # new bins are made if a larger share of the interactions has items without a bin
 
 
 class _Stored(msgspec.Struct, array_like=True, frozen=True):
@@ -43,7 +43,8 @@ class Reference:
 
     @staticmethod
     def fit(version: str, histories: Iterable[History], scores: np.ndarray, parent: Reference | None) -> Reference:
-        """From what a model was fitted on, and the scores [B, K] of its lists, best first, -inf where one is short."""
+        """The reference of a model, from the histories that it was fitted on and the scores [B, K] of its lists, best
+        first, -inf where a list is short."""
         counts = Counter(item for history in histories for item in history.items)
         whole = scores[np.isfinite(scores).all(axis=1)]
         found = ScoreBins()
@@ -64,7 +65,7 @@ class Reference:
 
     @staticmethod
     def decode(value: bytes, catalogue: Sequence[str]) -> Reference:
-        """Raises `msgspec.DecodeError` and, for another catalogue's, ValueError."""
+        """The inverse of `encode`. Raises `msgspec.DecodeError`, and ValueError for that of another catalogue."""
         stored = _decoder.decode(value)
         bins = ItemBins.unpack(catalogue, stored.bins, stored.size)
         counts = {item: count for item, count in zip(catalogue, stored.counts, strict=True) if count}

@@ -1,12 +1,13 @@
-"""Which model is in service: the slots of the compacted topic `models`.
+"""Which models are in service: the slots of the compacted topic `models`.
 
-    live       what the scorers serve
-    candidate  the canary: what a share of the users is served before all; usually empty
-    previous   what was live before, kept ready to come back
+    live       the model that scorers serve
+    candidate  the canary, which is served to a share of the users before it may go live; usually empty
+    previous   the model that was live before, kept for a rollback
     retired    the last model that was rolled back; never a parent again
 
-Slots that change together move in one transaction, so that no reader ever meets half of a step. Writers of one name
-exclude each other: opening one ends what a killed predecessor left open, and fences it if it still lives.
+Slots that change together are written in one transaction, so that no reader sees a part of a step. Writers with one
+name exclude each other: opening a writer ends an open transaction of a killed predecessor, and fences a predecessor
+that still runs.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ __all__ = ["Changes", "NoWayBack", "SlotWriter", "Slots", "announce_rollback", "
 
 log = logging.getLogger(__name__)
 
-Changes = Mapping[str, Announcement | None]  # what slots hold from now on, by slot; None empties one
+Changes = Mapping[str, Announcement | None]  # the new content by slot; None empties a slot
 
 _ACKNOWLEDGED_SECONDS = 20.0
-_TRANSACTION_MS = 10_000  # what a killed writer left open hides its successors' moves for no longer
+_TRANSACTION_MS = 10_000  # the longest time for which an open transaction of a killed writer hides later moves
 
 
 class NoWayBack(RuntimeError):
@@ -39,12 +40,12 @@ class NoWayBack(RuntimeError):
 
 
 class Slots:
-    """Follows `models`: `current` and the properties are what `poll` last saw."""
+    """Follows `models`: `current` and the properties are the state after the last `poll`."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._tp = TopicPartition(topic, 0)
         self.current: dict[str, Announcement] = {}
-        self.live_offset = -1  # of the newest announcement of a live model; every reader meets it or a later one
+        self.live_offset = -1  # of the newest announcement of a live model; every reader finds it or a later one
         self._reader = TopicReader(connection, wait_seconds=0.1)
         self._reader.assign([self._tp])
         self._reader.to_beginning()
@@ -72,7 +73,7 @@ class Slots:
             self._take(record)
 
     def poll(self, timeout_seconds: float = 0.0) -> bool:
-        """Take in what was announced; True when a slot moved."""
+        """Read new announcements; True when a slot changed."""
         moved = False
         for records in self._reader.poll(timeout_seconds).values():
             for record in records:
@@ -98,7 +99,7 @@ class Slots:
 
 
 class SlotWriter(Slots):
-    """Moves slots, too. `name` is part of the transactional id: a second writer of the same name fences the first."""
+    """Also writes slots. `name` is part of the transactional id: a second writer of the same name fences the first."""
 
     def __init__(self, connection: KafkaConnection, topic: str, name: str = "operator") -> None:
         self._transactional_id = f"{topic}-{name}"
@@ -120,9 +121,9 @@ class SlotWriter(Slots):
             raise
 
     def move(self, changes: Changes, crash: Callable[[], None] = lambda: None) -> None:
-        """Change these slots together; returns once the brokers have them. Raises `KafkaError` when they do not.
+        """Change these slots together, and wait for the commit. Raises `KafkaError` when it fails.
 
-        `crash` is called when the records have been sent and are not committed yet.
+        `crash` is called between sending the records and the commit.
         """
         named = {slot: None if to is None else msgspec.structs.replace(to, slot=slot) for slot, to in changes.items()}
         producer, tp = self._producer, self._tp
@@ -149,7 +150,7 @@ class SlotWriter(Slots):
                 self.current[slot] = to
 
     def has_successor(self, admin: KafkaAdminClient) -> bool:
-        """Has another writer of this name begun since? Then this one moves nothing any more. Raises `KafkaError`."""
+        """Whether another writer of this name has begun since; this one can then write no more. Raises `KafkaError`."""
         return has_successor(self._producer, self._transactional_id, admin)
 
     def put(self, slot: str, announcement: Announcement) -> None:
@@ -162,7 +163,7 @@ class SlotWriter(Slots):
 
 
 def promotion(current: Mapping[str, Announcement], announcement: Announcement) -> Changes:
-    """What promoting this model changes: what was live is kept as `previous`, and there is no canary any more."""
+    """The changes that promote this model: the live one is kept as `previous`, and the canary's slot is emptied."""
     changes: dict[str, Announcement | None] = {"live": msgspec.structs.replace(announcement, share=0.0)}
     if "live" in current:
         changes["previous"] = current["live"]
@@ -172,7 +173,7 @@ def promotion(current: Mapping[str, Announcement], announcement: Announcement) -
 
 
 def rollback(current: Mapping[str, Announcement]) -> Changes:
-    """What going back to `previous` changes. Raises `NoWayBack`."""
+    """The changes that make `previous` live again. Raises `NoWayBack`."""
     bad, good = current.get("live"), current.get("previous")
     if bad is None:
         raise NoWayBack("no model is live: there is nothing to roll back")
@@ -185,7 +186,7 @@ def rollback(current: Mapping[str, Announcement]) -> Changes:
 
 
 def read_slots(connection: KafkaConnection, topic: str) -> dict[str, Announcement]:
-    """What every slot holds now."""
+    """The current content of every slot."""
     slots = Slots(connection, topic)
     try:
         return slots.current
