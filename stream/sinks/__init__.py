@@ -1,1 +1,1 @@
-"""Lists carried on to where services read them. `follow` is the loop, `redis_sink` what it writes to."""
+"""Copies lists to a store from which services read them. `follow` is the loop, `redis_sink` the store."""

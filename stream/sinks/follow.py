@@ -1,7 +1,7 @@
-"""The loop of a sink: its share of `recommendations`, read on from where the sink itself says that it is.
+"""The loop of a sink: it reads its share of `recommendations` from the positions that are stored in the sink.
 
-Several sinks share the partitions through a consumer group. The group commits nothing: a partition's position lies in
-the sink, beside the lists, see `stream.sinks.redis_sink` for why nothing is lost.
+Several sinks share the partitions through a consumer group. The group commits no offsets: a partition's position is
+stored in the sink, together with the lists; `stream.sinks.redis_sink` says why no list is lost.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Sink:
     ) -> None:
         self._plan, self._target, self._metrics = plan, target, metrics
         ensure_topics(connection, plan)
-        # Only `freshet repartition` leaves deletions behind that forget nobody, and it makes the layout strict.
+        # Only `freshet repartition` writes deletions that forget no user, and it makes the layout strict.
         self._moved = agreed_layout(connection, plan).routing == "strict"
         self._admin = admin_client(connection)
         self._topic_id = topic_identity(self._admin, plan.recommendations)["topic_id"]
-        self._positions: dict[TopicPartition, Position | None] = {}  # of what is assigned
-        self._lost: set[TopicPartition] = set()  # assigned, and to be looked up in the sink before more is written
+        self._positions: dict[TopicPartition, Position | None] = {}  # of the assigned partitions
+        self._lost: set[TopicPartition] = set()  # assigned, and their position must be read from the sink first
         self._written = self._refused = 0
         self._silent = ""  # why Redis does not answer
         self._report_at = time.monotonic() + _REPORT_SECONDS
@@ -85,7 +85,7 @@ class Sink:
 
     @property
     def _waits_for(self) -> str:
-        """What keeps it from its work; one without partitions stands by, and waits for nothing."""
+        """Why this sink cannot work now; empty if it can, or if it has no partitions."""
         if self._silent or self._member.generation is None:
             return self._silent or "the group has not shared out its partitions"
         lost = ", ".join(str(number) for number in sorted(tp.partition for tp in self._lost))
@@ -108,7 +108,7 @@ class Sink:
             self._silent = ""
             self._metrics.progress_timestamp.set_to_current_time()
         except redis.RedisError as error:
-            # What was polled is not there. Redis may come back with an older state, so everything is looked up again.
+            # The polled records are not stored. Redis may have an older state later, so all positions are read again.
             log.warning("Redis does not answer, trying again: %s: %s", type(error).__name__, error)
             self._lost |= self._positions.keys()
             self._silent = f"Redis does not answer: {type(error).__name__}"
@@ -135,7 +135,7 @@ class Sink:
         self._metrics.sink_records["list"].inc(len(entries) - deletions)
 
     def _entry(self, record: ConsumerRecord) -> Entry | None:
-        """A deletion, or a list of the user it lies under; None for anything else, which is not carried on."""
+        """A deletion, or a list whose user is the record's key; None for any other record, which is not written."""
         if record.value is None:
             at_home = not self._moved or record.partition == home_of(record.key, self._plan.partitions)
             return Entry(None, erased_until_ms(record, at_home))
@@ -152,7 +152,7 @@ class Sink:
         return None
 
     def _find_position(self, tp: TopicPartition) -> None:
-        """Read on from where the sink is, or from the beginning into an emptied one."""
+        """Continue from the position in the sink; if it is unusable, empty the partition in the sink and begin again."""
         low, end = offset_range(self._admin, tp)
         position = self._target.position(tp.partition)
         why = self._useless(position, low, end)
@@ -192,6 +192,6 @@ def run_sink(
     stop: threading.Event,
     health: Health,
 ) -> None:
-    """Carry lists on until `stop`."""
+    """Copy lists until `stop`."""
     target = RedisSink(config, plan.prefix, environment.get("FRESHET_REDIS_PASSWORD"))
     Sink(config, connection, plan, target, metrics).run(stop, health)

@@ -1,22 +1,23 @@
-"""Lists in Redis: every user's newest one under `freshet:rec:<user>`, as the record of `recommendations` has it.
+"""Lists in Redis: every user's newest list under `freshet:rec:<user>`, with the bytes of the record.
 
     freshet:rec:<user>              the list, JSON; `published` says how old it is
-    freshet:position:<partition>    what of the partition is in there: topic id, next offset, time of writing
+    freshet:position:<partition>    up to where the partition is stored: topic id, next offset, time of writing
 
 With a prefix of the topics, `freshet:<prefix>:rec:<user>` and `freshet:<prefix>:position:<partition>`.
 
 One transaction (MULTI) writes a batch of lists and the position after it, on condition (WATCH) that the position is
-still the one that the batch begins at. So whatever dies, lists and position agree:
+still the one at which the batch begins. So lists and position always agree:
 
-    killed before EXEC    neither is there; the batch is read again from the position
-    killed after EXEC     both are there; the next sink goes on behind the batch
-    Redis goes back to an older state (a crash without its log): both go back, and what follows is read again
-    a sink that slept wakes and writes: the position is another's by now, the condition fails, nothing is written
+    killed before EXEC    neither is stored; the batch is read again from the position
+    killed after EXEC     both are stored; the next sink continues after the batch
+    Redis loses its newest writes in a crash: both are lost together, and the records are read again
+    a sink that was paused writes again: another sink has changed the position, so the condition fails
 
-A list that knows newer events stays. Each partition is read at its own pace, and one where a user lived before, or
-where the wish to be forgotten was only passed on, may bring its old list or its deletion after the new list of another.
+A list that knows newer events stays. Each partition is read at its own pace: a partition that held a user before, or
+that only received the wish to be forgotten from another, may have its old list or its deletion read after the user's
+new list in another partition.
 
-A database of a Redis Cluster does not do: a transaction there holds keys of one slot only.
+A Redis Cluster cannot be used: its transactions are limited to keys of one slot.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _TRIES = 20
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How much of a partition is in the sink."""
+    """The position up to which a partition is stored in the sink."""
 
     topic_id: str
     next_offset: int
@@ -49,7 +50,7 @@ class Entry(NamedTuple):
     """A list of the topic, or a deletion."""
 
     value: bytes | None  # None deletes
-    as_of_ms: int  # event time that the list knows; of a deletion: lists that know nothing newer are deleted
+    as_of_ms: int  # newest event time of the list; a deletion deletes lists without newer events
 
 
 class RedisSink:
@@ -76,7 +77,7 @@ class RedisSink:
         return f"{self._begin}position:{partition}"
 
     def position(self, partition: int) -> Position | None:
-        """How much of the partition is here; None: nothing that is known."""
+        """The position of the partition; None if there is none that can be read."""
         stored = self._client.get(self._position_key(partition))
         try:
             return None if stored is None else msgspec.json.decode(stored, type=Position)
@@ -86,8 +87,8 @@ class RedisSink:
     def write(
         self, partition: int, before: Position | None, entries: Mapping[bytes, Entry], topic_id: str, after: int
     ) -> Position | None:
-        """Write what each user's entry says, unless a newer list is there, and the position after them. None when the
-        position is not `before` any more: then nothing was written."""
+        """Write or delete each user's list, unless a newer one is stored, and the position `after`. None when nothing
+        was written: the position is not `before` any more, or other writers changed the keys in every attempt."""
         key = self._position_key(partition)
         position = Position(topic_id, after, self._clock_ms())
         with self._client.pipeline(transaction=True) as pipe:
@@ -109,13 +110,13 @@ class RedisSink:
                 try:
                     pipe.execute()
                     return position
-                except redis.WatchError:  # the position is another's now, or a list is: the next turn tells
+                except redis.WatchError:  # another sink changed the position or a list; the next attempt shows which
                     continue
         return None
 
     def empty(self, partition: int, partitions: int) -> None:
-        """Take away the position and all lists of the partition's users, before the topic is read from its beginning:
-        deletions may have been missed."""
+        """Delete the position and all lists of the partition's users. It is called before the topic is read from its
+        beginning, because deletions may have been missed."""
         self._client.delete(self._position_key(partition))
         begin = self.key(b"")
         batch: list[bytes] = []
@@ -129,7 +130,7 @@ class RedisSink:
             self._client.unlink(*batch)
 
     def has(self, user: bytes, until_ms: int) -> bool:
-        """Is there something of the user that knows no event after this time?"""
+        """Whether there is a list of the user without events after this time."""
         stored = self._client.get(self.key(user))
         return stored is not None and _as_of_ms(stored) <= until_ms
 
@@ -148,7 +149,7 @@ _list = msgspec.json.Decoder(_List)
 
 
 def _as_of_ms(stored: bytes | str) -> int:
-    """-1 for what is no list: it stands over nothing."""
+    """The newest event time of a stored list; -1 for a value that is not a list, which is always replaced."""
     try:
         return _list.decode(stored).as_of
     except msgspec.DecodeError:
@@ -156,5 +157,5 @@ def _as_of_ms(stored: bytes | str) -> int:
 
 
 def _escaped(begin: bytes) -> bytes:
-    """For a pattern of SCAN that means exactly these bytes."""
+    """A pattern for SCAN that matches exactly these bytes."""
     return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]^\\-" else bytes([byte]) for byte in begin)
