@@ -1,5 +1,5 @@
-"""A served list made again, from the log, the history at that moment and the artifact by its hash.
+"""Makes a served list again, from the log, the history at that time and the artifact with the same hash.
 
-Read in this order: `served` finds the list, `log_history` merges the history that it was made of, `tapes` and `batches`
-bring back what its scorer had counted and the batch it was ranked in, `verdict` compares, `run` does all of it.
+The modules in their order: `served` finds the list, `log_history` merges the history that it was made of, `tapes` and
+`batches` restore the scorer's counts and the batch of the list, `verdict` compares, `run` does all of these steps.
 """

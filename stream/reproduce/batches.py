@@ -1,7 +1,7 @@
-"""Batches of a scorer made again: its counts are counted again from the last anchor, then its own code makes the lists.
+"""Makes batches of a scorer again: events are counted again from the last anchor, then the scorer's code makes lists.
 
-A list is made in the batch that it was first made in, because the last digits of a score depend on how many users are
-ranked at once. Counting again is left out where no list asks for it: a model's own order needs no counts.
+A list is made in the same batch as before, because the last digits of a score depend on the number of users that are
+ranked together. Events are not counted again if no wanted list needs counts: a model's own order needs none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NO_MODELS: tuple[ServedBy | None, ServedBy | None, ServedBy | None] = (None, No
 
 @dataclass(frozen=True)
 class Bench:
-    """What is needed to make any batch again."""
+    """Everything that is needed to make any batch again."""
 
     lists: ListConfig
     models: ModelsThen
@@ -51,8 +51,8 @@ class Bench:
 
 
 class Wanted(NamedTuple):
-    """Users of one batch whose lists are asked for, with the histories that the log says they had; None: take that of
-    the refresh."""
+    """Users of one batch whose lists are wanted, with their histories from the log; None: the refresh's history is
+    used."""
 
     number: int
     histories: Mapping[bytes, bytes | None]
@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
 
 
 class Remade(NamedTuple):
-    """A list, or why there is none."""
+    """A list that was made again, or why there is none."""
 
     answer: Answer | None
     why: str = ""
@@ -69,7 +69,7 @@ class Remade(NamedTuple):
 def remake_batches(
     bench: Bench, segment: Segment, wanted: Sequence[Wanted], counted: bool, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[int, dict[bytes, Remade]]]:
-    """The lists of some batches of a segment; `counted` says whether any of them needs what was counted before it."""
+    """The lists of some batches of a segment, by batch and user; `counted` says whether any of them needs counts."""
     by_number = {one.number: one for one in wanted}
     last = max(by_number)
     failed = ""
@@ -77,7 +77,7 @@ def remake_batches(
         yield from _remake(bench, segment, by_number, last, counted, progress)
     except (JournalError, RefreshesGone) as error:
         failed = str(error)
-    for number, one in by_number.items():  # those that were made are not there any more
+    for number, one in by_number.items():  # `_remake` has removed the batches that were made
         yield number, {user: Remade(None, failed or "its batch is not in the journal") for user in one.histories}
 
 
@@ -120,10 +120,10 @@ def _remake(
 
 
 class Maker:
-    """A scorer's list maker that tells nobody; moments and batches come in order."""
+    """A scorer's list maker without any output. Its methods must be called in the order of the batches."""
 
     def __init__(self, lists: ListConfig, items: ItemLog, popularity: Popularity, counts: StreamCounts) -> None:
-        # Without what changes no list.
+        # Settings that change no list are switched off.
         lists = replace(lists, explain=0, second_stage=replace(lists.second_stage, examples_per_second=0))
         self._lists, self._items, self._popularity = lists, items, popularity
         self._now_ms = 0
@@ -138,7 +138,7 @@ class Maker:
         return self._now_ms / 1000
 
     def count(self, batch: Batch, requests: Sequence[Request]) -> None:
-        """What a batch adds to the counts."""
+        """Count the events of a batch."""
         events = self._stages.second_stage.events
         events.counts.known(batch.added)
         if batch.retaken:
@@ -146,14 +146,14 @@ class Maker:
         count_batch(requests, self._lists.events, self._popularity, events)
 
     def move_to(self, clock_ms: int, items: int, event_ms: int) -> None:
-        """The clock, the offset up to which `items` was known, and how far the stream had come."""
+        """Set the clock, the offset up to which `items` was read, and the newest event time."""
         self._now_ms, catalogue = clock_ms, self._catalogue
         changes = self._items.between(catalogue.next_offset, items)
         catalogue.next_offset = max(catalogue.next_offset, items)
         catalogue.turned(clock_ms)
         if changes:
             catalogue.put(changes, clock_ms)
-        if event_ms > self._popularity.newest_ms:  # nothing was counted
+        if event_ms > self._popularity.newest_ms:  # no events were counted
             self._popularity.add("", event_ms, 0.0)
 
     def make(self, requests: Sequence[Request], models: Models) -> dict[bytes, Answer]:
@@ -174,7 +174,7 @@ def _load(
     live, previous, canary = served
     return Models(
         None if live is None else models.load(live),
-        # It is asked only where live is missing or fails.
+        # The previous model is used only if the live one is missing or fails.
         models.load(previous) if live is None and previous is not None else None,
         models.load(canary) if canary is not None and canary_share > 0 else None,
         canary_share,
@@ -209,7 +209,7 @@ def _requests(batch: Batch, records: Mapping[Position, ConsumerRecord]) -> list[
 
 
 def _asked(requests: Sequence[Request], wanted: Wanted) -> list[Request]:
-    """With the histories that the log says."""
+    """The requests, with the histories from the log where these are known."""
     asked = []
     for request in requests:
         encoded = wanted.histories.get(request.user)

@@ -1,4 +1,4 @@
-"""What the topic `items` said up to one of its offsets, as far as compaction has left it."""
+"""The content of the topic `items` at one of its offsets, as far as compaction has left the records."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["ItemLog", "read_items"]
 
 
 class ItemLog(NamedTuple):
-    said: list[tuple[int, str, ItemRecord | None]]  # offset, item, what a record says of it; in order
+    said: list[tuple[int, str, ItemRecord | None]]  # offset, item, its record (None: deleted); in order
     whole: bool  # nothing was compacted away
 
     def between(self, offset: int, next_offset: int) -> dict[str, ItemRecord | None]:
-        """By item, the last that was said from one offset to before another."""
+        """The last record by item, from `offset` to before `next_offset`."""
         first, following = (bisect_left(self.said, at, key=lambda one: one[0]) for at in (offset, next_offset))
         return {item: said for _, item, said in self.said[first:following]}
 
     def unknown(self, next_offset: int) -> set[str]:
-        """Items of which records before this offset may have been compacted away: those that only later ones name."""
+        """Items whose records before this offset may have been compacted away: those with later records only."""
         if self.whole:
             return set()
         before = {item for offset, item, _ in self.said if offset < next_offset}
         return {item for offset, item, _ in self.said if offset >= next_offset} - before
 
     def barred(self, user: bytes, first_offset: int, made_ms: int, until_ms: int) -> set[str]:
-        """Items that were not listed to a user at some moment between, by a record from `first_offset` on or because
-        their time had ended."""
+        """Items that could not be listed to a user at some time from `made_ms` to `until_ms`, because of a record from
+        `first_offset` on, or because their time had ended."""
         found, name = set(), user.decode()
         before: Mapping[str, ItemRecord | None] = {i: said for offset, i, said in self.said if offset < first_offset}
         later = [(item, said) for offset, item, said in self.said if offset >= first_offset]
@@ -46,7 +46,7 @@ class ItemLog(NamedTuple):
 
 
 def read_items(connection: KafkaConnection, topic: str, progress: Progress) -> ItemLog:
-    """The whole topic; nothing when there is none."""
+    """Read the whole topic; the log is empty when there is no topic."""
     said: list[tuple[int, str, ItemRecord | None]] = []
     seen = 0
     with TopicReader(connection, poll_records=5_000) as reader:
@@ -61,7 +61,7 @@ def read_items(connection: KafkaConnection, topic: str, progress: Progress) -> I
                 seen += 1
                 try:
                     said.append((record.offset, *decode_item(record.key, record.value)))
-                except Rejected:  # it said nothing then, either
+                except Rejected:  # the scorer ignored this record, too
                     continue
             progress(topic, todo - left, todo)
     return ItemLog(sorted(said, key=lambda one: one[0]), seen == sum(ends.values()))

@@ -1,8 +1,8 @@
-"""Histories merged again from `interactions`, up to the one that a list was made of.
+"""Merges histories again from `interactions`, up to the one that a list was made of.
 
 The updater merges a user's events one by one in the order of the log, so every history that was ever sent to a scorer
-is what the log says up to one of its events. The list names its history by a digest of the bytes: it is found, or it is
-not, and then the log is not what the updater read.
+is the merge of the log up to one of its events. The list has a digest of its history's bytes. If no history with this
+digest is found, the log or the settings differ from those of the updater.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ __all__ = ["LogConfig", "MergedLog", "read_log"]
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What the updaters are told; other settings give other histories."""
+    """The settings of the updaters; other settings give other histories."""
 
     limits: Limits
     mapping: InputMapping
     history_items: int
-    strict: bool  # events of a user are merged whichever partition they came in
+    strict: bool  # events of a user are merged from all partitions
 
 
 class MergedLog(NamedTuple):
     """The events of some users."""
 
     arrivals: Mapping[bytes, Sequence[tuple[int, Arrival]]]  # by user: with their partition, in order of arrival
-    begins: Mapping[int, int]  # by partition: offset of the first record that retention has left
+    begins: Mapping[int, int]  # by partition: offset of the first record that still exists
     config: LogConfig
 
     def history(self, user: bytes, partition: int, digest: int) -> bytes | None:
-        """The history with this digest, as a refresh carries it; None when the log never makes it."""
+        """The history with this digest, encoded as in a refresh; None when no prefix of the log gives it."""
         history, limit = EMPTY, self.config.history_items
         if history_digest(codec.for_reading(codec.encode(history))) == digest:
             return codec.for_reading(codec.encode(history))
         for number, arrival in self.arrivals.get(user, ()):
-            # A wish to be forgotten holds in every partition.
+            # A wish to be forgotten applies in every partition.
             if number != partition and not self.config.strict and not isinstance(arrival.record, Forget):
                 continue
             change = apply(history, [arrival], limit, Outcomes())
@@ -62,7 +62,7 @@ class MergedLog(NamedTuple):
         return None
 
     def why_not(self, partition: int) -> str:
-        """Why a history is not found, as far as the log can tell."""
+        """Why a history is not found, as far as this is known."""
         gone = self.begins.get(partition, 0)
         if gone:
             return f"retention removed the first {gone} records of partition {partition} of the log"

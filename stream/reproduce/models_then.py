@@ -1,4 +1,4 @@
-"""Models as they were announced, loaded once each from their artifacts."""
+"""Loads models that were announced, each once, from their artifacts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ __all__ = ["ModelsThen", "NoModel", "announced_models"]
 
 
 class NoModel(RuntimeError):
-    """A model that cannot be had any more."""
+    """A model that is not available any more."""
 
 
 class ModelsThen:
-    """`lengths` are those of lists that will be asked for: of lists alone, and of candidates with their terms."""
+    """`lengths` are those of the lists that will be made: without a second stage, and of candidates with their
+    terms."""
 
     def __init__(self, announced: dict[str, ServedBy], device: torch.device, lengths: tuple[int, int]) -> None:
         self._announced, self._device, self._lengths = announced, device, lengths
@@ -42,7 +43,7 @@ class ModelsThen:
         return found
 
     def named(self, version: str, digest: str) -> Recommender:
-        """By what a list says of its model: version, and the first digits of its sha256. Raises `NoModel`."""
+        """The model with this version and these first digits of its sha256, which a list has. Raises `NoModel`."""
         served = self._announced.get(digest)
         if served is None:
             raise NoModel(f"no announcement of {version} ({digest}) is left, which says where its artifact lies")
@@ -50,7 +51,7 @@ class ModelsThen:
 
 
 def announced_models(connection: KafkaConnection, topic: str, refused: Callable[[str], None]) -> dict[str, ServedBy]:
-    """Every model that `models` names, by the first digits of its sha256; `refused` is told of others."""
+    """Every model on the topic `models`, by the first digits of its sha256; `refused` is called for invalid records."""
     found: dict[str, ServedBy] = {}
     with TopicReader(connection) as reader:
         reader.assign(reader.partitions(topic))

@@ -1,4 +1,4 @@
-"""Refreshes read again by their offsets."""
+"""Reads refreshes again by their offsets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Position = tuple[int, int]  # partition, offset
 
 
 class RefreshesGone(RuntimeError):
-    """Retention has removed what is asked for."""
+    """Retention has removed the wanted records."""
 
 
 class RefreshesThen:
-    """A reader of `refreshes`; close it."""
+    """A reader of `refreshes`; close it after use."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._topic = topic
@@ -30,7 +30,7 @@ class RefreshesThen:
         self._begins = {tp.partition: begin for tp, begin in self._reader.beginnings(partitions).items()}
 
     def read(self, positions: Iterable[Position]) -> Mapping[Position, ConsumerRecord]:
-        """Raises `RefreshesGone`."""
+        """The records at these positions. Raises `RefreshesGone`."""
         wanted = set(positions)
         ranges: dict[int, tuple[int, int]] = {}
         for number, offset in wanted:
@@ -58,7 +58,7 @@ class RefreshesThen:
         return found
 
     def last_of(self, user: bytes, until_ms: int) -> Position | None:
-        """Where the last refresh of a user up to a moment lies, if one is left."""
+        """The position of the user's last refresh up to this time, if one is left."""
         partitions = self._reader.partitions(self._topic)
         self._reader.assign(partitions)
         begins, ends = self._reader.beginnings(partitions), self._reader.ends(partitions)

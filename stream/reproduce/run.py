@@ -1,4 +1,4 @@
-"""`freshet reproduce`: from the lists that are asked for to what came out of making them again."""
+"""`freshet reproduce`: finds the wanted lists, makes them again, and compares."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OTHER_RELEASE = "it was made by a release that does not say what lists are made
 
 @dataclass(frozen=True)
 class Question:
-    user: bytes | None  # None for everybody
+    user: bytes | None  # None for all users
     at_ms: int | None  # None for the newest lists
 
 
@@ -51,12 +51,12 @@ class ReproduceConfig:
 
     lists: ListConfig
     log: LogConfig
-    folders: tuple[Path, ...]  # of scorers, below which journals lie
+    folders: tuple[Path, ...]  # of scorers, with their journals
     device: torch.device
 
 
 class _Attempt:
-    """One list on its way to an outcome."""
+    """One list that is to be made again, and how."""
 
     def __init__(self, served: Served, made: Made) -> None:
         self.served, self.made = served, made
@@ -67,7 +67,7 @@ class _Attempt:
 def reproduce(
     connection: KafkaConnection, plan: TopicPlan, question: Question, config: ReproduceConfig, progress: Progress
 ) -> Iterator[Outcome]:
-    """Make lists again, one outcome for each. Raises `LeavingError` when there is no topic."""
+    """Make lists again; yields one outcome per list. Raises `LeavingError` when there is no topic."""
     found = find_lists(connection, plan, question.at_ms, question.user, progress)
     refreshes = RefreshesThen(connection, plan.refreshes)
     try:
@@ -120,7 +120,7 @@ class _Making:
         self._bench, self._tapes, self._config = bench, tapes, config
 
     def again(self, attempts: Iterable[_Attempt], merged: MergedLog, progress: Progress) -> Iterator[Outcome]:
-        """Outcomes of lists that say what they were made of."""
+        """Outcomes of the lists whose records say what they were made of."""
         by_segment: dict[Path, list[_Attempt]] = defaultdict(list)
         segments: dict[Path, Segment] = {}
         alone: list[tuple[_Attempt, str]] = []
@@ -178,17 +178,17 @@ class _Making:
                 yield batches[number][user], one
 
     def _by_counts(self, attempt: _Attempt) -> bool:
-        """Does the list depend on what its scorer had counted?"""
+        """Whether the list depends on the scorer's counts."""
         if not attempt.served.list.model:
             return True
         try:
             model = self._bench.models.named(attempt.served.list.model, attempt.made.model)
         except NoModel:
-            return False  # its batch says so again
+            return False  # making the batch reports the missing model
         return model.reranker is not None
 
     def _alone(self, attempt: _Attempt, why: str) -> Outcome:
-        """Without the batch: from the log and the model alone, where that is all that the list depends on."""
+        """Make a list without its batch, from the log and the model alone, if it depends on nothing else."""
         served, made, parts = attempt.served, attempt.made, attempt.parts
         parts.pop("scored", None)
         if not served.list.model:
@@ -210,11 +210,11 @@ class _Making:
         request = Request(served.partition, 0, served.user, codec.read(attempt.history), "event")
         (answer,) = maker.make([request], Models(live=model)).values()
         if (answer.variant, served.list.variant) == ("control", CANARY_VARIANT):
-            answer = answer._replace(variant=CANARY_VARIANT)  # which ranks alike
+            answer = answer._replace(variant=CANARY_VARIANT)  # a canary ranks in the same way
         return compared(served, answer, self._bench.items, parts, alone=True)
 
     def compacted(self, user: bytes, at_ms: int) -> Outcome:
-        """What was served when the record is not there any more: from the last refresh, and the batch that took it."""
+        """Make a list whose record does not exist any more, from the last refresh and the batch that took it."""
         why = "no list of the user from before that moment is left: there was none, or compaction removed it"
         place = self._bench.refreshes.last_of(user, at_ms)
         held = None if place is None else self._tapes.batch_with(*place, at_ms)

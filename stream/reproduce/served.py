@@ -1,4 +1,4 @@
-"""Lists as they stand on `recommendations`: of each user the last one up to a moment."""
+"""Finds lists on `recommendations`: the last one of each user up to a given time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Served(NamedTuple):
     offset: int
     written_ms: int
     list: Recommendation
-    made: Made | None  # None: by a release that did not say
+    made: Made | None  # None: by a release that did not store it
 
     @property
     def place(self) -> str:
@@ -37,8 +37,10 @@ class Served(NamedTuple):
 
 class ServedLists(NamedTuple):
     lists: dict[bytes, Served]  # by user
-    forgotten: set[bytes]  # users whose last record up to the moment is a deletion
-    only_later: dict[bytes, int]  # users with later records only, which may stand over one that was compacted away; ms
+    forgotten: set[bytes]  # users whose last record up to the given time is a deletion
+    only_later: dict[
+        bytes, int
+    ]  # time of the first later record, for users without earlier ones; compaction may have removed these
     unreadable: list[str]
 
 
@@ -48,10 +50,10 @@ _decoder = msgspec.json.Decoder(Recommendation)
 def find_lists(
     connection: KafkaConnection, plan: TopicPlan, until_ms: int | None, user: bytes | None, progress: Progress
 ) -> ServedLists:
-    """Of every user, or of one, the last list that was written up to this moment; None for the newest.
+    """The last list of every user, or of one user, that was written up to `until_ms`; None for the newest.
 
-    Compaction keeps the order: it removes a record only together with all older ones of its key. So the last one that
-    is left up to the moment was the last one then. Raises `LeavingError` when there is no topic.
+    Compaction removes a record only together with all older ones of its key. So the last remaining record up to the
+    given time was the last one at that time. Raises `LeavingError` when there is no topic.
     """
     later: dict[bytes, int] = {}
     records = _records(connection, plan.recommendations, lambda key: user is None or key == user, progress)
@@ -77,7 +79,7 @@ def find_lists(
 def _records(
     connection: KafkaConnection, topic: str, wanted: Callable[[bytes], bool], progress: Progress
 ) -> list[tuple[bytes, ConsumerRecord]]:
-    """Those with a wanted key, by partition and offset."""
+    """The records with a wanted key, sorted by partition and offset."""
     kept: list[tuple[bytes, ConsumerRecord]] = []
     with TopicReader(connection, poll_records=5_000, fetch_bytes=4 * 1024 * 1024) as reader:
         partitions = reader.partitions(topic)

@@ -1,4 +1,4 @@
-"""Journals of scorers, looked up: which segment holds a batch."""
+"""The journals of scorers, and which of their segments has a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Segment", "Tapes"]
 
 
 class Segment(NamedTuple):
-    """A part of a journal."""
+    """One file of a journal."""
 
     tape: Path
     start: SegmentStart
@@ -20,7 +20,7 @@ class Segment(NamedTuple):
     last: int
 
     def batches(self) -> Iterator[Batch]:
-        """Raises `JournalError`."""
+        """The batches of the segment, in order. Raises `JournalError`."""
         return read_batches(self.tape)
 
 
@@ -39,7 +39,7 @@ class Tapes:
         return list(self._paths)
 
     def segments(self, life: str) -> list[Segment]:
-        """Those that hold a batch, in order. Raises `JournalError`."""
+        """The segments of a life that have a batch, in order. Raises `JournalError`."""
         if life not in self._segments:
             found = []
             for path in self._paths.get(life, ()):
@@ -60,7 +60,7 @@ class Tapes:
         raise JournalError(f"batch {number} of the journal {life} below {where} is gone: it is kept journal_hours long")
 
     def batch_with(self, partition: int, offset: int, until_ms: int) -> tuple[str, Batch] | None:
-        """(Life, batch) that took this refresh last, up to a moment."""
+        """(life, batch) of the last batch up to `until_ms` that took this refresh."""
         found: tuple[str, Batch] | None = None
         for life in self.lives:
             for segment in self.segments(life):

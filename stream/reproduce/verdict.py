@@ -1,4 +1,4 @@
-"""A list that was served and one that was made again, compared."""
+"""Compares a list that was served with the one that was made again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["EXACT", "Outcome", "Verdict", "compared", "not_tried"]
 
 Verdict = Literal["same", "differs", "not tried"]
 
-EXACT = 1e-6  # of a score, or of its size where that is above 1
-ALONE = 5e-6  # the same of a user who was ranked without the rest of the batch
+EXACT = 1e-6  # the largest difference of a score; relative to its size if that is above 1
+ALONE = 5e-6  # the same, for a user who was ranked without the rest of the batch
 
 
 class Outcome(msgspec.Struct):
-    """`parts` says of what the list was made again, and what was not made again."""
+    """`parts` says what the list was made of, and what could not be restored."""
 
     user: str
     verdict: Verdict
@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct):
     model: str = ""  # "" for popularity
     variant: str = ""
     parts: dict[str, str] = {}
-    largest_difference: float = 0.0  # of two scores of one item
+    largest_difference: float = 0.0  # between the two scores at one place
     served: tuple[ScoredItem, ...] = ()
     made_again: tuple[ScoredItem, ...] = ()
 
@@ -48,7 +48,7 @@ def _of(served: Served, outcome: Outcome) -> Outcome:
 
 
 def compared(served: Served, answer: Answer, items: ItemLog, parts: dict[str, str], *, alone: bool = False) -> Outcome:
-    """What came out."""
+    """The outcome for a list that was made again."""
     outcome = _of(served, Outcome(served.user.decode(), "same", parts=parts, made_again=answer.items))
     if (answer.version, answer.variant) != (served.list.model, served.list.variant):
         by = answer.version or "popularity"
@@ -77,7 +77,7 @@ def compared(served: Served, answer: Answer, items: ItemLog, parts: dict[str, st
 def _without_barred(
     served: Served, made: tuple[ScoredItem, ...], items: ItemLog, parts: dict[str, str]
 ) -> tuple[ScoredItem, ...]:
-    """A list that was published again leaves out what may not be listed any more."""
+    """The list without items that were barred after it was made: it is published again without them."""
     if served.made is None:
         return made
     kept = {item.item for item in served.list.items}
@@ -89,7 +89,7 @@ def _without_barred(
 
 
 def _difference(served: Sequence[ScoredItem], made: Sequence[ScoredItem], allowed: float, ties: bool) -> str:
-    """The first place where they differ; "" when they are the same."""
+    """A text about the first difference between two lists; "" when they are the same."""
     if len(served) != len(made):
         return f"{len(served)} items were served, {len(made)} are made again"
     for place, (one, other) in enumerate(zip(served, made, strict=True), 1):
