@@ -1,4 +1,4 @@
-"""What people watch a pipeline on this machine by: the status page, and a Prometheus when there is one."""
+"""Monitoring of a pipeline on this machine: the status page, and a Prometheus server if it is installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PROMETHEUS_PORT = 9090
 
 
 def jobs(urls: Mapping[str, str]) -> dict[str, list[str]]:
-    """Prometheus's jobs for processes and their /metrics addresses; the workers of one kind are one job.
+    """Prometheus jobs for processes with these /metrics addresses; the workers of one kind are one job.
 
     >>> jobs({"updater-0": "http://127.0.0.1:9101/metrics", "updater-1": "http://127.0.0.1:9104/metrics"})
     {'freshet-updater': ['127.0.0.1:9101', '127.0.0.1:9104']}
@@ -46,7 +46,7 @@ def lookout(
     say: Callable[[str], None],
     status_port: int = STATUS_PORT,
 ) -> Iterator[StatusPage]:
-    """Serve the page, and scrape into `folder`, until the block is left. `say` is told the addresses."""
+    """Serve the page, and scrape into `folder`, until the block ends. `say` is called with the addresses."""
     with ExitStack() as stack:
         lookup = ListLookup(connection, plan)
         stack.callback(lookup.close)

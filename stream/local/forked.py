@@ -1,9 +1,9 @@
-"""Commands of `freshet` run by a fork of a process that has imported what they need: a start costs no import.
+"""Runs commands of `freshet` in a fork of a process that has imported their modules, so that a start needs no imports.
 
-Importing torch costs seconds of a core, which a scorer that was killed would spend while its users wait. The process
-that is forked only imports: no thread runs in it, nothing is connected, opened or asked of a GPU
-(`tests/stream/local/test_forked.py` holds that), so a fork of it is as good as a process that has just imported the
-same. Python's own fork server does the work: it starts that process, hands over what to run, and tells how it ended.
+Importing torch takes seconds, for which the users of a killed scorer would wait. The process that is forked only
+imports: it has no threads, opens no files or connections, and does not use a GPU
+(`tests/stream/local/test_forked.py` checks this), so a fork of it is like a process that has just imported the same.
+Python's own fork server does the work: it starts that process, passes the command to the fork, and returns its status.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _PRELOADED = "stream.local.preloaded"
 
 
 class ForkServer:
-    """Ends with this process, as do the commands that it runs."""
+    """A fork server. It ends with this process, and so do the commands that it runs."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOADED])
 
     def run(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Forked:
-        """Run `freshet` with these arguments and nothing but this environment. Returns at once, though the first
-        command begins only when everything is imported. `name` is what the system calls the process."""
+        """Run `freshet` with these arguments and only this environment. Returns at once, but the first command begins
+        only after the imports. `name` is the name of the process in the operating system."""
         reading, writing = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_run, args=(name, list(arguments), dict(environment), writing), name=name, daemon=False
@@ -44,7 +44,8 @@ class ForkServer:
 
 
 class Forked:
-    """A command that runs or ran, as `subprocess.Popen` shows it; standard output and error come out of `stdout`."""
+    """A command that runs or has ended, with the interface of `subprocess.Popen`. `stdout` has both standard output and
+    standard error."""
 
     def __init__(
         self, process: multiprocessing.context.ForkServerProcess, reading: Connection, writing: Connection
@@ -53,7 +54,7 @@ class Forked:
         self.stdout: IO[str] = os.fdopen(os.dup(reading.fileno()), errors="replace")
         reading.close()
         self._error = ""
-        self._ends = threading.Event()  # asked to end before it began
+        self._ends = threading.Event()  # set when the command is to end, possibly before it has begun
         self._starting = threading.Thread(target=self._start, daemon=True)
         self._starting.start()
 
@@ -62,7 +63,7 @@ class Forked:
             self._process.start()
             if self._ends.is_set():
                 self._process.terminate()
-        except Exception as error:  # noqa: BLE001 - told as its output, and its status says that it failed
+        except Exception as error:  # noqa: BLE001 - written to its output, and its status is 1
             why = " ".join(str(error).split())
             self._error = f"it could not be forked: {type(error).__name__}: {why}\n"
             os.write(self._writing.fileno(), self._error.encode())
@@ -71,13 +72,13 @@ class Forked:
 
     @property
     def pid(self) -> int:
-        """Waits for its beginning; 0 when it never began."""
+        """The id of the process, after waiting for its start; 0 when the start failed."""
         self._starting.join()
         return self._process.pid or 0
 
     @property
     def returncode(self) -> int | None:
-        """Negative: the signal that ended it."""
+        """The exit status; None while the command runs. A negative status is the signal that ended it."""
         if self._starting.is_alive():
             return None
         return 1 if self._error else self._process.exitcode
@@ -86,7 +87,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Raises `subprocess.TimeoutExpired`."""
+        """The exit status, after the end. Raises `subprocess.TimeoutExpired`."""
         self._starting.join(timeout)
         if not (self._starting.is_alive() or self._error):
             self._process.join(timeout)
@@ -110,7 +111,7 @@ class Forked:
 
 
 def _run(name: str, arguments: Sequence[str], environment: Mapping[str, str], output: Connection) -> None:
-    """In the fork."""
+    """The main function of the fork."""
     name_process(name)
     os.setsid()  # a Ctrl-C reaches the supervisor alone, which ends its children in order
     for stream in (sys.stdout, sys.stderr):
@@ -118,11 +119,11 @@ def _run(name: str, arguments: Sequence[str], environment: Mapping[str, str], ou
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     output.close()
     os.environ.clear()
-    # The parent is the process that was forked, which ends when the supervisor ends, but not as long as forks live.
+    # The parent is the fork server, which ends after the supervisor, but not while any fork runs.
     os.environ.update({**environment, PARENT_PID: str(os.getppid())})
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
     sys.argv = ["freshet", *arguments]
-    runpy.run_module("stream.cli", run_name="__main__")  # as a process of its own is started
+    runpy.run_module("stream.cli", run_name="__main__")  # as in a process of its own
 
 
 def _end_with_supervisor() -> None:

@@ -1,4 +1,4 @@
-"""What a user was shown last, and why: found on demand in the topics themselves, for the status page."""
+"""The last list of a user and the reasons for its items, read from the topics on demand, for the status page."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ __all__ = ["ListLookup"]
 log = logging.getLogger(__name__)
 
 _CHUNK = 2_000  # records read at a time, from the newest on
-_FARTHEST = 200_000  # records back; a user who came before that is not found
-_NEWEST = 10  # interactions told
+_FARTHEST = 200_000  # records before the end; a user with earlier records only is not found
+_NEWEST = 10  # interactions shown
 
 _recommendation = msgspec.json.Decoder(Recommendation)
 
 
 class ListLookup:
-    """Call it with a user; any thread may, one at a time. Costs nothing between calls."""
+    """Call it with a user id, from any thread; calls wait for each other. It does nothing between calls."""
 
     def __init__(self, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._plan = plan
         self._lock = threading.Lock()
         self._reader = TopicReader(connection, poll_records=_CHUNK)
         self._connection = connection
-        self._model: Recommender | None = None  # the last one that was asked why
+        self._model: Recommender | None = None  # the last model that was loaded for reasons
 
     def __call__(self, user: str) -> Mapping[str, Any] | None:
         key = user.encode()
@@ -73,7 +73,7 @@ class ListLookup:
         return answer
 
     def _reasons(self, found: Recommendation, history: History | None) -> list[str]:
-        """For each item of a list what it owes its place to."""
+        """The reason for each item of a list."""
         if not found.model:
             return ["popular at that moment"] * len(found.items)
         plain = ["ranked from the whole history"] * len(found.items)
@@ -81,17 +81,17 @@ class ListLookup:
             return plain
         try:
             return self._told_by_the_model(found, history)
-        except Exception as error:  # the list is shown all the same  # noqa: BLE001
+        except Exception as error:  # the list is shown without reasons  # noqa: BLE001
             log.warning("model %s does not say why: %s", found.model, error)
             return plain
 
     def _told_by_the_model(self, found: Recommendation, history: History) -> list[str]:
-        # Costs seconds to import, and few who start a pipeline look somebody up.
+        # Imported here, because the import takes seconds and is seldom needed.
         from model.batch import Histories
         from model.explain import because
 
         model = self._load(found.model)
-        then = sum(time_ms > found.as_of for time_ms in history.times_ms)  # what came after the list explains nothing
+        then = sum(time_ms > found.as_of for time_ms in history.times_ms)  # events after the list do not explain it
         known = model.items.columns(history.items[then:]) >= 0
         entries = [entry for entry, is_known in zip(list(history.entries())[then:], known, strict=True) if is_known]
         user = [e.item for e in entries], [e.time_ms for e in entries], [e.strength for e in entries]

@@ -58,14 +58,13 @@ class PipelineConfig:
 
 
 class Pipeline:
-    """The processes behind `freshet up`; `metrics_urls` says where each serves its metrics, `api_urls` where lists are
-    read over HTTP.
+    """The processes of `freshet up`; `metrics_urls` are the addresses of their metrics, `api_urls` those of the APIs.
 
     Args:
         settings: arguments of `freshet` that come before each command: `--config`, `--set`, `--log-level`.
         options: further options by kind of process.
-        usual_ports: /metrics where it usually is, if that is free. Two pipelines that begin at the same moment cannot
-            both do that: without it each takes any free port.
+        usual_ports: use the usual ports for /metrics if they are free, else any free ports. Set it to False if several
+            pipelines may start at the same moment.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Pipeline:
         usual = getattr(MetricsConfig(), f"{kind}_port")
         port = free_port(usual if number == 0 and self._usual_ports else 0)
         self.metrics_urls[name] = f"http://127.0.0.1:{port}/metrics"
-        forked = kind == "scorer"  # importing torch is most of its start, and its users wait for it after a crash
+        forked = kind == "scorer"  # importing torch takes most of its start, and its users wait after a crash
         command = [
             *(() if forked else (sys.executable, "-m", "stream.cli")),
             *(*self._settings, kind),
@@ -130,12 +129,12 @@ class Pipeline:
 
     @property
     def refused(self) -> str | None:
-        """A child that will not work before somebody has put something right."""
+        """A child that refused to work until the cause is corrected; None if there is none."""
         return self.supervisor.refused
 
     def run(self, stop: threading.Event) -> bool:
-        """Start everything and keep it alive until `stop`, or until a child refuses to work; True when all children
-        ended by themselves in time. `refused` then names the child."""
+        """Start all children and restart those that end, until `stop` or until a child refuses to work; `refused` then
+        names that child. True when all children ended by themselves in time."""
         self.supervisor.start()
         try:
             while not stop.wait(0.2) and self.refused is None:

@@ -4,14 +4,14 @@ import gc
 import importlib
 import os
 
-# Its threads would run in the process that is forked; a scorer multiplies with torch.
+# OpenBLAS would otherwise start threads in the process that is forked. A scorer does not need them: it uses torch.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 for module in (
     "stream.cli.main",
     "stream.scorer.worker",
     *("model.device", "ops.metrics", "ops.server"),
-    # What these import only when they are used.
+    # Modules that the ones above import only when they use them.
     *("faust.app.base", "faust.transport.drivers.aiokafka", "fsspec.implementations.local", "river.drift"),
     *("safetensors.torch", "torch.utils._device"),
 ):

@@ -1,4 +1,4 @@
-"""Child processes kept alive: their logs prefixed, their deaths answered with a restart, their end bounded in time."""
+"""Supervises child processes: passes on their output, restarts those that end, and stops all within a time limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """Waits double from `first_seconds` to `longest_seconds`; a child that lived `healthy_seconds` starts over."""
+    """The wait before a restart doubles from `first_seconds` to `longest_seconds`; after a run of `healthy_seconds` it
+    is `first_seconds` again."""
 
     first_seconds: float = 0.5
     longest_seconds: float = 30.0
@@ -33,7 +34,7 @@ class RestartPolicy:
             raise ValueError(f"need 0 < first <= longest, got {self.first_seconds} and {self.longest_seconds}")
 
     def wait_seconds(self, previous: float | None, lived: float) -> float:
-        """How long to wait before the next start, after a wait of `previous` and a life of `lived` seconds."""
+        """The wait before the next start, after a wait of `previous` and a run of `lived` seconds."""
         if previous is None or lived >= self.healthy_seconds:
             return self.first_seconds
         return min(2 * previous, self.longest_seconds)
@@ -44,7 +45,7 @@ class Child:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    forked: bool = False  # its command is arguments of `freshet`, and what it imports is imported before it starts
+    forked: bool = False  # the command is arguments of `freshet`, and runs in a fork with all imports done
     process: subprocess.Popen[str] | Forked | None = None
     restarts: int = 0
     _started: float = 0.0
@@ -55,7 +56,7 @@ class Child:
 class Supervisor:
     """Starts children, restarts those that end by themselves, and ends all of them within `grace_seconds`.
 
-    `emit(child name, line)` receives every line they write. Call `watch` a few times a second.
+    `emit(child name, line)` is called for every line of their output. Call `watch` a few times a second.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Supervisor:
         self.children = {child.name: child for child in children}
         self._emit, self._policy, self._grace = emit, policy or RestartPolicy(), grace_seconds
         self._fork_server = ForkServer() if any(child.forked for child in children) else None
-        self.refused: str | None = None  # a child that will not work before somebody has put something right
+        self.refused: str | None = None  # a child that refused to work until the cause is corrected
 
     def start(self) -> None:
         for child in self.children.values():
@@ -99,7 +100,7 @@ class Supervisor:
             self._emit(name, line.rstrip("\n"))
 
     def watch(self) -> None:
-        """Notice deaths and start what is due."""
+        """Notice children that ended, and start those that are due."""
         now = time.monotonic()
         for child in self.children.values():
             if child.process is not None and (status := child.process.poll()) is not None:
@@ -115,7 +116,8 @@ class Supervisor:
                 self._spawn(child)
 
     def stop(self) -> bool:
-        """SIGTERM to all, SIGKILL to whoever is left after the grace; True when all ended by themselves."""
+        """Send SIGTERM to all children, and SIGKILL to those that still run after `grace_seconds`; True when all ended
+        by themselves."""
         running = [child for child in self.children.values() if child.process is not None]
         for child in running:
             assert child.process is not None

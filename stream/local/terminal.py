@@ -1,4 +1,4 @@
-"""What is written to a terminal, or to a file in its place."""
+"""Output to a terminal, or to a file instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 __all__ = ["PrefixedLog", "output"]
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
-_FILE_COLUMNS = 200  # a file has no width; rich would take 80 and cut the figures of a table short
+_FILE_COLUMNS = 200  # a file has no width; rich would use 80 and shorten the figures of a table
 
 
 def output() -> Console:
@@ -20,9 +20,9 @@ def output() -> Console:
 
 
 class PrefixedLog:
-    """Lines of several processes, each behind its name.
+    """Lines of several processes, each with the name of its process in front.
 
-    Prints lines as they come, or keeps the last ones for a live view when `printing` is off.
+    Prints lines as they come if `printing` is on. Also keeps the last ones, for a live view.
     """
 
     def __init__(self, console: Console, printing: bool = True, keep: int = 200) -> None:
