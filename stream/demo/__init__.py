@@ -1,1 +1,1 @@
-"""`freshet demo`: the pipeline watched from outside, with an account at the end."""
+"""`freshet demo`: runs the pipeline, measures it from outside, and prints a report at the end."""

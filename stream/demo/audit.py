@@ -1,4 +1,4 @@
-"""Proof that nothing was lost: histories as stored, against the merge of all events computed the plain way."""
+"""Checks that no event was lost: compares the stored histories with a merge of all events in one step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def reference_merge(events: Iterable[tuple[str, Entry]], limit: int) -> dict[str, History]:
-    """What every history must be after these (user, entry) events, whatever happened on the way."""
+    """The histories that must result from these (user, entry) events, whatever faults there were."""
     by_user: dict[str, list[Entry]] = {}
     for user, entry in events:
         by_user.setdefault(user, []).append(entry)
@@ -41,7 +41,7 @@ def reference_merge(events: Iterable[tuple[str, Entry]], limit: int) -> dict[str
 
 
 def reference_of_topic(connection: KafkaConnection, topic: str, limit: int) -> dict[str, History]:
-    """The same of every valid record that `interactions` holds, whoever wrote it."""
+    """The histories that must result from all valid records of `interactions`, also those of other producers."""
     merged = {}
     for user, arrivals in decode_batch(_records(connection, topic), Limits())[0].items():
         records = [arrival.record for arrival in arrivals]
@@ -56,7 +56,7 @@ def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path
     identity = topic_identity(admin, topic)
     found: dict[str, History] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.exists() else ():  # an updater that owned nothing has no folder
+        for path in sorted(folder.iterdir()) if folder.exists() else ():  # an updater without partitions has no folder
             store = Store(path, identity | {"partition": path.name})
             found.update((user.decode(), codec.decode(value)) for user, value in store.items())
             store.close()
@@ -64,27 +64,27 @@ def stored_histories(admin: KafkaAdminClient, topic: str, folders: Iterable[Path
 
 
 def changelog_histories(connection: KafkaConnection, topic: str) -> dict[str, History]:
-    """Histories as a restoring worker would read them: committed, the last per user, tombstones applied."""
+    """Histories as a restoring worker would read them: the last committed ones per user, without deleted ones."""
     return {user.decode(): codec.decode(value) for user, value in last_values(connection, topic).items()}
 
 
 def last_values(connection: KafkaConnection, topic: str) -> dict[bytes, bytes]:
-    """What a compacted topic holds: the last committed value per key, tombstones applied.
+    """The content of a compacted topic: the last committed value per key, without deleted keys.
 
-    Per partition, for a key that moved to another one leaves a tombstone behind.
+    Values are compared within a partition, because a key that moved to another one has a tombstone in the old one.
     """
     last = {(record.partition, record.key): record.value for record in _records(connection, topic)}
     return {key: value for (_, key), value in last.items() if key is not None and value is not None}
 
 
 def rejected_records(connection: KafkaConnection, topic: str) -> Counter[str]:
-    """How many records of `interactions` lie in the dead-letter topic, by reason."""
+    """The numbers of records of `interactions` in the dead-letter topic, by reason."""
     headers = (dict(record.headers) for record in _records(connection, topic))
     return Counter(header["reason"].decode() for header in headers if header["by"] == b"updater")
 
 
 def records_written(admin: KafkaAdminClient, topic: str) -> int:
-    """How many records a topic got, by the ends of its partitions; of topics without transactions."""
+    """The number of records that a topic got, by the ends of its partitions; only for topics without transactions."""
     (description,) = admin.describe_topics([topic])
     partitions = [TopicPartition(topic, number) for number in range(len(description["partitions"]))]
     ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
@@ -92,7 +92,7 @@ def records_written(admin: KafkaAdminClient, topic: str) -> int:
 
 
 def records_taken(admin: KafkaAdminClient, group: str, topic: str) -> int:
-    """How many records of a topic a group has behind it, by its committed offsets: a count that no restart resets."""
+    """The number of records of a topic that a group has processed, by its committed offsets, which restarts keep."""
     offsets = ask_coordinator(lambda: admin.list_group_offsets(group))[group]
     return sum(max(found.offset, 0) for tp, found in offsets.items() if tp.topic == topic)
 

@@ -1,4 +1,4 @@
-"""What a demo does."""
+"""The configuration of a demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a consumer of Freshet sees: how long after an event its list arrives, and how lists change."""
+"""Measures Freshet as a consumer sees it: the time from an event to its list, and how lists change."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _recommendation = msgspec.json.Decoder(Recommendation)
 class Observer:
     """Reads `recommendations` from now on, in a thread of its own, and matches each list with the events it answers.
 
-    An event is answered by the first list of its user with `as_of` at or after its timestamp. Call `sent` as each
-    event is handed to the producer. Latencies are seconds from there to the list's arrival here.
+    An event is answered by the first list of its user with `as_of` at or after its timestamp. Call `sent` when an event
+    is passed to the producer. Latencies are seconds from that call to the arrival of the list in this process.
     """
 
     def __init__(self, connection: KafkaConnection, topic: str, watch: int = 3) -> None:
@@ -38,7 +38,7 @@ class Observer:
         self._stop = threading.Event()
         self._reader = TopicReader(connection, wait_seconds=0.05)
         self._reader.assign(self._reader.partitions(topic))
-        self._reader.to_end()  # before the first event
+        self._reader.to_end()  # the position must be set before the first event is sent
         self._thread = threading.Thread(target=self._read, name="observer", daemon=True)
         self._thread.start()
 

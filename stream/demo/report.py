@@ -1,4 +1,4 @@
-"""What a demo came to: the figures, the reasons why it failed, and the account for people."""
+"""The result of a demo: the figures, the reasons why it failed, and the summary for the user."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 __all__ = ["EXPECTED_MODELS", "DemoReport", "hit_rates", "milliseconds", "print_report"]
 
-EXPECTED_MODELS = 2  # at least so many versions go live in a demo
+EXPECTED_MODELS = 2  # the least number of versions that go live in a demo
 
 
 @dataclass
 class DemoReport:
-    """What happened, for people and for the exit code."""
+    """The figures of a demo, for the summary and for the exit code."""
 
     sent: int = 0
-    elsewhere: int = 0  # records that somebody else wrote to the same topic
+    elsewhere: int = 0  # records that other producers wrote to the same topic
     accepted: int = 0
     dead_letters: int = 0
     rejected: dict[str, int] = field(default_factory=dict)  # dead letters by reason
@@ -25,7 +25,7 @@ class DemoReport:
     p50: float = math.nan
     p99: float = math.nan
     models: list[str] = field(default_factory=list)
-    scored: int = 0  # events that a model's list was asked about
+    scored: int = 0  # events that were compared with a model's list
     model_hits: int = 0
     popularity_hits: int = 0
     users: int = 0
@@ -38,7 +38,7 @@ class DemoReport:
         return f"{self.sent:,} sent" + (f" + {self.elsewhere:,} from elsewhere" if self.elsewhere else "")
 
     def problems(self) -> list[str]:
-        """Why the demo failed; empty when every stage did its work."""
+        """The reasons why the demo failed; empty when it succeeded."""
         found = []
         if self.accepted + self.dead_letters != self.sent + self.elsewhere:
             found.append(f"{self.sent_in_words}, but {self.accepted:,} accepted + {self.dead_letters:,} dead letters")
@@ -67,7 +67,7 @@ def hit_rates(report: DemoReport) -> str:
 
 
 def print_report(report: DemoReport, write: Callable[[str], None]) -> None:
-    """The summary at the end."""
+    """Write the summary at the end."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.rejected.items()))
     rows = [
         ("events in", f"{report.sent_in_words} = {report.accepted:,} accepted + {report.dead_letters:,} dead letters"),

@@ -1,4 +1,4 @@
-"""`freshet demo`: everything at once on this machine, watched from outside, with an account at the end."""
+"""`freshet demo`: runs the whole pipeline on this machine, measures it from outside, and prints a report at the end."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ log = logging.getLogger(__name__)
 _HISTORY_ITEMS = 200
 _SETTLE_SECONDS = 30.0  # longest wait for the last events' lists
 _START_SECONDS = 90.0
-_LONGER_SECONDS = 150.0  # for which simulated events go on where the models are late
+_LONGER_SECONDS = 150.0  # for how long simulated events continue if the models are late
 _WINDOW_SECONDS = 10.0
 
 
 class Demo:
-    """One run: `run` returns the report; `stop` ends it early but in order. Its methods are the stages of a run."""
+    """One run of a demo: `run` returns the report; its `stop` ends the run early but in order."""
 
     def __init__(
         self, config: DemoConfig, console: Console, environment: Mapping[str, str], settings: Sequence[str] = ()
@@ -67,7 +67,7 @@ class Demo:
         self._config, self._console, self._environment, self._settings = config, console, environment, settings
         self._report = DemoReport()
         self._log: InteractionLog | None = None
-        self._events: list[tuple[str, Entry]] = []  # what was sent and must be in the histories
+        self._events: list[tuple[str, Entry]] = []  # events that were sent and must be in the histories
         self._screen = Screen(self._report)
         self._source_error: Exception | None = None
 
@@ -100,7 +100,7 @@ class Demo:
         return self._report
 
     def _open_log(self, stack: ExitStack, stop: threading.Event) -> None:
-        """Refused before anything else starts, and shown before anything is sent."""
+        """Read and print the log first, so that an unusable log is refused before anything else starts."""
         if self._config.log is not None:
             options = self._config.options
             self._log = stack.enter_context(
@@ -122,15 +122,15 @@ class Demo:
         return KafkaConnection.is_given(self._environment)
 
     def _plan(self) -> TopicPlan:
-        """On somebody's Kafka nothing but topics of the demo's own."""
+        """On an existing Kafka the demo uses only topics of its own, with a prefix."""
         return TopicPlan(prefix=f"demo-{os.getpid()}-" if self._kafka_is_given else "")
 
     def _pipeline(self, folder: Path, connection: KafkaConnection, plan: TopicPlan, emit: PrefixedLog) -> Pipeline:
         window = ("--window-seconds", str(self._window_seconds()))
         trainer = (
-            # Everything drifts in a world that begins with nothing, and a canary takes longer than the demo.
+            # All signals drift in a world that begins without events, and a canary takes longer than the demo.
             *("--many-signals", "9", "--canary-share", "0"),
-            # A user who fills in old ratings in one sitting sends a large part of the events of ten seconds.
+            # A user who enters many old ratings at once sends a large part of the events of ten seconds.
             *("--user-share", "0.5"),
             *("--round-seconds", str(self._config.round_seconds), "--threads", "1"),
             *("--first-users", "50", "--first-interactions", "1500", "--first-epochs", "20"),
@@ -147,7 +147,7 @@ class Demo:
         )
 
     def _window_seconds(self) -> float:
-        """Event time of about ten seconds of the demo: enough events to say something, and often enough to be seen."""
+        """Event time of about ten seconds of the demo: long enough for the statistics, short enough for the demo."""
         if self._log is None:
             return _WINDOW_SECONDS
         account = self._log.account
@@ -219,7 +219,7 @@ class Demo:
                         outbox.send(*broken)
                     self._report.sent += 1
                 outbox.drain()
-        except Exception as error:  # shown once the processes are down  # noqa: BLE001
+        except Exception as error:  # raised again by `_watch`  # noqa: BLE001
             self._source_error = error
 
     def _paced(self, stop: threading.Event) -> Iterator[tuple[Interaction | None, Any]]:
@@ -265,7 +265,7 @@ class Demo:
 
     def _look(self, pipeline: Pipeline, observer: Observer) -> None:
         seen = scrape(pipeline.metrics_urls)
-        # A restarted process counts from zero and meets some events again: the account at the end counts in Kafka.
+        # A restarted process counts from zero and reads some events again: the report at the end counts in Kafka.
         report = self._report
         report.accepted = int(seen.total("freshet_events_applied_total"))
         report.dead_letters = int(seen.total("freshet_dead_letters_total"))
@@ -301,7 +301,7 @@ class Demo:
 
 
 def event_numbers(count: int, more: int, enough: Callable[[], bool], longer: Callable[[], None]) -> Iterator[int]:
-    """0 .. count - 1 and then, after a word by `longer`, up to `more` others until there is `enough`."""
+    """0 .. count - 1, and then up to `more` others until `enough` is true; `longer` is called before these."""
     yield from range(count)
     if enough():
         return

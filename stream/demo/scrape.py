@@ -1,4 +1,4 @@
-"""What the processes report about themselves, read from their /metrics pages."""
+"""Reads the metrics of the processes from their /metrics pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Scrape", "scrape"]
 
 @dataclass(frozen=True)
 class Scrape(Samples):
-    """Samples with what the account of a run asks of them."""
+    """Samples, with the figures that the report of a run needs."""
 
     @property
     def down(self) -> set[str]:
@@ -21,15 +21,15 @@ class Scrape(Samples):
         return {process for process, answered in self.up.items() if not answered}
 
     def waiting(self) -> set[str]:
-        """Processes that have not come around yet: still restoring, or without a partition."""
+        """Processes that have not worked yet: they are still restoring, or have no partition."""
         return {process for process, _, value in self.each("freshet_progress_timestamp_seconds") if value == 0}
 
     def labels(self, name: str, label: str) -> list[str]:
-        """The values that `label` takes on the samples of this name with a value above zero."""
+        """The values of `label` among the samples of this name with a value above zero."""
         return sorted({found[label] for _, found, value in self.each(name) if value > 0})
 
     def share_at_most(self, name: str, bound: str, **labels: str) -> tuple[float, float]:
-        """Of a histogram: how many observations were at most `bound` (a bucket's edge), and how many there were."""
+        """Of a histogram: the number of observations of at most `bound` (a bucket's edge), and of all observations."""
         return self.total(f"{name}_bucket", le=bound, **labels), self.total(f"{name}_count", **labels)
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a demo while it runs."""
+"""The display of a running demo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Screen"]
 
 
 class Screen:
-    """Shows `report`, which somebody else keeps up to date; call `note` about twice a second."""
+    """Shows `report`, which the demo keeps up to date; call `note` about twice a second."""
 
     def __init__(self, report: DemoReport) -> None:
         self.report = report
@@ -25,7 +25,7 @@ class Screen:
         self._history: list[tuple[float, float, float]] = []  # (clock, events, lists)
 
     def note(self) -> None:
-        """Remember how far it is, for the rates."""
+        """Store the current counts, from which the rates are computed."""
         self._history.append((time.monotonic(), self.report.accepted, self.report.lists))
 
     def _rates(self, seconds: float = 5.0) -> tuple[float, float]:
@@ -37,7 +37,7 @@ class Screen:
         return max(now[1] - then[1], 0) / span, max(now[2] - then[2], 0) / span
 
     def line(self, observer: Observer) -> str:
-        """For a log: how far it is and how it goes."""
+        """The state of the demo as one line, for a log."""
         report, (events, lists) = self.report, self._rates()
         recent = observer.quantiles((0.5, 0.99), last=1000)
         model = report.models[-1] if report.models else "popularity"
@@ -48,7 +48,7 @@ class Screen:
         )
 
     def view(self, observer: Observer, emit: PrefixedLog) -> RenderableType:
-        """For a terminal."""
+        """The state of the demo for a terminal."""
         report, (events, lists) = self.report, self._rates()
         p50, p90, p99 = map(milliseconds, observer.quantiles((0.5, 0.9, 0.99), last=1000))
         numbers = Table.grid(padding=(0, 3))
