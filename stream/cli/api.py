@@ -1,4 +1,4 @@
-"""`freshet api` and `freshet token`: lists and events over HTTP, and who may ask."""
+"""`freshet api` and `freshet token`: lists and events over HTTP, and tokens for access."""
 
 from __future__ import annotations
 

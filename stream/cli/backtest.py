@@ -1,4 +1,4 @@
-"""`freshet backtest`: the whole system on a log, beside what it must beat."""
+"""`freshet backtest`: the whole system on a log, compared with baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `freshet backtest` shows: how far it is, a line for each round, and the tables at the end."""
+"""The output of `freshet backtest`: its progress, a line for each round, and the tables at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_and_report(
     csv: Path | None,
     png: Path | None,
 ) -> bool:
-    """Run the backtest and print what came out; False when it was interrupted. Raises `BacktestError`."""
+    """Run the backtest and print its result; False when it was interrupted. Raises `BacktestError`."""
     errors = Console(stderr=True)
     errors.print(_summary(log, config), soft_wrap=True, markup=False, highlight=False)
     columns = (

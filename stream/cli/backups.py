@@ -1,4 +1,4 @@
-"""`freshet backup` and `freshet restore`: what Kafka does not hold."""
+"""`freshet backup` and `freshet restore`: the state outside of Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`freshet doctor` and `freshet repartition`: the Kafka cluster as Freshet needs it."""
+"""`freshet doctor` and `freshet repartition`: checks and changes of the Kafka cluster."""
 
 from __future__ import annotations
 

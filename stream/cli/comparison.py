@@ -1,4 +1,4 @@
-"""What `freshet evaluate` shows: progress while models train, one table at the end."""
+"""The output of `freshet evaluate`: progress while models train, and one table at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FORMATS = {"coverage": ".3f", "gini": ".3f", "novelty": ".2f", "train_seconds":
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how."""
+    """The models to compare, and how."""
 
     protocol: Protocol
     models: Sequence[str] | None  # None: the usual ones of the protocol
@@ -50,7 +50,7 @@ class Comparison:
 def compare(
     asked: Comparison, source: Interactions | Dataset, low_rated: Interactions | None, console: Console
 ) -> Study | NoiseStudy:
-    """Train and measure models, and print how they compare. Raises ValueError for what cannot be run."""
+    """Train and measure models, and print the comparison. Raises ValueError for combinations that cannot be run."""
     if asked.protocol == "noisy":
         if asked.variety:
             raise ValueError("variety is measured with the protocol per-user")
@@ -95,7 +95,7 @@ def compare(
 def _with_progress(
     console: Console, metrics: tuple[str, ...], study: Callable[[OnProgress, OnMeasured], _Outcome]
 ) -> _Outcome:
-    """Run `study` under a progress bar, with a line for each training that has been measured."""
+    """Run `study` with a progress bar, and print a line after each training that has been measured."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
@@ -106,7 +106,7 @@ def _with_progress(
 
 
 def _newest(row: Row, metrics: tuple[str, ...]) -> str:
-    """The figures of the row's newest seed: a study of hours that is cut short has shown them."""
+    """The figures of the row's newest seed, so that a study that is interrupted after hours has shown them."""
     figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(metrics, row.means()[-1], strict=True))
     settings = "; ".join(f"{name} {value:g}" for name, value in row.settings[-1].items())
     training = f"{row.train_seconds[-1]:.0f} s of training"
@@ -144,7 +144,7 @@ def _slices_table(study: Study) -> Table:
 
 
 def _noise_table(study: NoiseStudy) -> Table:
-    """NDCG@20 of every model by noise, and the share that is left of the figure without noise."""
+    """NDCG@20 of every model by noise, and as a share of its NDCG@20 without noise."""
     clean = next(iter(study.studies.values()))
     table = Table(title=f"{clean.dataset}: {clean.metrics[-1]} on the clean test part, and the share kept, by noise")
     table.add_column("model", overflow="fold")

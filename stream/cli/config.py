@@ -59,7 +59,7 @@ def config(settings: Settings, sections: tuple[str, ...], changed: bool, as_refe
 
 
 def effective_settings(settings: Settings) -> str:
-    """A settings file of all that is not the default, without secrets."""
+    """A settings file with all values that differ from the defaults, without secrets."""
     lines: list[str] = []
     for name in settings.sections:
         changed = [effective for effective in settings.section(name).values() if not effective.is_default]
@@ -86,14 +86,14 @@ def _tables(found: Iterable[Effective]) -> Iterator[str]:
 
 
 def _by_table(found: Iterable[Effective]) -> list[tuple[str, list[Effective]]]:
-    """Settings by the table they stand in; TOML wants those of a table before the tables inside it."""
+    """Settings by their table; TOML requires the values of a table before the tables inside of it."""
     order = {effective.setting.name[:-1]: place for place, effective in reversed(list(enumerate(found)))}
     ordered = sorted(found, key=lambda effective: order[effective.setting.name[:-1]])
     return [(dotted(table), list(inside)) for table, inside in groupby(ordered, lambda e: e.setting.name[:-1])]
 
 
 def _from_files(settings: Settings, found: Iterable[Effective]) -> Iterator[Effective]:
-    """The settings of [kafka], those included that another file says."""
+    """The settings of [kafka], including those from a file that one of them names."""
     connection, environment = kafka_connection(settings), kafka_environment(settings)
     known = {field.name for field in fields(connection)}
     for effective in found:

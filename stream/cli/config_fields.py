@@ -1,7 +1,7 @@
 """The fields of config classes as settings: name, type, default and meaning, each read from the class itself.
 
-What a field means stands in a string below it; its unit is part of its name. A field that holds another config class
-is a table of settings, unless `shared` names the section that all processes take it from.
+The meaning of a field is the string below it; its unit is part of its name. A field that holds another config class is
+a table of settings, unless `shared` names the section from which all processes take it.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Setting:
     default: Any
     meaning: str
     secret: bool = False
-    variables: tuple[str, ...] = ()  # of the environment; the first that is set counts
+    variables: tuple[str, ...] = ()  # of the environment; the first one that is set is used
     absent: bool = False  # its table is not used unless one of its settings is given
-    computed: bool = False  # the default is another on each machine
+    computed: bool = False  # the default depends on the machine
 
 
 def dotted(name: Name) -> str:
@@ -67,9 +67,10 @@ def dotted(name: Name) -> str:
 
 
 def settings_of(kind: type, above: Name, shared: Mapping[str, str], base: Any = None) -> Iterator[Setting]:
-    """The settings of a config class and the classes inside it. `base`, an instance, has the defaults when given.
+    """The settings of a config class and of the classes inside it. If `base`, an instance, is given, the defaults are
+    its values.
 
-    `shared` names the classes, by `__name__`, that have sections of their own; their fields are left out.
+    `shared` names the classes, by `__name__`, that have their own sections; their fields are left out.
     """
     hints, meant = type_hints(kind, shared), meanings(kind)
     for field in fields(kind):
@@ -89,7 +90,7 @@ def settings_of(kind: type, above: Name, shared: Mapping[str, str], base: Any = 
 
 
 def type_hints(kind: type, shared: Mapping[str, str]) -> dict[str, Any]:
-    """The fields' types. A shared class may be known to the type checker only, so that nobody imports it in vain."""
+    """The fields' types. A shared class may be imported for the type checker only, to avoid its import time."""
     return _type_hints(kind, tuple(shared))
 
 
@@ -118,7 +119,7 @@ def nested_config(hint: Any) -> type | None:
 
 @cache
 def meanings(kind: type) -> dict[str, str]:
-    """Below each field of a config class: the string that says what it means (PEP 257 calls it an attribute docstring).
+    """The strings below the fields of a config class, which say what they mean (attribute docstrings, PEP 257).
 
     >>> meanings(Setting)
     {}
@@ -141,13 +142,13 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _plain(hint: Any) -> Any:
-    """`hint` without None."""
+    """The type `hint` without None."""
     left = [inner for inner in _alternatives(hint) if inner is not type(None)]
     return left[0] if len(left) == 1 else hint
 
 
 def from_value(value: Any, kind: Any) -> Any:
-    """A value of a TOML file as a field's type. Raises ValueError that says what was expected."""
+    """A value of a TOML file, converted to a field's type. Raises ValueError, which says what was expected."""
     try:
         found = msgspec.convert(value, kind, dec_hook=_hook)
     except (msgspec.ValidationError, TypeError):
@@ -158,7 +159,7 @@ def from_value(value: Any, kind: Any) -> Any:
 
 
 def from_text(text: str, kind: Any) -> Any:
-    """The same of a text from the environment or the command line: no quotes needed.
+    """As `from_value`, for a text from the environment or the command line, where quotes are not needed.
 
     >>> from_text("3", float), from_text("3", str), from_text("no", bool), from_text("1, 2", tuple[int, ...])
     (3.0, '3', False, (1, 2))
@@ -193,7 +194,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 def as_text(value: Any) -> str:
-    """What `from_text` reads back."""
+    """A value as a text that `from_text` reads back."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list | dict):
@@ -219,7 +220,7 @@ def as_toml(value: Any) -> str:
 
 
 def expected(kind: Any) -> str:
-    """In words, what a value of this type is.
+    """A description of the values of this type.
 
     >>> expected(int | None), expected(Literal["strict", "off"]), expected(tuple[int, ...])
     ('a whole number', 'strict or off', 'a list of whole numbers')

@@ -1,4 +1,4 @@
-"""`freshet dead-letters`: shown, counted, mended and sent again."""
+"""`freshet dead-letters`: dead letters are shown, counted, corrected and sent again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dead_letters() -> None:
 
 
 class _Moment(click.ParamType):
-    """A time, or how long ago it was."""
+    """A time, or a duration before now."""
 
     name = "TIME"
 
@@ -66,7 +66,7 @@ class _Moment(click.ParamType):
 
 
 class _Offsets(click.ParamType):
-    """One offset, or a first and a last one."""
+    """One offset, or a first and a last offset."""
 
     name = "FIRST-LAST"
 

@@ -38,7 +38,7 @@ def demo(settings: Settings) -> None:
     from stream.sources.replay import ReadingStopped
 
     level = settings["process.log_level"].value
-    stop = prepare_process("warning" if level == "info" else level, grace_seconds=None)  # the screen says the rest
+    stop = prepare_process("warning" if level == "info" else level, grace_seconds=None)  # the screen shows the rest
     config = settings.read(DemoConfig)
     try:
         report = Demo(config, Console(), kafka_environment(settings), settings.forwarded()).run(stop)

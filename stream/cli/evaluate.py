@@ -1,4 +1,4 @@
-"""`freshet evaluate`: models compared offline."""
+"""`freshet evaluate`: compares models offline."""
 
 from __future__ import annotations
 

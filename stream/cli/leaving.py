@@ -1,4 +1,4 @@
-"""`freshet export` and `freshet user`: what leaves Freshet."""
+"""`freshet export` and `freshet user`: data that leaves Freshet."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _print(document: Any) -> str:
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr: topic, done, all."""
+    """A context with a progress bar on stderr; yields a function that takes (topic, records done, all records)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

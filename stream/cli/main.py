@@ -36,7 +36,7 @@ from stream.process import REFUSED
 
 __all__ = ["app", "main"]
 
-# Of errors: 2, a person has to change something first; 1, it failed while running, and another try may help.
+# Exit codes of errors. 2: a person must change something first. 1: it failed while running, and a retry may help.
 FAILED = 1
 
 
@@ -100,7 +100,7 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; whatever a person can put right is one readable line and exit code 2."""
+    """Run the command line. An error that a person can correct is printed as one readable line, with exit code 2."""
     try:
         sys.exit(app(args=arguments, prog_name="freshet", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -139,7 +139,7 @@ def _usage(error: click.UsageError) -> tuple[str, str]:
 
 
 def _expected(error: Exception) -> tuple[int, str] | None:
-    """Exit code and text of an error that somebody outside of this code can put right; None for all others."""
+    """Exit code and text of an error whose cause is outside of this code; None for all other errors."""
     from kafka.errors import AuthorizationError, KafkaError
 
     from ops.local.kafka_install import BrokerError

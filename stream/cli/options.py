@@ -1,4 +1,4 @@
-"""Options built from settings: each has its type, default and meaning from the config class it sets."""
+"""Options built from settings: each has its type, default and meaning from a field of a config class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["KAFKA", "TOPICS", "Finite", "Group", "PathText", "Renamed", "Setting
 
 @dataclass(frozen=True)
 class Renamed:
-    """An option called otherwise than its setting, or in a larger unit.
+    """An option with another name than its setting, or with a larger unit.
 
     `Renamed("windows.window_ms", "--window-seconds", 1000)`: a second has 1000 milliseconds.
     """
@@ -34,7 +34,7 @@ class Renamed:
 class Group:
     """Options under one heading of `--help`, by the dotted names of their settings; `log.*` stands for a section.
 
-    An option is called as the field is.
+    An option has the name of its field.
     """
 
     def __init__(self, title: str, *settings: str | Renamed) -> None:
@@ -62,7 +62,7 @@ TOPICS = Group("Kafka", "kafka.bootstrap_servers", "topics.prefix", "topics.part
 
 
 class _SettingType(click.ParamType):
-    """Takes what the setting takes, and hands it on as text."""
+    """Accepts the values of the setting, and passes them on as text."""
 
     def __init__(self, setting: Setting, factor: float) -> None:
         self._kind, self._factor = (setting.kind if factor == 1 else float), factor
@@ -82,7 +82,7 @@ class _SettingType(click.ParamType):
 
 
 class Finite(click.FloatRange):
-    """A number that is one, neither nan nor inf, within bounds when there are any."""
+    """A finite number, neither nan nor inf, within the given bounds."""
 
     name = "NUMBER"
 
@@ -94,7 +94,7 @@ class Finite(click.FloatRange):
 
 
 class PathText(click.ParamType):
-    """A path, there or not: the command that uses it says what is wrong with it."""
+    """A path that need not exist: the command that uses it reports what is wrong with it."""
 
     name = "PATH"
 
@@ -107,11 +107,11 @@ class PathText(click.ParamType):
 
 
 class SettingsCommand(click.Command):
-    """A command whose function gets checked `Settings`, beside what the command's own arguments hold.
+    """A command whose function gets checked `Settings`, in addition to the command's own arguments.
 
-    The options are made when somebody asks for them: the config classes of another command may take seconds to import.
-    The configs of `sections` are made before the function runs, so that what is wrong is said before anything starts;
-    under `freshet --check` nothing else happens.
+    The options are created only when they are needed: the config classes of other commands may take seconds to import.
+    The configs of `sections` are created before the function runs, so that errors are reported before anything starts;
+    with `freshet --check` nothing else is done.
     """
 
     def __init__(self, *args: Any, groups: Sequence[Group] = (), sections: Sequence[str] = (), **kwargs: Any) -> None:
@@ -164,7 +164,8 @@ class SettingsCommand(click.Command):
 
 
 def command(name: str, *groups: Group, sections: Sequence[str] = ()) -> Any:
-    """Decorates the function of a command: it takes `settings`, and the arguments that click's decorators add."""
+    """A decorator for the function of a command, which takes `settings` and the arguments that click's decorators
+    add."""
     return click.command(name, cls=SettingsCommand, groups=groups, sections=sections)
 
 
@@ -174,7 +175,7 @@ def _settings(ctx: click.Context) -> Settings:
 
 
 def _shown(effective: Effective, factor: float) -> str:
-    """What holds without the option."""
+    """The value that applies without the option, as a text."""
     value = effective.value
     if value in (None, "", ()) or effective.setting.secret:
         return ""

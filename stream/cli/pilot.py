@@ -1,4 +1,4 @@
-"""`freshet pilot`: other settings of the lists, tried on some of the users."""
+"""`freshet pilot`: tries other settings of the lists with some of the users."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def pilot_stop(settings: Settings, reason: str) -> None:
 
 
 def _pilots(settings: Settings) -> tuple[KafkaConnection, str, Pilots]:
-    """What the topic holds now."""
+    """The connection, the topic, and its current content."""
     from stream.pilots.topic import PilotReader
 
     connection = kafka_connection(settings)

@@ -1,4 +1,4 @@
-"""What a pilot says, as a table and as a picture."""
+"""The report of a pilot, as a table and as a picture."""
 
 from __future__ import annotations
 

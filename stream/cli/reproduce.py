@@ -1,4 +1,4 @@
-"""`freshet reproduce`: served lists made again, and compared."""
+"""`freshet reproduce`: makes served lists again, and compares."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["reproduce"]
 
 SAME, DIFFERS, NOT_TRIED = 0, 1, 2
-_SHOWN = 20  # lists of many that are named
+_SHOWN = 20  # the most lists that are named
 
 _SECTIONS = ("process", "topics", "limits", "input", "events", "items", "updater", "scorer", "up")
 
 
 class Moment(click.ParamType):
-    """ISO 8601, UTC unless it says otherwise, or milliseconds since 1970 UTC."""
+    """A time in ISO 8601, in UTC if it names no zone, or in milliseconds since 1970 UTC."""
 
     name = "time"
 
@@ -90,7 +90,7 @@ def reproduce(
     connection, plan = kafka_connection(settings), topic_plan(settings)
     layout = read_layout(connection, plan.layout)
     strict = updater.repartition == "strict" or (layout is not None and layout.routing == "strict")
-    torch.set_num_threads(scorer.torch_threads)  # which decides how sums are rounded
+    torch.set_num_threads(scorer.torch_threads)  # the number of threads affects the rounding of sums
     config = ReproduceConfig(
         scorer.lists,
         LogConfig(updater.limits, updater.input, updater.history_items, strict),

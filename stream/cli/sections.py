@@ -12,9 +12,9 @@ __all__ = ["SECTIONS", "SHARED", "Section", "found"]
 
 @dataclass(frozen=True)
 class Section:
-    """`[name]`: the fields of one config class, imported when a command needs it.
+    """`[name]`: the fields of one config class, which is imported when a command needs it.
 
-    With `each`, the class of a table, it is a table of tables, `[name.anything]`: `config` then holds them by name.
+    With `each`, the class of a table, the section is a table of tables, `[name.anything]`: `config` holds them by name.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Section:
     """"key=module:function": called with the extra text `key`, it makes the instance that has the defaults."""
 
     def kind(self) -> type:
-        """The config class that the section makes."""
+        """The config class of the section."""
         return found(self.config)
 
     def table_kind(self) -> type:
@@ -40,7 +40,7 @@ class Section:
 
 
 def found(address: str) -> Any:
-    """What "module:name" stands for, imported."""
+    """The object "module:name", imported."""
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 

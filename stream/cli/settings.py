@@ -1,7 +1,7 @@
-"""What a command runs with: defaults of the config classes, settings file, environment, options; the later one wins.
+"""The settings of a command: defaults of the config classes, settings file, environment, options; the later one wins.
 
-Every setting keeps its origin, so that an error names the line, the variable or the option to change. A section is
-looked at when it is needed: an updater does not import what only a trainer knows.
+Every setting keeps its origin, so that an error names the line, the variable or the option to change. The config class
+of a section is imported when it is needed: an updater does not import modules that only a trainer needs.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ DEFAULT = "default"
 
 
 class SettingsError(ValueError):
-    """A setting that does not exist or does not fit: one line with where it was set and what would do."""
+    """A setting that does not exist or is invalid: one line that says where it was set and what to do."""
 
 
 class _Given(NamedTuple):
     value: Any
     origin: str
-    is_text: bool  # from the environment or the command line, where nothing has a type
+    is_text: bool  # from the environment or the command line, where values have no type
 
 
 class Effective(NamedTuple):
-    """A setting as it is, and where that comes from."""
+    """A setting with its value, and the origin of the value."""
 
     setting: Setting
     value: Any
@@ -89,7 +89,7 @@ class Settings:
         self._read: dict[str, Values] = {}
 
     def with_options(self, options: Mapping[Name, tuple[str, str]]) -> Settings:
-        """These settings below texts from the command line: name -> (text, option)."""
+        """These settings with texts from the command line, name -> (text, option), which have precedence."""
         changed = Settings(None, self.environment, (), self.sections, self._shared)
         changed.file, changed._in_file = self.file, self._in_file
         changed._commanded = self._commanded | {name: _Given(*option, True) for name, option in options.items()}
@@ -116,12 +116,12 @@ class Settings:
         return [Effective(setting, setting.default, DEFAULT) for setting in self._schema(section, here)]
 
     def is_given(self, path: str) -> bool:
-        """Whether anybody set it; looks at no config class."""
+        """Whether the setting is given anywhere; imports no config class."""
         name = tuple(path.split("."))
         return name in self._commanded or name in self._in_file or bool(self.environment.get(_variable(name)))
 
     def read(self, kind: type[T]) -> T:
-        """The config of the section that belongs to this class."""
+        """The config of this class, from its section."""
         section = self._section_of(kind)
         values = self.section(section.name)
         if not section.each:
@@ -132,7 +132,7 @@ class Settings:
         )
 
     def forwarded(self) -> list[str]:
-        """Arguments of `freshet` by which a child process gets these settings; the environment it inherits."""
+        """Arguments of `freshet` by which a child process gets these settings; it inherits the environment."""
         arguments = [] if self.file is None else ["--config", str(self.file.absolute())]
         for name, given in self._commanded.items():
             arguments += ["--set", f"{dotted(name)}={given.value}"]
@@ -174,7 +174,7 @@ class Settings:
         return Effective(setting, value, given.origin)
 
     def _base(self, section: Section) -> Any:
-        """An instance that has the defaults, where they are not those of the class."""
+        """An instance with the defaults of the section; None if these are the defaults of the class."""
         if not section.base:
             return None
         key, _, function = section.base.partition("=")
@@ -251,7 +251,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _blamed(problem: str, above: Name, values: Values) -> str:
-    """A refusal of a config class, with where its settings come from. The classes name the field that is wrong."""
+    """The error of a config class, with the origins of its settings. The classes name the field that is wrong."""
     given = [found for name, found in values.items() if name[:-1] == above and not found.is_default]
     named = [found for found in given if found.setting.name[-1] in problem]
     origins = ", ".join(found.origin for found in named or given) or f"[{dotted(above)}]"

@@ -1,4 +1,4 @@
-"""A settings file in TOML, read with the line of every value, so that a wrong one can be found."""
+"""A settings file in TOML, read with the line number of every value, for error messages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class FileValue(NamedTuple):
 
 
 def read_settings_file(path: Path) -> dict[Name, FileValue]:
-    """Every value of the file by its full name; tables are taken apart. Raises `SettingsFileError`.
+    """Every value of the file by its full name, without tables. Raises `SettingsFileError`.
 
-    A table without values is kept, because its name alone may say something: `[events.view]`.
+    A table without values is kept, because its name alone may have a meaning: `[events.view]`.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        tomllib.loads(text)  # the whole file first: it refuses what is defined twice
+        tomllib.loads(text)  # the whole file first, because this refuses names that are defined twice
     except OSError as error:
         raise SettingsFileError(f"{path}: {error.strerror}: name a settings file that can be read") from None
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ def read_settings_file(path: Path) -> dict[Name, FileValue]:
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(first line, text, content) of each table header and each assignment.
 
-    A statement goes on for as long as what was read of it is not TOML by itself: inside an open list or text.
+    Lines are added to a statement until it is valid TOML by itself: a list or a text may take several lines.
     """
     first, statement = 1, ""
     for number, line in enumerate(text.split("\n"), 1):

@@ -1,4 +1,4 @@
-"""`freshet sink`: lists carried on to where services read them."""
+"""`freshet sink`: copies lists to a store from which services read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What writes to `interactions`: `freshet replay` and `freshet simulate`."""
+"""The sources, which write to `interactions`: `freshet replay` and `freshet simulate`."""
 
 from __future__ import annotations
 

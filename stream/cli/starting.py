@@ -1,4 +1,4 @@
-"""What commands do before their work: reach Kafka, make the topics, serve metrics, and refuse what cannot work."""
+"""Steps of commands before their work: connect to Kafka, create topics, serve metrics, refuse unusable settings."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ __all__ = [
 ]
 
 
-_LET_GO_SECONDS = 10.0  # a worker that was told to end has ended
+_LET_GO_SECONDS = 10.0  # the time in which a worker that was told to end has ended
 
-_own: dict[Path, int] = {}  # folders of this process and the locks that hold them until it ends
+_own: dict[Path, int] = {}  # folders of this process, and their locks, which it holds until it ends
 
 
 class Impossible(RuntimeError):
-    """What the command was asked for cannot be done here: one line with what, where and what would do."""
+    """The command cannot work here: one line that says what is wrong, where, and what to do."""
 
 
 def started(settings: Settings, grace_seconds: float | None = 8.0) -> threading.Event:
-    """Logging and signals, see `stream.process.prepare_process`."""
+    """Set up logging and signals, see `stream.process.prepare_process`."""
     from stream.process import prepare_process
 
     return prepare_process(settings["process.log_level"].value, grace_seconds)
@@ -65,7 +65,7 @@ def topics_made(connection: KafkaConnection, plan: TopicPlan) -> TopicPlan:
 
 
 def writable(folder: Effective) -> Path:
-    """The folder that a setting names, made when it is missing. Raises `Impossible` when it cannot be written."""
+    """The folder that a setting names, created if it is missing. Raises `Impossible` when it cannot be written."""
     path: Path = folder.value
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -79,15 +79,15 @@ def writable(folder: Effective) -> Path:
 
 
 class Pages(NamedTuple):
-    """What a process shows of itself."""
+    """The metrics and the health of a process, which its pages show."""
 
     registry: CollectorRegistry
     health: Health
 
 
 def own_folder(folder: Effective) -> Path:
-    """`writable`, and from now on no other process may call this with it. One that ends may still hold it for moments,
-    so this waits. Raises `Impossible`."""
+    """`writable`, and locked for this process. Waits for some seconds if another process has the lock, because that
+    process may be about to end. Raises `Impossible`."""
     path = writable(folder)
     if path.resolve() in _own:
         return path
@@ -110,8 +110,8 @@ def own_folder(folder: Effective) -> Path:
 
 @contextmanager
 def served_pages(settings: Settings, process: Literal["updater", "scorer", "trainer", "sink"]) -> Iterator[Pages]:
-    """/metrics, /healthz and /readyz at the process's address until the block is left. Raises `Impossible` when that
-    is taken."""
+    """Serve /metrics, /healthz and /readyz at the process's address until the block ends. Raises `Impossible` when the
+    address is taken."""
     from prometheus_client import CollectorRegistry
 
     from ops.server import serve
@@ -131,7 +131,7 @@ def served_pages(settings: Settings, process: Literal["updater", "scorer", "trai
 
 
 def existing_topic(connection: KafkaConnection, topic: str) -> str:
-    """Said at once: a reader would wait for its offsets. Raises `TopicError`."""
+    """The topic, if it exists. Raises `TopicError` at once, where a reader would wait for the topic's offsets."""
     from stream.clients.admin import admin_client, partition_count
     from stream.wire.topics import TopicError
 

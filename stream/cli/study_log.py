@@ -1,4 +1,4 @@
-"""Logs as studies take them: arrays, and lines that say what was read and what was left out."""
+"""Logs for studies: arrays, and lines that say what was read and what was left out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["read_study_log"]
 def read_study_log(
     path: Path, options: LogOptions, low_rated: bool = False
 ) -> tuple[Interactions, Interactions | None, list[str]]:
-    """(the log, each interaction of strength 1; what is rated below the minimum, on request; lines for people).
+    """(the log, with strength 1 for every interaction; with `low_rated` the interactions rated below the minimum, else
+    None; lines for the user).
 
-    Events of weight 0 speak against their items, which makes them no right answers: they are left out.
-    Users and items are numbered alike in both. Raises `LogError`, and ValueError when there is no low rating.
+    Events of weight 0 are negative, so they are no right answers and are left out. Users and items have the same
+    numbers in both logs. Raises `LogError`, and ValueError when a log is empty.
     """
     with read_log(path, options, any_age=True) as log:
         low_rated = low_rated and options.min_rating is not None

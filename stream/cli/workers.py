@@ -192,6 +192,6 @@ def up(settings: Settings) -> None:
 
 
 def _sessions(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Options of workers whose session somebody has set; the pipeline has a shorter one for all others."""
+    """Options for workers whose own session time is set; the pipeline uses a shorter one for all others."""
     kinds = [kind for kind in ("updater", "scorer") if settings.is_given(f"{kind}.session_seconds")]
     return {kind: ("--session-seconds", str(settings[f"{kind}.session_seconds"].value)) for kind in kinds}
