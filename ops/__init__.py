@@ -1,7 +1,6 @@
-"""How it is run and watched. Knows neither histories nor models nor topics.
+"""Operation and monitoring of Freshet. This package uses neither histories nor models nor topics.
 
-To run: `connection`, `broker`, `prometheus`. What is exported: `metrics`, the catalogue; `exposition` reads it back.
-From events to decisions: `bins`, `windows` and `signals` count, `drift` and `detectors` compare, `monitor`, `quality`
-and `data_quality` judge, `decisions` acts, `watch` puts them together. Beside them `lag` and `beyond_accuracy`.
-To look at: `status`, the page; `grafana` and `panels`, the dashboards; `alerts.yml` and `runbook.md`.
+`metrics` is the catalogue of exported metrics, built with `instruments` and `labels`; `server` exports them.
+`monitor` leads from counted events to decisions, `local` runs servers on one machine, and `grafana` has the dashboards.
+`alerts.yml` and `runbook.md` are for operators.
 """

@@ -1,4 +1,4 @@
-"""Typed metrics: a process declares each as an annotated attribute, and gets it with every combination of its labels.
+"""Typed metrics: a process declares each metric as an annotated attribute, which has every combination of its labels.
 
     class UpdaterMetrics(ProcessMetrics):
         checkpoints: Annotated[
@@ -8,8 +8,8 @@
     metrics = UpdaterMetrics(registry)
     metrics.checkpoints["committed"].inc()
 
-The annotation is the only place that names the values of a label. All combinations exist from the start, because a
-counter that is born at 1 hides its first increase.
+The annotation is the only place that names the values of a label. All combinations exist from the start, because
+Prometheus cannot see the first increase of a counter that begins at 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-disable_created_metrics()  # a series per counter and histogram that nothing here reads
+disable_created_metrics()  # an extra series per counter and histogram, which is not used here
 
 __all__ = [
     "BatchHistogram",
@@ -38,13 +38,13 @@ __all__ = [
     "declared",
 ]
 
-_FEW = 8  # values that are quicker observed one by one
+_FEW = 8  # fewer values than this are observed one by one, which is then faster
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is exported: a name without its prefix, and help. `closed` is filled in from the annotation: the values of
-    each label, None for a label whose values are open."""
+    """An exported metric: its name without the prefix, and its help. `closed` is set from the annotation: the values
+    of each label, None for a label with an open set of values."""
 
     name: str
     help: str
@@ -62,7 +62,7 @@ class BatchHistogram(Histogram):
     """A histogram that can take a whole batch at once, for paths where a call per event costs too much."""
 
     def observe_many(self, values: Sequence[float] | npt.NDArray[np.float64]) -> None:
-        """The same as `observe` of each value. Values must not be NaN."""
+        """Observe each of these values, which must not be NaN."""
         if len(values) < _FEW:
             for value in values:
                 self.observe(float(value))
@@ -76,7 +76,7 @@ class BatchHistogram(Histogram):
 
 
 class Tally:
-    """What a batch counts and observes, with one metric call each at its end instead of one per event."""
+    """Collects what a batch counts and observes, for one call per metric at its end instead of one per event."""
 
     def __init__(self) -> None:
         self._counts: dict[Counter, float] = {}
@@ -118,14 +118,14 @@ class Family(Generic[M, K]):
 
 
 class InfoGauge:
-    """A gauge that is 1 for what is the case now, by labels with open values."""
+    """A gauge that is 1 for the current combinations of labels with open values."""
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
         self._shown: set[tuple[str, ...]] = set()
 
     def show(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """These are the case, and no others any more."""
+        """Show these combinations, and remove all others."""
         shown = set(rows)
         for labels in self._shown - shown:
             self._gauge.remove(*labels)
@@ -146,7 +146,7 @@ _KINDS: Mapping[type, Literal["counter", "gauge", "histogram"]] = {
 
 
 class ProcessMetrics:
-    """Makes what its subclass declares, in `registry`."""
+    """Creates the metrics that its subclass declares, in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -169,7 +169,7 @@ def declared(process: type[ProcessMetrics]) -> tuple[Metric, ...]:
 
 
 def _declarations(process: type[ProcessMetrics]) -> Iterator[tuple[str, Metric, bool]]:
-    """(attribute, metric, is it a family?). A bare metric with labels has open ones."""
+    """(attribute, metric, whether it is a family). A metric with labels that is no family has open label values."""
     for attribute, hint in get_type_hints(process, include_extras=True).items():
         if get_origin(hint) is not Annotated:
             continue

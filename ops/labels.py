@@ -1,4 +1,4 @@
-"""The closed sets of Freshet, each written once: labels of metrics, reasons and decisions are made of them."""
+"""The closed sets of values in Freshet, each defined once: for labels of metrics, reasons and decisions."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = [
     "values",
 ]
 
-# -- what arrives ------------------------------------------------------------------------------------------------------
+# -- events ------------------------------------------------------------------------------------------------------------
 
 RejectionReason = Literal["decode", "schema", "timestamp", "oversize"]
-# What an event says about the list that its user saw last.
+# The outcome of an event for the list that its user saw last.
 EventOutcome = Literal["hit", "miss", "repeat", "negative", "out_of_vocabulary", "no_list", "stale_list"]
 
 # -- lists and models --------------------------------------------------------------------------------------------------
 
-# The model that answers a share of the users before it may go live is the *canary*. Topics, dashboards and consumers
-# know it as slot "candidate" and variant "treatment".
+# The model that is served to a share of the users before it may go live is the *canary*. On topics, in dashboards and
+# for consumers it is the slot "candidate" and the variant "treatment".
 ServingSlot = Literal["live", "candidate", "previous"]
 # "retired": the model of a list has left its slot; "none": a list without a model.
 Slot = Literal["live", "candidate", "previous", "retired", "none"]
@@ -68,7 +68,7 @@ ApiRoute = Literal[
     "recommendations", "similar", "trending", "new", "history", "forget", "events", "health", "metrics", "other"
 ]
 ApiStore = Literal["lists", "histories"]
-ApiStatus = Literal["2xx", "3xx", "4xx", "503", "5xx"]  # 503 alone: the right answer is not known at the moment
+ApiStatus = Literal["2xx", "3xx", "4xx", "503", "5xx"]  # 503 is separate: the right answer is not known at the moment
 
 # -- rounds and promotions ---------------------------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
 """Every metric that Freshet exports, by the process that emits it.
 
-No user, item or model version is ever a label, except the version in `freshet_model_info`. A pilot and its variants
-are: there is one at a time. Exported names and labels
-are what dashboards and alerts read; an attribute has the exported name without its unit, or a better one. The file is
-long because it is one catalogue.
+Users, items and model versions are never labels, except the version in `freshet_model_info`. A pilot and its variants
+are labels, because there is one pilot at a time. Dashboards and alerts use the exported names and labels; an attribute
+has the exported name without its unit, or a clearer name. The file is long because it is one catalogue.
 """
 
 from __future__ import annotations
@@ -192,7 +191,7 @@ class ScorerMetrics(ProcessMetrics):
     ]
     gpu_memory_peak_bytes: Annotated[Gauge, _GPU_MEMORY]
 
-    # -- quality: a list outlives the slot of its model, so a variant meets nearly every slot --------------------------
+    # -- quality: a list may outlast its model's time in a slot, so a variant has nearly all slots -------------------------
     prequential_rank: Annotated[
         Histograms[tuple[Variant, Slot]],
         Metric(

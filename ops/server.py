@@ -1,4 +1,4 @@
-"""A process's own pages, for Prometheus and for an orchestrator's probes: `/metrics`, and whatever probes there are."""
+"""The HTTP pages of a process: `/metrics` for Prometheus, and the given probes for an orchestrator."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from prometheus_client.process_collector import ProcessCollector
 
 __all__ = ["PageServer", "serve"]
 
-Probe = Callable[[], str]  # why the answer is no; empty for yes
+Probe = Callable[[], str]  # the reason for a negative answer; empty for a positive one
 
 _RETRY_SECONDS = "1"
 
 
 class PageServer:
-    """Answers at `http://host:port` from its own threads, so a busy process still answers. Every path that is no
-    probe's shows the metrics."""
+    """Answers at `http://host:port` from its own threads, so a busy process still answers. Every path without a probe
+    shows the metrics."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int, probes: Mapping[str, Probe]) -> None:
         server = _ServerV6 if ":" in host else ThreadingWSGIServer
@@ -44,7 +44,7 @@ class _ServerV6(ThreadingWSGIServer):
 
 class _SilentHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """A line for every scrape helps nobody."""
+        """Write no line for a request, because scrapes would fill the log."""
 
 
 def _pages(registry: CollectorRegistry, probes: Mapping[str, Probe]) -> Callable[[dict, Callable], Iterable[bytes]]:

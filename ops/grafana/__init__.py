@@ -1,1 +1,1 @@
-"""The Grafana dashboards, written as small values and rendered to JSON."""
+"""The Grafana dashboards, written as small objects and rendered to JSON."""

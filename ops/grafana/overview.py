@@ -1,4 +1,4 @@
-"""The dashboard for whoever is on call: health, freshness, quality, versions."""
+"""The dashboard for the person on call: health, freshness, quality, versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UPLIFT = (
     ' / on() variant:freshet_hit_at_10:ratio_rate1h{variant="popularity"} - 1'
 )
 _AGE = 'time() - max(freshet_model_data_timestamp_seconds{slot="live"})'
-# Outcomes per arm to see a relative change of 10 % at this hit rate: one look, 1 % false alarms, 80 % power.
+# Outcomes per arm that show a relative change of 10 % at this hit rate: one look, 1 % false alarms, 80 % power.
 _NEEDED = (
     '2006 * (1 - variant:freshet_hit_at_10:ratio_rate1d{variant="control"})'
     ' / variant:freshet_hit_at_10:ratio_rate1d{variant="control"}'

@@ -1,4 +1,4 @@
-"""Dashboards as small values, and Grafana's JSON of them: `python -m ops.grafana` writes them to `dashboards/`."""
+"""Dashboards as small objects, and their JSON for Grafana: `python -m ops.grafana` writes it to `dashboards/`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Dashboard:
     uid: str
     title: str
     rows: Sequence[Row]
-    variables: Mapping[str, str] | None = None  # name -> PromQL whose label of that name gives the values
+    variables: Mapping[str, str] | None = None  # name -> metric whose label of that name has the values
 
 
 _ANNOTATIONS = (
@@ -180,7 +180,7 @@ def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
 
 
 def expressions(dashboard: Mapping[str, Any]) -> Iterator[str]:
-    """Every PromQL expression of a rendered dashboard, its variables replaced by any value."""
+    """Every PromQL expression of a rendered dashboard, with its variables replaced by example values."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"].replace("$signal", "item_popularity").replace("$variant", ".*")

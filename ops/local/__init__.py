@@ -1,1 +1,1 @@
-"""Servers on one machine: Apache Kafka, Prometheus, the status page, and what they are asked."""
+"""Servers on one machine (Apache Kafka, Prometheus, the status page), and the figures that are read from them."""

@@ -29,8 +29,9 @@ __all__ = ["BrokerConfig", "LocalBroker", "free_ports", "run_until_signalled"]
 
 log = logging.getLogger(__name__)
 
-# A child outlives nobody: when its standard input, a pipe held by this process, closes, the shell ends the JVM and
-# removes the folder named by $0, if any. This holds however this process dies, without code between fork and exec.
+# The broker must not outlive this process. When the shell's standard input, a pipe from this process, closes, the shell
+# ends the JVM and removes the folder named by $0, if any. This works in whichever way this process ends, without code
+# between fork and exec.
 _UNTIL_PARENT_ENDS = """
 exec 3<&0
 "$@" </dev/null 3<&- & child=$!
@@ -50,16 +51,16 @@ exit $status
 @dataclass(frozen=True)
 class BrokerConfig:
     host: str = "127.0.0.1"
-    port: int = 0  # 0 takes a free one
+    port: int = 0  # 0 takes a free port
     controller_port: int = 0
     data_dir: Path | None = None  # kept when given; else temporary and removed by `stop`
     cache_dir: Path | None = None  # of the jars; FRESHET_CACHE, XDG_CACHE_HOME or ~/.cache when not given
     heap_mib: int = 512
-    optimise: bool = False  # let the JVM compile its busiest code again, with care: pays after a minute of load
+    optimise: bool = False  # use the JVM's second compiler; it is worth its time after a minute of load
     start_seconds: float = 60.0
     stop_seconds: float = 20.0
     properties: Mapping[str, str] = field(default_factory=dict)  # override or extend server.properties
-    cluster_id: str = ""  # of several brokers alike; a random one when empty
+    cluster_id: str = ""  # the same for all brokers of a cluster; random when empty
     scram_users: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords by name, SCRAM-SHA-512
 
     def __post_init__(self) -> None:
@@ -70,8 +71,8 @@ class BrokerConfig:
 def free_ports(host: str, count: int) -> list[int]:
     """Unused ports below the range that the kernel gives to outgoing connections.
 
-    From that range, a client that retries a broker which is down would sooner or later be given the broker's own port,
-    and the broker could not return.
+    A broker that is down must not have a port of that range: a client that keeps retrying could get this port for its
+    own end of a connection, and the broker could then not start again.
     """
     found: list[int] = []
     for port in random.sample(range(20_000, 32_768), 500):
@@ -175,7 +176,7 @@ class LocalBroker:
                 raise BrokerError(f"Kafka is not ready after {self.config.start_seconds:.0f} s:\n{self.log_tail()}")
             if _listens(self.config.host, self.port):
                 if self.config.properties.get("listeners"):
-                    return  # a listener of its own security: only its clients can ask for metadata
+                    return  # a listener with its own security settings, which this client does not have
                 try:
                     admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000)
                     try:
@@ -192,12 +193,12 @@ class LocalBroker:
         return "\n".join((self._folder / "broker.log").read_text(errors="replace").splitlines()[-lines:])
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; `start` brings the same broker back."""
+        """Send SIGKILL, as in a crash; `start` starts the same broker again."""
         _end(self._process, signal.SIGKILL, self.config.stop_seconds)
         self._process = None
 
     def stop(self) -> None:
-        """SIGTERM, SIGKILL after the grace; a temporary folder is removed."""
+        """Send SIGTERM, and SIGKILL after `stop_seconds`; a temporary folder is removed."""
         _end(self._process, signal.SIGTERM, self.config.stop_seconds)
         self._process = None
         if self._folder is not None and self.config.data_dir is None:
@@ -206,7 +207,7 @@ class LocalBroker:
 
 
 def _end(process: subprocess.Popen[bytes] | None, number: signal.Signals, grace_seconds: float) -> None:
-    """Send a signal to the JVM below `process`, and SIGKILL to all of it after the grace."""
+    """Send a signal to the JVM that is a child of `process`, and SIGKILL to the whole group after `grace_seconds`."""
     if process is None:
         return
     if process.poll() is None:

@@ -1,4 +1,4 @@
-"""Several Kafka brokers on one machine that replicate to each other: for tests of what a single broker cannot show."""
+"""Several Kafka brokers on one machine that replicate to each other, for tests that need more than one broker."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _HOST = "127.0.0.1"
 class LocalCluster:
     """`size` brokers, each also a controller of the KRaft quorum; use as a context manager.
 
-    `brokers[n]` has node id n + 1. `kill` and `start` of one broker are its own; the cluster works while most of the
-    brokers run. Internal topics have `size` replicas, of which `min_insync` must answer.
+    `brokers[n]` has node id n + 1. Each broker has its own `kill` and `start`; the cluster works while most of the
+    brokers run. Internal topics have `size` replicas, of which `min_insync` must be in sync.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LocalCluster:
         return ",".join(broker.bootstrap_servers for broker in self.brokers)
 
     def __enter__(self) -> LocalCluster:
-        # Together: a broker is ready only when most controllers run.
+        # All at once, because a broker is ready only when most controllers run.
         try:
             with ThreadPoolExecutor(len(self.brokers)) as pool:
                 list(pool.map(LocalBroker.start, self.brokers))

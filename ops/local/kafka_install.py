@@ -1,4 +1,4 @@
-"""What a local Kafka needs on this machine: Java, and Kafka's jars, which Maven resolves once into a cache."""
+"""Java and Kafka's jars, which a local Kafka needs on this machine; Maven downloads the jars once into a cache."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resolve_jars(cache_dir: Path | None = None) -> Path:
         try:
             (Path(folder) / "jars").rename(jars)
         except OSError:
-            if not jars.is_dir():  # else another process was first, with the same content
+            if not jars.is_dir():  # otherwise another process was first, with the same content
                 raise
     return jars
 
@@ -65,7 +65,7 @@ def _pom_fingerprint() -> str:
 
 
 def find_java() -> str:
-    """The `java` to start, that of JAVA_HOME first. Raises `BrokerError` when it is missing or too old."""
+    """The `java` program, from JAVA_HOME or else from the path. Raises `BrokerError` when it is missing or too old."""
     home = os.environ.get("JAVA_HOME")
     java = (shutil.which("java", path=f"{home}/bin") if home else None) or shutil.which("java")
     if java is None:

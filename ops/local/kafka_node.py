@@ -38,7 +38,7 @@ def server_properties(
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "log.dirs": str(folder / "data"),
-        # One node holds every internal topic once.
+        # One node can hold only one replica of each internal topic.
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.replication.factor": "1",
@@ -54,7 +54,7 @@ def server_properties(
         "num.network.threads": "2",
         "num.io.threads": "2",
         "log.cleaner.backoff.ms": "500",
-        # A broker that crashed is let back in once its old session is over.
+        # Short, because a broker that crashed may join again only after its old session has ended.
         "broker.heartbeat.interval.ms": "500",
         "broker.session.timeout.ms": "2000",
     }
@@ -73,9 +73,9 @@ def format_storage(
     cluster_id: str,
     scram_users: Mapping[str, str],
 ) -> None:
-    """Prepare the data folder that the file `properties` names, as KRaft demands before the first start.
+    """Prepare the data folder that the file `properties` names, which KRaft requires before the first start.
 
-    `alone` is a node that is its own controller. An empty `cluster_id` takes a random one. Raises `BrokerError`.
+    `alone`: the node is its own controller. An empty `cluster_id` means a random one. Raises `BrokerError`.
     """
     result = subprocess.run(
         [

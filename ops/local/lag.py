@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class OffsetsAdmin(Protocol):
-    """The part of `kafka.admin.KafkaAdminClient` that is used. The poller needs its own: it runs in its own thread."""
+    """The part of `kafka.admin.KafkaAdminClient` that is used. The poller needs a client of its own, because it runs
+    in its own thread."""
 
     def list_group_offsets(self, group_specs: Any) -> Mapping[str, Mapping[TopicPartition, Any]]: ...
 

@@ -1,4 +1,4 @@
-"""A Prometheus server for the processes of this machine: Debian's, or the program that `FRESHET_PROMETHEUS` names."""
+"""A Prometheus server for this machine's processes: `prometheus`, or the program that `FRESHET_PROMETHEUS` names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def configuration(
 
 
 class LocalPrometheus:
-    """Runs from the first `with` to its end, keeping its data in `folder`. Raises `PrometheusError`."""
+    """A Prometheus server that runs inside of a `with` block, with its data in `folder`. Raises `PrometheusError`."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of all processes at one moment, `seconds` on the caller's clock. `up`: which processes answered."""
+    """Samples of all processes at one time, `seconds` on the caller's clock. `up`: which processes answered."""
 
     seconds: float
     up: Mapping[str, bool]
@@ -44,7 +44,7 @@ class Samples:
 
 
 def read(urls: Mapping[str, str], seconds: float, timeout_seconds: float = 1.0) -> Samples:
-    """Scrape every process; one that does not answer, or not in Prometheus's format, is not up."""
+    """Scrape every process. A process is not up if it does not answer, or not in Prometheus's format."""
     up, values = {}, dict[str, list[tuple[str, Labels, float]]]()
     for process, url in urls.items():
         try:
@@ -63,7 +63,7 @@ def read(urls: Mapping[str, str], seconds: float, timeout_seconds: float = 1.0) 
 def quantile(q: float, cumulative: Mapping[float, float]) -> float | None:
     """The q-quantile of a histogram, from cumulative counts by upper bound; None when it is empty.
 
-    Interpolates inside the bucket as PromQL does; beyond the last finite bound it is that bound.
+    Interpolates inside the bucket as PromQL does; a quantile beyond the last finite bound is that bound.
 
     >>> quantile(0.5, {1.0: 10, 2.0: 20, math.inf: 20}), quantile(0.99, {1.0: 0, math.inf: 5})
     (1.0, 1.0)

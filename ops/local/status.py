@@ -1,8 +1,8 @@
 """The status page: one self-contained HTML page, and its figures, which this server scrapes for the browser.
 
-Serves on one address of this machine:
+Paths, at one address of this machine:
     /             the page
-    /status.json  the newest figures and a short past
+    /status.json  the newest figures and those of the last minutes
     /user.json    ?user=...: a user's last list, from the given lookup
 """
 
@@ -97,7 +97,7 @@ class StatusPage:
         while not self._stop.wait(self._every):
             try:
                 self.scrape()
-            except Exception:  # the page then shows how old its figures are
+            except Exception:  # the page shows the age of its figures
                 log.exception("the status page could not read its figures")
 
     def close(self) -> None:
