@@ -1,1 +1,1 @@
-"""Offline comparison of models on an interaction log. Nothing that serves imports it."""
+"""Offline comparison of models on an interaction log. Serving does not import this package."""

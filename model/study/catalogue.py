@@ -1,4 +1,4 @@
-"""What is known of the items before any training."""
+"""The items of a study, as known before any training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Catalogue"]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items by column, I of them."""
+    """The I items, by column."""
 
     items: ItemIndex
-    embedding: Tensor | None = None  # float32 [I, E], where the data brings one
-    timed: bool = True  # times of interactions are moments, not mere ranks
+    embedding: Tensor | None = None  # float32 [I, E], if the data has one
+    timed: bool = True  # times of interactions are timestamps, not only ranks

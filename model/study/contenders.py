@@ -1,6 +1,6 @@
-"""What can be compared in a study, by name, each with the settings that its tuning may choose from.
+"""The models that a study can compare, by name, each with the settings that its tuning may choose from.
 
-A contender yields fitted models one by one: every point of its grid, or the states of one training as it goes on.
+A contender yields fitted models one by one: one for every point of its grid, or the states during one training.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ __all__ = ["ALWAYS", "CONTENDERS", "FRESH_POPULARITY", "ITEM_ITEM", "ON_A_TIMELI
 Settings = Mapping[str, float]
 
 FRESH_POPULARITY, ITEM_ITEM = "fresh-popularity", "item-item"
-ALWAYS = (FRESH_POPULARITY, ITEM_ITEM)  # rows of every table: a model that does not beat them earns nothing
-ON_A_TIMELINE = ("stream-first-stage", "stream-without-network")  # `stream` less one of its parts, for `global` only
+ALWAYS = (FRESH_POPULARITY, ITEM_ITEM)  # rows of every table: a model that is not better than these is of no use
+ON_A_TIMELINE = ("stream-first-stage", "stream-without-network")  # `stream` without one of its parts, for `global` only
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted model and what was chosen for it."""
+    """A fitted model and its settings."""
 
     ranker: Ranker
     settings: Settings
@@ -46,12 +46,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Contender:
-    """`train(catalogue, histories, seed, device, chosen)`: with `chosen` None all candidates, else the one chosen."""
+    """`train(catalogue, histories, seed, device, chosen)` yields all candidates if `chosen` is None, else only the
+    model with the `chosen` settings."""
 
     train: Callable[[Catalogue, Histories, int, torch.device, Settings | None], Iterator[Trained]]
     candidates: int  # how many `train` yields at most
-    seeded: bool = True  # another seed gives another model
-    second_stage: bool = False  # on a timeline its lists are ordered by the second stage, as they are served
+    seeded: bool = True  # different seeds give different models
+    second_stage: bool = False  # with the protocol `global` the second stage orders its lists, as when served
 
 
 def _recency(half_life: float) -> Weighting:
@@ -73,7 +74,7 @@ def _closed_form(build: Callable[..., Ranker], **choices: Sequence[float]) -> Co
 
 
 def _ease(half_lives: Sequence[float], ridges: Sequence[float]) -> Contender:
-    """Half-lives weigh the input only, so one inverse per ridge serves them all."""
+    """The half-life weighs the input only, so one inverse per ridge is enough for all half-lives."""
 
     def train(
         catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
@@ -103,7 +104,7 @@ def _multvae(epochs: int, every: int) -> Contender:
 
 
 def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[float] = (0.0,)) -> Contender:
-    """States after every few epochs; each share of the item-item term is a candidate on its own."""
+    """The states after every `every` epochs, each with every share of the item-item term, are the candidates."""
     alone = replace(config, item_item=replace(config.item_item, share=0.0))
 
     def train(
@@ -140,7 +141,7 @@ def _diffusion(config: ModelConfig, epochs: int, every: int, shares: Sequence[fl
 def _fresh_popularity(
     catalogue: Catalogue, histories: Histories, seed: int, device: torch.device, chosen: Settings | None
 ) -> Iterator[Trained]:
-    if not catalogue.timed:  # nothing can decay: plain counts, which is said by an endless half-life
+    if not catalogue.timed:  # without times counts cannot decay: the half-life is infinite
         yield Trained(DecayedPopularity(catalogue.items).fit(histories), {"half_life_days": float("inf")})
         return
     for days in HALF_LIVES_DAYS if chosen is None else [chosen["half_life_days"]]:

@@ -21,7 +21,8 @@ __all__ = ["Dataset", "joined", "load_split", "split_per_user"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Parts of the same B users; every interaction of `middle` is later than the user's in `train`, and so on."""
+    """Three parts of the same B users; each user's interactions in `middle` are later than those in `train`, and those
+    in `last` are the latest."""
 
     name: str
     catalogue: Catalogue
@@ -31,7 +32,7 @@ class Dataset:
 
 
 def joined(newer: Histories, older: Histories) -> Histories:
-    """Each user's interactions of both, `newer` being the later ones. Times are kept."""
+    """Each user's interactions of both parts; those in `newer` are the later ones. Times are kept."""
     offsets = newer.offsets + older.offsets
     columns = np.empty(offsets[-1], dtype=np.int64)
     times = np.empty(offsets[-1], dtype=np.int64)
@@ -44,9 +45,9 @@ def joined(newer: Histories, older: Histories) -> Histories:
 
 
 def split_per_user(log: Interactions) -> Dataset:
-    """Each user's interactions cut 70 : 10 : 20 by time. An item met again counts at its last time.
+    """Each user's interactions, split 70 : 10 : 20 by time. A repeated item has its last time.
 
-    Raises ValueError when everybody has too few for that.
+    Raises ValueError when all users have too few interactions for that.
     """
     columns = np.arange(len(log.item_ids))
     whole = Timeline(log, history_items=len(log)).before(int(log.times_ms[-1]) + 1, columns)
@@ -83,6 +84,6 @@ def load_split(path: Path) -> Dataset:
 
 
 def _later(histories: Histories, by: np.ndarray) -> Histories:
-    """Ranks as times, moved past `by` [B] earlier interactions."""
+    """Histories whose times are ranks, moved up by the `by` [B] earlier interactions."""
     times = histories.times_ms + np.repeat(by, histories.lengths)
     return Histories(histories.offsets, histories.columns, times, histories.strengths)

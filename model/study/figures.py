@@ -1,4 +1,4 @@
-"""Figures of one fitted model: accuracy per user or question, and what its lists are like beyond that.
+"""Figures of one fitted model: accuracy per user or question, and other properties of its lists.
 
 Legend: B users, Q rows of figures (users, or questions), K the length of the lists.
 """
@@ -24,14 +24,14 @@ NEXT_METRICS = ("HR@10", "HR@20", "NDCG@10", "NDCG@20")  # of one next item
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one fitted model."""
+    """The figures of one fitted model."""
 
     values: np.ndarray  # float64 [4, Q] in the order of the metrics, NaN where nothing could be measured
     beyond: Mapping[str, float]  # other figures by name: coverage, gini, novelty, speed
 
 
 def rank_unmasked(ranker: Ranker, histories: Histories, masked: Histories | None, k: int) -> Ranked:
-    """The best `k` [B, K] of what neither `histories` nor `masked` holds."""
+    """The best `k` items [B, K] that are neither in `histories` nor in `masked`."""
     if masked is None:
         return ranker.rank(histories, k)
     ranked = ranker.rank(histories, k + int(masked.lengths.max(initial=0)))
@@ -66,8 +66,8 @@ def held_out_figures(
     place = np.arange(1, items + 1)
     share = np.maximum(popularity[shown], 1) / max(len(histories), 1)
     beyond = {
-        "coverage": float((often > 0).mean()),  # share of the catalogue in anybody's first 20
-        "gini": float(((2 * place - items - 1) * often).sum() / max(items * often.sum(), 1)),  # 0 all alike, 1 one item
+        "coverage": float((often > 0).mean()),  # share of the catalogue in any user's first 20
+        "gini": float(((2 * place - items - 1) * often).sum() / max(items * often.sum(), 1)),  # 0 equal, 1 one item
         "novelty": float(-np.log2(np.minimum(share, 1)).mean()) if len(shown) else float("nan"),  # bits
         "users_per_second": len(histories) / seconds,
     }
@@ -75,7 +75,7 @@ def held_out_figures(
 
 
 def next_figures(ranks: np.ndarray) -> np.ndarray:
-    """float64 [4, Q], `NEXT_METRICS` of the ranks [Q] of the items that came next; 0 is a miss."""
+    """float64 [4, Q]: `NEXT_METRICS` by the ranks [Q] of the items that came next; rank 0 is a miss."""
     hit = ranks > 0
     gain = np.where(hit, 1 / np.log2(np.maximum(ranks, 1) + 1), 0.0)
     first_ten = hit & (ranks <= 10)

@@ -1,7 +1,7 @@
-"""Popularity that is fresh at every moment: what a model has to beat wherever demand moves faster than training.
+"""Popularity that is up to date for every question: the baseline where demand changes faster than models are trained.
 
-Counts decay with event time and take in every event of everybody up to the moment of a question. Its half-life is
-chosen before the questions that are reported, like the settings of any model.
+Counts decay with event time and include all users' events up to the time of a question. The half-life is chosen on
+events before the questions that are reported, like the settings of any model.
 
 Legend: n events of a log, Q questions, I items, B users, K recommended.
 """
@@ -27,8 +27,8 @@ _LARGEST_EXPONENT = 500.0  # floats end at 2^1023
 
 
 class DecayingCounts:
-    """Counts [I] that halve every `half_life_days`: an event adds 2^((time - origin) / half-life), so that all counts
-    decay together without being touched. Only their order and their ratios mean something."""
+    """Counts [I] that halve every `half_life_days`: an event adds 2^((time - origin) / half-life), so that old counts
+    decay relative to new ones without an update. Only the order and the ratios of the counts have a meaning."""
 
     def __init__(self, items: int, half_life_days: float) -> None:
         if half_life_days <= 0:
@@ -38,7 +38,7 @@ class DecayingCounts:
         self._origin_ms: float | None = None
 
     def add(self, items: np.ndarray, times_ms: np.ndarray, strengths: np.ndarray) -> None:
-        """Count events; late ones simply count less."""
+        """Count events; older ones count less."""
         if not len(items):
             return
         newest = float(times_ms.max())
@@ -67,7 +67,7 @@ class DecayingCounts:
 def fresh_popularity_ranks(
     log: Interactions, timeline: Timeline, events: np.ndarray, half_life_days: float, cutoff: int
 ) -> np.ndarray:
-    """int64 [Q]: the rank of each event's item in the list of that moment, 0 when it is not among the first `cutoff`.
+    """int64 [Q]: the rank of each event's item in the list at that time, 0 when it is not among the first `cutoff`.
 
     A repeated item is never listed. `events` int64 [Q] are places in the log, ascending.
     """
@@ -93,9 +93,9 @@ def fresh_popularity_ranks(
 
 
 class FreshPopularity:
-    """The same as a ranker, for protocols that ask each user once: counts as they were at the user's newest event.
+    """Fresh popularity as a ranker, for protocols that ask once per user: with the counts at the user's newest event.
 
-    It knows the events that it was fitted on, so nothing that is held out can leak into it.
+    It counts only the events that it was fitted on, so held-out events cannot leak into it.
     """
 
     def __init__(self, items: ItemIndex, half_life_days: float) -> None:
@@ -104,7 +104,7 @@ class FreshPopularity:
         self._fitted = Histories(np.zeros(1, np.int64), nothing, nothing, np.empty(0, np.float32))
 
     def fit(self, histories: Histories) -> Self:
-        """Take the events of B histories."""
+        """Store the events of B histories."""
         self._fitted = histories.known()
         return self
 

@@ -1,9 +1,9 @@
-"""A log of interactions as arrays, and what was known about a user before each of its events.
+"""A log of interactions as arrays, and the user's history before each of its events.
 
-What shares a user and a time is one moment, such as a basket: its events are asked about with the same history, and
-the order of their lines means nothing.
+Events with one user and one time are one moment, such as a basket: they have the same history, and the order of their
+lines has no meaning.
 
-Legend: n events of the log, Q events that are asked about.
+Legend: n events of the log, Q events that are questions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Interactions:
-    """Events in time order. Rows that repeat a user, an item and a time are one event, the strongest of them.
+    """Events in time order. Rows with the same user, item and time are one event, with the largest strength of them.
 
     Raises ValueError for arrays of unequal lengths, times that are not in order, and an empty log.
     """
@@ -56,9 +56,9 @@ class Interactions:
         item_ids: Sequence[str],
         strengths: np.ndarray | None = None,
     ) -> Interactions:
-        """From rows in any order, without repetitions. Without `strengths` every event has strength 1.
+        """A log from rows in any order; repeated rows are removed. Without `strengths` every event has strength 1.
 
-        Rows of one time keep their order, but those of one moment stand together, at the place of the first of them.
+        Rows of one time keep their order, but those of one moment are adjacent, at the place of the first of them.
         """
         weights = np.ones(len(users), np.float32) if strengths is None else strengths.astype(np.float32)
         rows = moment_order(users, times_ms, items, -weights)
@@ -82,7 +82,7 @@ class Interactions:
 def moment_order(users: np.ndarray, times_ms: np.ndarray, *within: np.ndarray) -> np.ndarray:
     """int64 [n]: rows in time order, the rows of one moment together at the place of the first of them.
 
-    Rows of one time otherwise keep their order. Inside a moment they stand in the order of the keys `within`.
+    Rows of one time otherwise keep their order. Inside a moment the rows are in the order of the keys `within`.
     """
     by_time = np.argsort(times_ms, kind="stable")
     users, times_ms = users[by_time], times_ms[by_time]
@@ -99,10 +99,10 @@ def moment_starts(*columns: np.ndarray) -> np.ndarray:
 
 
 class Timeline:
-    """Histories of any event of a log as they were strictly before its moment, at most `history_items` long.
+    """The histories before events of a log: strictly before the event's moment, with at most `history_items` items.
 
-    A history holds each item once, at its last time, the newest first; items of one moment stand in the order of their
-    ids, as they do in the histories that Freshet keeps.
+    A history holds each item once, at its last time, the newest first; items of one moment are in the order of their
+    ids, as in the histories that Freshet stores.
     """
 
     def __init__(self, log: Interactions, history_items: int = 200) -> None:

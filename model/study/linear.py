@@ -1,4 +1,4 @@
-"""What any model must beat, with the same interface: `fit(histories)`, then `rank(histories, k)`.
+"""Linear baselines with one interface: `fit(histories)`, then `rank(histories, k)`.
 
 Legend: B users, I items, K recommended, N neighbours kept per item.
 """
@@ -21,7 +21,7 @@ from model.weighting import Weighting
 __all__ = ["CoVisit", "Ease", "ItemItemAlone", "ItemKnn", "interaction_matrix", "top_unseen"]
 
 _SCORES_PER_BLOCK = 1 << 24
-_DENSE_ITEMS = 30_000  # an inverse of more takes tens of GiB and hours
+_DENSE_ITEMS = 30_000  # inverting more items takes tens of GiB and hours
 
 
 def interaction_matrix(histories: Histories, items: int, weighting: Weighting) -> sparse.csr_matrix:
@@ -36,7 +36,7 @@ def interaction_matrix(histories: Histories, items: int, weighting: Weighting) -
 
 
 def top_unseen(scores: torch.Tensor, histories: Histories, k: int) -> Ranked:
-    """The best `k` of dense scores [B, I], without what each history holds."""
+    """The best `k` items by dense scores [B, I], without those in each user's history."""
     rows = np.repeat(np.arange(len(histories)), histories.lengths)
     scores[torch.from_numpy(rows), torch.from_numpy(histories.columns)] = -torch.inf
     columns = np.full((len(histories), k), -1, dtype=np.int64)
@@ -77,7 +77,7 @@ class _Linear:
 class Ease(_Linear):
     """EASE^R: B = I - P diag(P)^-1 with P = (X'X + ridge)^-1 (Steck 2019, equation 8).
 
-    `weighting` is of the input when ranking; X'X counts every interaction once.
+    `weighting` applies to the input when ranking; X'X counts every interaction once.
     """
 
     def __init__(self, items: ItemIndex, weighting: Weighting | None = None, ridge: float = 500.0) -> None:
@@ -121,7 +121,7 @@ class ItemKnn(_Linear):
         norms = np.sqrt(together.diagonal())
         similar = together / (norms[:, None] * norms + self.shrinkage)
         np.fill_diagonal(similar, 0.0)
-        if self.neighbours < len(self.items):  # of each scored item, the N it is most like
+        if self.neighbours < len(self.items):  # for each scored item, its N most similar items
             least = np.partition(similar, -self.neighbours, axis=0)[-self.neighbours]
             similar[similar < least] = 0.0
         self.weights = sparse.csr_matrix(similar.astype(np.float32))
@@ -129,7 +129,7 @@ class ItemKnn(_Linear):
 
 
 class CoVisit(_Linear):
-    """What followed a user's last item most often, within `window` places; popularity breaks ties."""
+    """Ranks the items that most often followed the user's last item within `window` places; popularity breaks ties."""
 
     def __init__(self, items: ItemIndex, window: int = 3) -> None:
         super().__init__(items)
@@ -158,7 +158,7 @@ class CoVisit(_Linear):
 
 
 class ItemItemAlone:
-    """The item-item term of the served model without the network: what the diffusion has to add to."""
+    """The item-item term of the served model without the network: the baseline that the diffusion must improve."""
 
     def __init__(self, items: ItemIndex, config: ItemItemConfig, device: torch.device) -> None:
         self.items, self.config, self._device = items, config, device
@@ -194,7 +194,7 @@ class ItemItemAlone:
 
     @torch.inference_mode()
     def terms(self, histories: Histories, wanted: np.ndarray) -> np.ndarray:
-        """float32 [B, M, 2] as of `Recommender.terms`, with nothing where the network's z-scores would stand."""
+        """float32 [B, M, 2] as from `Recommender.terms`, with 0 instead of the network's z-scores."""
         if self._term is None:
             raise ValueError("fit comes before terms")
         found = np.zeros((*wanted.shape, 2), dtype=np.float32)

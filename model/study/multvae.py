@@ -1,4 +1,4 @@
-"""MultVAE (Liang et al. 2018), as a baseline: a variational autoencoder with multinomial likelihood.
+"""The baseline MultVAE (Liang et al. 2018): a variational autoencoder with multinomial likelihood.
 
 Legend: B users, I items.
 """
@@ -30,7 +30,7 @@ class MultVaeConfig:
     latent: int = 200
     dropout: float = 0.5
     kl_cap: float = 0.2
-    kl_updates: int = 2_000  # optimizer steps until the KL divergence has that weight
+    kl_updates: int = 2_000  # optimizer steps until the KL divergence has the weight `kl_cap`
     learning_rate: float = 1e-3
     batch_users: int = 500
     weighting: Weighting = field(default_factory=Weighting)
@@ -50,7 +50,7 @@ class _Network(nn.Module):
 
 
 class MultVae:
-    """`fit` continues where the last one stopped."""
+    """The model. Each `fit` continues where the previous one stopped."""
 
     def __init__(self, items: ItemIndex, config: MultVaeConfig, *, seed: int, device: torch.device) -> None:
         self.items, self.config, self.device = items, config, device
@@ -72,7 +72,7 @@ class MultVae:
         return self
 
     def _dense(self, histories: Histories) -> Tensor:
-        """[B, I]"""
+        """Weighted interactions [B, I]."""
         batch = histories.padded(self.device)
         place = torch.arange(batch.columns.shape[1], device=self.device).expand_as(batch.columns)
         weights = self.config.weighting(place, batch.lengths, batch.times_ms) * batch.strengths

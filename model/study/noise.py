@@ -1,11 +1,11 @@
-"""Interactions that nobody meant: the protocol `noisy`, the robustness study of the DiffRec paper (section 4).
+"""False interactions as noise: the protocol `noisy`, the robustness study of the DiffRec paper (section 4).
 
-The test part stays clean; training and validation part are disturbed. Each model chooses its settings on the disturbed
-validation part, and its figures on the clean test part are compared with those that it reaches without noise.
+The test part stays clean; the training and validation parts have noise. The settings of each model are chosen on the
+noisy validation part, and its figures on the clean test part are compared with those without noise.
 
-    random    a share of each user's interactions, 10 to 50 %, is added: items that the user never met
-    natural   interactions that were left out for their low rating are mixed in, and each user's mixture is thinned to
-              the size it had, so that only the kind of the interactions changes and not their number
+    random    a share of each user's interactions, 10 to 50 %, is added, with items that the user never met
+    natural   interactions with low ratings, which are usually left out, are added, and each user's interactions are
+              then sampled down to their former number, so that only their kind changes
 
 Legend: B users.
 """
@@ -37,12 +37,12 @@ RANDOM_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 @dataclass(frozen=True)
 class NoiseStudy:
-    """One study per noise; the first of them is clean."""
+    """One study per noise; the first one is without noise."""
 
     studies: dict[str, Study]  # by noise
 
     def kept(self, noise: str, model: str) -> float:
-        """NDCG@20 under the noise over that without."""
+        """NDCG@20 with the noise, divided by NDCG@20 without noise."""
         return self._ndcg(noise, model) / self._ndcg(next(iter(self.studies)), model)
 
     def _ndcg(self, noise: str, model: str) -> float:
@@ -89,16 +89,16 @@ def with_random_noise(data: Dataset, share: float, rng: np.random.Generator) -> 
         drawn = [np.empty(0, np.int64)]
         for user in np.flatnonzero(counts).tolist():
             columns = rng.choice(np.flatnonzero(~met[user]), counts[user], replace=False)
-            met[user, columns] = True  # not a second time in the other part
+            met[user, columns] = True  # not drawn again for the other part
             drawn.append(columns)
-        entry = part.offsets[:-1][users] + rng.integers(part.lengths[users])  # whose time it takes
+        entry = part.offsets[:-1][users] + rng.integers(part.lengths[users])  # the interaction whose time it gets
         return _merged(part, users, np.concatenate(drawn), part.times_ms[entry], np.ones(len(users), np.float32), rng)
 
     return replace(data, train=disturbed(data.train), middle=disturbed(data.middle))
 
 
 def with_natural_noise(data: Dataset, users: np.ndarray, low_rated: Interactions, rng: np.random.Generator) -> Dataset:
-    """`data`, whose rows are the log's `users` int64 [B], with low-rated interactions in place of some of its own."""
+    """`data` with low-rated interactions in place of some of its own; its rows are the log's `users` int64 [B]."""
     row = np.full(int(max(users.max(), low_rated.users.max())) + 1, -1)
     row[users] = np.arange(len(users))
     rows = row[low_rated.users]
@@ -132,7 +132,7 @@ def _merged(
     strengths: np.ndarray,
     rng: np.random.Generator,
 ) -> Histories:
-    """The part with more entries, newest first; entries of one time stand in random order."""
+    """The part with the given entries added, newest first; entries of one time are in random order."""
     users = np.concatenate([np.repeat(np.arange(len(part)), part.lengths), users])
     columns = np.concatenate([part.columns, columns])
     times_ms = np.concatenate([part.times_ms, times_ms])

@@ -1,12 +1,12 @@
-"""Each user's own past and future: the protocols `paper` and `per-user`.
+"""Splits of each user's own history: the protocols `paper` and `per-user`.
 
     paper      fit on train, choose the settings on last, measure middle (the input is train; train and last are
-               masked): what the published tables did
+               masked), as for the published tables
     per-user   choose the settings on middle (fitted on train), refit on train and middle, measure last with both as the
                input
 
-Both split every user at another moment, so everybody's future stands in somebody's training: how a model keeps up with
-changing demand is what only the protocol `global` shows.
+Both split each user at a different time, so the training part has events that are later than test events of other
+users. Only the protocol `global` shows how well a model follows changing demand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from model.variety import VarietyConfig
 
 __all__ = ["PerUser"]
 
-_PATIENCE = 4  # candidates of one training without a better one, then it ends
+_PATIENCE = 4  # a training ends after so many candidates without a better one
 
 
 class PerUser:

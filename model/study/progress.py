@@ -1,4 +1,4 @@
-"""How a study that takes hours tells what it is doing."""
+"""The callbacks by which a study, which may take hours, reports its progress."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from model.study.report import Row
 
 __all__ = ["OnMeasured", "Progress"]
 
-Progress = Callable[[str, float], None]  # (what is being done, how far from 0 to 1)
-OnMeasured = Callable[[Row], None]  # a row, each time one more of its seeds has been measured
+Progress = Callable[[str, float], None]  # (what is being done, its progress from 0 to 1)
+OnMeasured = Callable[[Row], None]  # called with a row after each of its seeds has been measured

@@ -1,13 +1,14 @@
-"""Models side by side under one protocol: trained over seeds, measured per user or question, compared in pairs.
+"""Compares models under one protocol: trained over seeds, measured per user or question, compared in pairs.
 
-    global     fit before a moment, then ask about every later event: what a service meets (`model.study.successive`)
-    per-user   each user's past and future (`model.study.per_user`)
-    paper      the same as the published tables split it
+    global     fit on the events before one time, then predict every later event, as a service does
+               (`model.study.successive`)
+    per-user   each user's history is split by time (`model.study.per_user`)
+    paper      the same, with the split of the published tables
     noisy      the paper's robustness study (`model.study.noise`)
 
-Rows of fresh popularity and of the item-item term alone stand in every table. `global` ranks `stream` as it is served,
-with the second stage (`model.study.second_stage`), and has rows without it and without the network; the others have no
-timeline to count, so their `stream` is the first stage.
+Every table has rows for fresh popularity and for the item-item term alone. `global` ranks `stream` as it is served,
+with the second stage (`model.study.second_stage`), and has rows without it and without the network. The other protocols
+have no order of events over all users, which the second stage needs, so their `stream` is the first stage alone.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ AGAINST: dict[Protocol, str] = {  # the row that the others are compared with, i
 
 
 def contestants(protocol: Protocol, models: Sequence[str] | None) -> list[str]:
-    """The rows of a table: `models` (None: the usual ones), and those that always stand in it.
+    """The rows of a table: `models` (None: the usual ones), and those that every table has.
 
     Raises ValueError for an unknown model or protocol.
     """
@@ -77,8 +78,8 @@ def run(
 ) -> Study:
     """Train and measure `models` on a log, or on a dataset that is split already.
 
-    `quantile` is the share of events that the protocol `global` fits on; `variety` are further rows of each of the
-    models named, per user. Raises ValueError for what cannot be run.
+    `quantile` is the share of events that the protocol `global` fits on; each `variety` gives one more row for each of
+    `models`, with the protocol `per-user`. Raises ValueError for combinations that cannot be run.
     """
     names = contestants(protocol, models)
     if seeds < 1:

@@ -1,4 +1,4 @@
-"""The outcome of a study: a row per model, its paired differences to one of them, and their table, CSV and picture.
+"""The result of a study: a row per model, the paired differences from one of the rows, and their CSV and picture.
 
 Legend: S seeds, Q rows of figures (users, or questions).
 """
@@ -22,7 +22,7 @@ __all__ = ["Row", "Study", "write_records"]
 
 @dataclass
 class Row:
-    """Of one model over its seeds."""
+    """The figures of one model over its seeds."""
 
     model: str
     settings: list[Settings] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Row:
     train_seconds: list[float] = field(default_factory=list)
 
     def add(self, settings: Settings, figures: Figures, train_seconds: float) -> None:
-        """What one more seed gave."""
+        """Add the result of one more seed."""
         self.settings.append(settings)
         self.figures.append(figures)
         self.train_seconds.append(train_seconds)
@@ -52,10 +52,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """Rows in the order asked for.
+    """The rows, in the order in which they were requested.
 
-    `slices` names parts of the Q rows of figures that are also reported apart. `groups` int [Q] keeps together what the
-    bootstrap may not tear apart, such as the questions of one user.
+    `slices` are parts of the Q rows of figures that are also reported separately. `groups` int [Q] are the units of the
+    bootstrap, such as the questions of one user.
     """
 
     dataset: str
@@ -80,7 +80,7 @@ class Study:
         return [paired_bootstrap(a, b, rng, groups=groups) for a, b in zip(ours, theirs, strict=True)]
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat record per model, as written to CSV; with slices one per model and slice."""
+        """One flat record per model, as written to CSV; with slices, one per model and slice."""
         if not self.slices:
             return [self._record(row, None) for row in self.rows]
         size = len(next(iter(self.slices.values())))
@@ -133,7 +133,7 @@ class Study:
 
 
 def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Flat records with the same keys as CSV."""
+    """Write flat records, which have the same keys, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()

@@ -1,7 +1,7 @@
-"""Lists as they are served on a timeline: a frozen first stage, and the second stage with the counts of every moment.
+"""Lists as they would be served over time: a frozen first stage, and the second stage with the counts at each time.
 
-The reranker learns from questions of before the moment that is reported from, answered by a first stage that had not
-seen them, and then it is frozen too. Whether it serves is chosen as in the trainer, on paired evidence.
+The reranker learns from questions before the reported part, answered by a first stage that had not seen them, and is
+then frozen as well. Whether it is used is decided as in the trainer, by paired comparison.
 
 Legend: Q questions, n events of the log, M candidates.
 """
@@ -27,13 +27,13 @@ from model.study.interactions import Interactions, Timeline
 
 __all__ = ["FirstStage", "SecondStage"]
 
-_COUNTED_TOGETHER = 2_000  # events at most; it bounds memory and changes nothing
+_COUNTED_TOGETHER = 2_000  # events at most; this bounds memory and does not change the counts
 _ASKED_TOGETHER = 8  # questions that see the same counts: those before the first of them
-_PLACES = 64  # newest items of a history that the second stage looks at
+_PLACES = 64  # newest items of a history that the second stage uses
 
 
 class FirstStage(Protocol):
-    """A ranker that can also say what it thinks of a few items."""
+    """A ranker that can also score given items."""
 
     def rank(self, histories: Histories, k: int) -> Ranked:
         """The best unseen items."""
@@ -43,7 +43,7 @@ class FirstStage(Protocol):
 
 
 class SecondStage:
-    """Walks a log. Columns of its counts are the places of `log.item_ids`."""
+    """The second stage on a log, in time order. Columns of its counts are positions in `log.item_ids`."""
 
     def __init__(self, log: Interactions, timeline: Timeline, candidates: CandidateConfig | None = None) -> None:
         self._log, self._timeline, self._candidates = log, timeline, candidates or CandidateConfig()
@@ -56,7 +56,7 @@ class SecondStage:
         seed: int,
         told: Callable[[float], None] = lambda done: None,
     ) -> RerankerChoice:
-        """The reranker that serves after the questions `events`, places int64 [Q] of the log, ascending, if any does.
+        """Learn a reranker from the questions `events`, ascending places int64 [Q] in the log, and decide on its use.
 
         `columns` int64 [items of the log] are the first stage's, -1 for items that it does not know.
         """
@@ -80,7 +80,7 @@ class SecondStage:
         events: np.ndarray,
         told: Callable[[float], None] = lambda done: None,
     ) -> np.ndarray:
-        """int64 [Q]: the rank of each event's item in the list of that moment, 0 beyond the cutoff."""
+        """int64 [Q]: the rank of each event's item in the list at that time, 0 beyond the cutoff."""
         ranks: list[np.ndarray] = []
         for block, slates in self._walk(first_stage, columns, events, told):
             hit = slates.best(reranker, CUTOFF)[0] == self._log.items[block][:, None]
@@ -90,7 +90,7 @@ class SecondStage:
     def _walk(
         self, first_stage: FirstStage, columns: np.ndarray, events: np.ndarray, told: Callable[[float], None]
     ) -> Iterator[tuple[np.ndarray, Slates]]:
-        """Blocks of `events` with their slates; what is counted is what came before the block's first moment."""
+        """Blocks of `events` with their slates; the counts are those before the block's first moment."""
         log, timeline, moments = self._log, self._timeline, self._log.moments
         everything, counted = np.arange(len(log.item_ids)), 0
         known = np.flatnonzero(columns >= 0)
@@ -112,7 +112,7 @@ class SecondStage:
             told((first + len(block)) / len(events))
 
     def _count(self, counts: StreamCounts, first: int, until: int) -> int:
-        """Count the events from place `first` to below `until`, which is returned."""
+        """Count the events from place `first` to before `until`; returns `until`."""
         log, everything = self._log, np.arange(len(self._log.item_ids))
         for start in range(first, until, _COUNTED_TOGETHER):
             events = np.arange(start, min(start + _COUNTED_TOGETHER, until))

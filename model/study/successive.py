@@ -1,9 +1,9 @@
-"""One moment for everybody: the protocol `global`, with successive questions.
+"""One time of split for all users: the protocol `global`, with successive questions.
 
-Models are fitted on the events before a moment and then frozen. Every later event is a question: its user's fresh
-history, as it was before the event's moment, and the item that came. The whole catalogue is ranked. Every question
-counts: that of a user without a history, and that after an item which the model has never met, which is a miss.
-Settings are chosen the same way inside the training part, by NDCG@20.
+Models are fitted on the events before one time and then frozen. Every later event is a question: its user's history
+just before the event's moment, and the item of the event. The whole catalogue is ranked. Every question counts, also
+for users without a history; an item that the model does not know is a miss. Settings are chosen in the same way inside
+the training part, by NDCG@20.
 
 The scheme is "global temporal split, successive" of Gusak et al. 2025 (arXiv 2507.16289).
 
@@ -38,12 +38,12 @@ __all__ = ["HISTORY_LENGTHS", "Successive", "slices_by_length"]
 HISTORY_LENGTHS = {"0": (0, 0), "1": (1, 1), "2-5": (2, 5), "6-20": (6, 20), "21+": (21, None)}
 
 _QUESTIONS_PER_BLOCK = 2_000
-_CHOICE_QUESTIONS = 5_000  # that settings are chosen by, at most
-_PATIENCE = 8  # candidates of one training without a better one, then it ends
+_CHOICE_QUESTIONS = 5_000  # the most questions by which settings are chosen
+_PATIENCE = 8  # a training ends after so many candidates without a better one
 
 
 def slices_by_length(lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """bool [Q] by name: which questions came from users with so many items in their history."""
+    """bool [Q] by name: questions of users with this number of items in their history."""
     return {
         f"history {name}": (lengths >= least) & (lengths <= (np.inf if most is None else most))
         for name, (least, most) in HISTORY_LENGTHS.items()
@@ -52,18 +52,18 @@ def slices_by_length(lengths: np.ndarray) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Part:
-    """Events to fit on and events to ask about."""
+    """Events to fit on, and events that are questions."""
 
-    until_ms: int  # fitted on what came before
-    catalogue: Catalogue  # of what came before
+    until_ms: int  # models are fitted on the events before
+    catalogue: Catalogue  # the items of these events
     columns: np.ndarray  # int64 [items of the log], -1 for items that came later
     events: np.ndarray  # int64 [Q], the questions' places in the log
 
 
 class Successive:
-    """Trains and measures contenders on one log, cut at the time below which a share `quantile` of its events lies.
+    """Trains and measures contenders on one log, split at the time before which a share `quantile` of its events lies.
 
-    Raises ValueError when nothing is left on one side of the cut.
+    Raises ValueError when one side of the split has no events.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Successive:
 
     @property
     def users(self) -> np.ndarray:
-        """int64 [Q], who asked."""
+        """int64 [Q]: the user of each question."""
         return self._log.users[self._test.events]
 
     def slices(self) -> dict[str, np.ndarray]:
-        """bool [Q] by name: questions by history length, and what no list could answer or none may repeat."""
+        """bool [Q] by name: questions by history length, by whether the item is known, and by whether it repeats."""
         events = self._test.events
         lengths, repeats = self._timeline.lengths(events), self._timeline.repeats(events)
         unknown = self._test.columns[self._log.items[events]] < 0
@@ -112,7 +112,7 @@ class Successive:
         }
 
     def row(self, name: str, contender: Contender, seeds: int) -> Row:
-        """The figures of one contender over `seeds` trainings, settings chosen once."""
+        """The figures of one contender over `seeds` trainings; its settings are chosen once."""
         row = Row(name)
         chosen = self._settings(name, contender)
         for seed in range(seeds if contender.seeded else 1):
@@ -134,7 +134,7 @@ class Successive:
     def _measure(
         self, label: str, contender: Contender, seed: int, chosen: Settings
     ) -> tuple[np.ndarray, Settings, float]:
-        """(Ranks int64 [Q], the settings that they were made with, when everything was fitted)."""
+        """(ranks int64 [Q], their settings, the clock after fitting)."""
         choice = self._second_stage_of(label, contender, seed, chosen) if contender.second_stage else None
         part, ranker = self._test, self._fitted(self._test, contender, seed, chosen)
         fitted = time.perf_counter()
@@ -147,20 +147,21 @@ class Successive:
         return self._ranks(ranker, part, part.events), chosen, fitted
 
     def _fitted(self, part: _Part, contender: Contender, seed: int, chosen: Settings) -> Any:
-        """The contender as a ranker, and as a first stage where it has a second one."""
+        """The fitted contender: a ranker, and also a `FirstStage` if it has a second stage."""
         histories = self._timeline.before(part.until_ms, part.columns)
         (trained,) = contender.train(part.catalogue, histories, seed, self._device, chosen)
         return trained.ranker
 
     def _second_stage_of(self, label: str, contender: Contender, seed: int, chosen: Settings) -> RerankerChoice:
-        """What a second stage learns from the questions of the choice, which its first stage was not fitted on."""
+        """The reranker from the questions for the choice of settings, on which its first stage was not fitted."""
         part, label = self._choice, f"{label}: reranker"
         first_stage = self._fitted(part, contender, seed, chosen)
         told = partial(self._progress, label)
         return self._second_stage.learn(first_stage, part.columns, part.events, seed, told)
 
     def _settings(self, name: str, contender: Contender) -> Settings:
-        """Chosen once: rows that differ in their second stage alone train alike, so they choose alike."""
+        """The chosen settings. They are chosen once for rows that train in the same way, which differ only in their
+        second stage."""
         if (chosen := self._chosen.get(contender.train)) is None:
             chosen = self._chosen[contender.train] = self._choose(name, contender)
         return chosen

@@ -1,4 +1,4 @@
-"""The price of variety: the same ranking, with more and more of what is popular left out."""
+"""The effect of variety on accuracy: the same ranking, with fewer and fewer popular items."""
 
 from __future__ import annotations
 
