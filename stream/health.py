@@ -1,7 +1,7 @@
-"""Is the process alive, and is it ready? What an orchestrator's probes are told, beside `/metrics`.
+"""Whether the process is alive and ready: the answers to an orchestrator's probes, next to `/metrics`.
 
-The loop says at every turn that it got around, and what keeps it from its work, if anything does. A probe is answered
-by another thread, which would say yes for ever of a loop that hangs: so the answer goes by when the loop spoke last.
+The main loop reports every turn, and what it waits for, if anything. Another thread answers the probes and runs also
+when the loop hangs, so the answer depends on the time of the loop's last report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Health"]
 
 
 class Health:
-    """Alive while the loop turned less than `alive_seconds` ago, ready while it waits for nothing besides.
+    """Alive if the loop's last turn was at most `alive_seconds` ago; ready if it is alive and waits for nothing.
 
     >>> now = [0.0]
     >>> health = Health(alive_seconds=60, clock=lambda: now[0])
@@ -36,23 +36,23 @@ class Health:
         self, alive_seconds: float = ProcessConfig.alive_seconds, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._alive_seconds, self._clock = alive_seconds, clock
-        # Replaced as one, so that another thread never sees half of a turn.
+        # One tuple, replaced at once, so that another thread never sees the time and the text of different turns.
         self._last = clock(), "the process is starting"
 
     def turned(self, waits_for: str = "") -> None:
-        """The loop got around; `waits_for` says what it cannot work without, empty when it works."""
+        """Report a turn of the loop; `waits_for` says what it waits for, empty when it works."""
         self._last = self._clock(), waits_for
 
     def why_dead(self) -> str:
-        """Empty: alive."""
+        """Why the process is not alive; empty if it is."""
         since = self._clock() - self._last[0]
         return f"the main loop has not turned for {since:.0f} s" if since > self._alive_seconds else ""
 
     def why_unready(self) -> str:
-        """Empty: ready."""
+        """Why the process is not ready; empty if it is."""
         return self.why_dead() or self._last[1]
 
     @property
     def probes(self) -> Mapping[str, Callable[[], str]]:
-        """By the path of a request: why the answer is no; empty for yes."""
+        """By the path of a request: a function that returns why the answer is negative; empty if it is positive."""
         return {"/healthz": self.why_dead, "/readyz": self.why_unready}

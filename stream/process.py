@@ -1,4 +1,4 @@
-"""What every process shares: its logging, its signals, its end."""
+"""The common part of all processes: logging, signals, and how a process ends."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ __all__ = [
     "tune_gc",
 ]
 
-# Chatter of the client libraries that says nothing an operator can act on. Below INFO they write out their settings,
-# passwords included.
+# Client libraries whose messages do not help an operator. Below INFO they write their settings, including passwords.
 _QUIET = ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec")
 
-REFUSED = 2  # exit code: somebody has to put something right first, starting again does not help
+REFUSED = 2  # exit code: a person must correct something first, a restart does not help
 PARENT_PID = "FRESHET_PARENT_PID"  # environment variable that names the supervisor
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _SWITCH_SECONDS = 0.0001
-_YOUNG_OBJECTS = 20_000  # made since the last collection and still there; Python's own limit is 700
+_YOUNG_OBJECTS = 20_000  # created since the last collection and still alive; Python's own limit is 700
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,16 @@ class ProcessConfig:
 def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> threading.Event:
     """Set up logging and return the event that SIGINT and SIGTERM set.
 
-    A process that is still there `grace_seconds` after the first signal ends at once with exit code 1: a client library
-    that waits for a broker which is gone must not keep it. Nothing is lost by that, see `stream.updater.worker`.
+    A process that still runs `grace_seconds` after the first signal ends at once with exit code 1, because a client
+    library may wait for a broker that is down. No data is lost by that, see `stream.updater.worker`.
     """
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.INFO if log_level.upper() == "DEBUG" else logging.ERROR)
-    # Numerical code lets go of the interpreter at every call and must win it back: beside one busy thread of a client
-    # library, at the usual 5 ms, ranking a batch takes many times its own time.
+    # Numerical code releases the interpreter lock at every call and must get it back. Next to one busy thread of a
+    # client library, with the usual interval of 5 ms, ranking a batch would take many times as long.
     sys.setswitchinterval(_SWITCH_SECONDS)
     die_with_parent()
     stop = threading.Event()
@@ -78,11 +77,11 @@ def prepare_process(log_level: str, grace_seconds: float | None = 8.0) -> thread
 
 
 def run_at_idle_priority() -> None:
-    """From now on this thread, and every one it starts, runs only while nobody else wants the core.
+    """From now on this thread, and every thread that it starts, runs only while no other thread needs the core.
 
-    A high niceness is not enough: Linux lets the running thread finish its slice of some milliseconds before one of
-    higher priority that has just woken, and a scorer wakes many times for one batch. A thread of `SCHED_IDLE` is
-    stopped at once.
+    A high niceness is not enough: Linux lets the running thread finish its slice of some milliseconds before a thread
+    of higher priority that has just woken, and a scorer wakes many times for one batch. A thread of `SCHED_IDLE` is
+    preempted at once.
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -91,10 +90,10 @@ def run_at_idle_priority() -> None:
 
 
 def tune_gc() -> None:
-    """Call when everything long-lived is loaded: the garbage collector never walks it again.
+    """Call this when all long-lived objects are loaded: the garbage collector never visits them again.
 
-    A full collection stops every thread, for 70 to 90 ms with torch and Faust loaded. Young objects are collected less
-    often too: nearly all of them belong to records in flight, which hold no cycles and are freed without the collector.
+    A full collection stops every thread, for 70 to 90 ms with torch and Faust loaded. Young objects are also collected
+    less often: nearly all of them belong to records, which have no cycles and are freed without the collector.
     """
     gc.collect()
     gc.freeze()
@@ -102,10 +101,10 @@ def tune_gc() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End a worker that has closed everything of its own.
+    """End a worker that has closed all its resources.
 
-    The interpreter would go on for seconds, on a busy machine for longer than a supervisor waits, to take torch's and
-    Faust's objects apart one by one.
+    A normal exit would take seconds, on a busy machine longer than a supervisor waits, because the interpreter deletes
+    the objects of torch and Faust one by one.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -114,16 +113,16 @@ def end_process(code: int) -> NoReturn:
 
 
 def die_with_parent() -> None:
-    """Called by a child: end when the supervisor ends, however it ends (Linux; elsewhere it does nothing)."""
+    """Called by a child process: it gets SIGTERM when the supervisor ends in any way (only on Linux)."""
     parent = os.environ.get(PARENT_PID)
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before the request
+    if os.getppid() != int(parent):  # the supervisor ended before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def name_process(name: str) -> None:
-    """What `ps -o comm` and `pkill` know this process by, at most 15 bytes (Linux; elsewhere it does nothing)."""
+    """Set the name of this process for `ps -o comm` and `pkill`, at most 15 bytes (only on Linux)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
