@@ -38,9 +38,7 @@ class Served(NamedTuple):
 class ServedLists(NamedTuple):
     lists: dict[bytes, Served]  # by user
     forgotten: set[bytes]  # users whose last record up to the given time is a deletion
-    only_later: dict[
-        bytes, int
-    ]  # time of the first later record, for users without earlier ones; compaction may have removed these
+    only_later: dict[bytes, int]  # users with later records only: time of the first; compaction may have removed others
     unreadable: list[str]
 
 

@@ -152,7 +152,7 @@ class Sink:
         return None
 
     def _find_position(self, tp: TopicPartition) -> None:
-        """Continue from the position in the sink; if it is unusable, empty the partition in the sink and begin again."""
+        """Continue from the position in the sink; if it is unusable, empty the partition there and begin again."""
         low, end = offset_range(self._admin, tp)
         position = self._target.position(tp.partition)
         why = self._useless(position, low, end)
