@@ -1,4 +1,4 @@
-"""Arms with a diffusion model that is trained never again, or from scratch: what is retraining worth?"""
+"""Arms with a diffusion model that is never trained again, or trained from scratch: what is retraining worth?"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Account:
 
 
 class Resender:
-    """Sends letters and records which were sent. Raises `LetterError` when another `Resender` has begun since."""
+    """Sends letters, and stores which ones were sent. Raises `LetterError` when another `Resender` has begun since."""
 
     def __init__(self, connection: KafkaConnection, plan: TopicPlan) -> None:
         self._plan = plan

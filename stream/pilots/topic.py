@@ -125,7 +125,7 @@ class PilotReader:
 
 
 class PilotSender:
-    """Sends the counts of a scorer. It never raises `KafkaError`: lost totals are replaced by the next ones.
+    """Sends the counts of a scorer. `send` raises no `KafkaError`: lost totals are replaced by the next ones.
 
     `open` is called when there is a pilot, from a thread that no other waits for, so that a scorer without pilots has
     no producer.

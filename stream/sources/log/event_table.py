@@ -68,8 +68,8 @@ class EventTable:
         self._folder.cleanup()
 
     def load(self, roles: Sequence[str], batches: Iterator[pa.RecordBatch], hours: bool) -> None:
-        """Add rows whose columns hold `roles`; `hours` says that times of day such as 9 are hours, not minutes of an
-        hhmm form such as 1530."""
+        """Add rows whose columns hold `roles`. `hours` says that times of day such as 9 and 15 are hours; otherwise
+        930 and 1530 are hours and minutes."""
         names = ["place", "row", *roles, "fault"]
         kinds = [pa.int64(), pa.int64(), *[pa.string()] * len(roles), pa.string()]
         schema = pa.schema(list(zip(names, kinds, strict=True)))
