@@ -191,7 +191,7 @@ class ScorerMetrics(ProcessMetrics):
     ]
     gpu_memory_peak_bytes: Annotated[Gauge, _GPU_MEMORY]
 
-    # -- quality: a list may outlast its model's time in a slot, so a variant has nearly all slots -------------------------
+    # -- quality: a list may outlast its model's time in a slot, so a variant has nearly all slots ---------------------
     prequential_rank: Annotated[
         Histograms[tuple[Variant, Slot]],
         Metric(

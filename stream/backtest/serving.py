@@ -46,7 +46,7 @@ class Serving:
         self._answered: list[Examples] = []
         self._service, self._signals = service, WorkerSignals(windows)
         metrics, tally, signals = self._signals.scorer_metrics, self._signals.tally, self._signals.lists
-        # Every list may become an example: in a backtest there is no limit per second.
+        # Every list may become an example: the limit per second is so high that no backtest reaches it.
         lists = replace(lists, second_stage=replace(lists.second_stage, examples_per_second=_EXAMPLES_PER_SECOND))
         popularity, catalogue = service.popularity, Catalogue()
         self._stages = TwoStages(lists, popularity, catalogue, clock)
