@@ -59,9 +59,9 @@ def doctor(settings: Settings, process: tuple[str, ...]) -> None:
 def repartition(settings: Settings, work_dir: Path | None) -> None:
     """Grow to more partitions: every user moves to the one that murmur2 gives, histories and lists follow.
 
-    Stop updaters and scorers first; producers may go on. --partitions is the number there shall be. An interrupted run
-    is finished by running it again. From then on events that arrive in another partition than their user's are routed
-    there.
+    Stop updaters, scorers, APIs and sinks first; producers may go on. --partitions is the number there shall be. An
+    interrupted run is finished by running it again. From then on events that arrive in another partition than their
+    user's are routed there.
     """
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
