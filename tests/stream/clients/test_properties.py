@@ -51,6 +51,28 @@ def test_a_java_clients_file_is_read_whole(tmp_path: Path, caplog: pytest.LogCap
     assert "client.id" in caplog.text  # what is not used is named
 
 
+def test_every_way_to_write_a_properties_file_is_read(tmp_path: Path) -> None:
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    text = rf"""! a comment of the other kind
+bootstrap.servers kafka-1:9093
+security.protocol   :   SASL_SSL
+sasl.mechanism=PLAIN
+sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username='ann' password='päss';
+ssl.ca.location={tmp_path}/ca.pem
+ssl.certificate.location={tmp_path}/cert.pem
+ssl.key.location={tmp_path}/key.pem
+ssl.key.password=of the key
+"""
+    connection = connect(tmp_path, text)
+    assert (connection.servers, connection.security_protocol) == (["kafka-1:9093"], "SASL_SSL")
+    assert (connection.sasl_username, connection.sasl_password) == ("ann", "päss")
+    assert (connection.ssl_certfile, connection.ssl_keyfile) == (f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem")
+    assert connection.ssl_key_password == "of the key"
+    keystore = text.replace("ssl.certificate.location", "ssl.keystore.location")
+    assert connect(tmp_path, keystore).ssl_certfile == f"{tmp_path}/cert.pem"
+
+
 def test_a_file_for_librdkafka_is_read_whole(tmp_path: Path) -> None:
     connection = connect(tmp_path, LIBRDKAFKA)
     assert (connection.servers, connection.security_protocol) == (["kafka-1:9092"], "SASL_SSL")

@@ -144,6 +144,23 @@ def test_a_first_model_and_its_child_go_live(kafka: KafkaConnection, plan: Topic
     assert on_the_board(second["live"]) > 0.9
 
 
+def test_users_beyond_a_rounds_cap_wait_also_over_a_restart_with_an_empty_disk(
+    kafka: KafkaConnection, plan: TopicPlan, tmp_path: Path
+) -> None:
+    capped = config(tmp_path / "one", changed_users=40, first_users=USERS)
+    write(kafka, plan, world(8))
+    with training(capped, kafka, plan) as trainer:
+        turn_until(trainer, lambda: trainer.view.changed_users == USERS)
+        promote(trainer)
+        assert trainer.view.changed_users == USERS - 40
+    learnt = read_slots(kafka, plan.models)["live"].version
+    elsewhere = replace(capped, state_dir=tmp_path / "two", round_seconds=3600.0)
+    with training(elsewhere, kafka, plan) as trainer:
+        turn_until(trainer, lambda: trainer.view.caught_up)
+        assert trainer.lifecycle.slots.live is not None and trainer.lifecycle.slots.live.version == learnt
+        assert trainer.view.changed_users == USERS - 40
+
+
 def poison(learner: Learner, histories: Histories, epochs: int, stop: Callable[[], bool]) -> FitReport:
     """Sound numbers, wrong lessons: every item is taken for a random other one."""
     shuffled = np.random.default_rng(0).permutation(len(learner.items))
