@@ -79,6 +79,12 @@ def test_what_a_newer_history_adds_is_counted_by_its_kind(view: View) -> None:
     assert view.counts.newest(9, 1000) == [("pot", 3000)]
 
 
+def test_an_event_of_weight_zero_is_no_meeting(view: View) -> None:
+    view.put("ann", codec.encode(merge_entries(EMPTY, [Entry(1000, "tea", 0.0), Entry(2000, "cups", 1.0)], 200)))
+    assert view.counted() == {"cups": 1.0}
+    assert view.counts.newest(9, 0) == [("cups", 2000)]
+
+
 def test_stored_histories_are_counted_once_while_others_come(view: View) -> None:
     view.store.write({b"c": b"x", b"o": b"y"} | {b"hu%03d" % n: bought(tea=1000 + n) for n in range(250)})
     view.counts.turn(0.0)

@@ -1,6 +1,7 @@
 """What events add up to: each once, paired with what came before it, hidden as the lists hide."""
 
 import numpy as np
+import pytest
 
 from state import codec
 from state.history import EMPTY, Entry, merge_entries
@@ -13,11 +14,13 @@ HOUR_MS = 3_600_000
 NOW = 1_700_000_000_000
 
 
-def request(user: str, met: list[tuple[str, int]], new: int, kind: str = "", limit: int = 200) -> Request:
+def request(
+    user: str, met: list[tuple[str, int]], new: int, kind: str = "", limit: int = 200, weight: float = 1.0
+) -> Request:
     """`met` are items with the hour of each; the last `new` of them came now."""
-    entries = [Entry(NOW + hour * HOUR_MS, item, 1.0, kind) for item, hour in met]
+    entries = [Entry(NOW + hour * HOUR_MS, item, weight, kind) for item, hour in met]
     history = merge_entries(EMPTY, entries, limit)
-    events = tuple(NewInteraction(item, NOW + hour * HOUR_MS, False, 1.0, kind) for item, hour in met[-new:] if new)
+    events = tuple(NewInteraction(item, NOW + hour * HOUR_MS, False, weight, kind) for item, hour in met[-new:] if new)
     return Request(0, 0, user.encode(), codec.read(codec.encode(history)), "event", events)
 
 
@@ -49,10 +52,14 @@ def test_a_refresh_without_news_changes_nothing() -> None:
     assert counts.counts.events == 0
 
 
-def test_an_event_against_an_item_counts_for_nothing() -> None:
-    counts = EventCounts(EventKinds({"return": EventKind(negative=True)}))
-    counts.count([request("u", [("a", 0)], 1, kind="return")])
-    assert demand(counts, "a") == 0
+@pytest.mark.parametrize(("kind", "weight"), [("return", 1.0), ("", 0.0)])
+def test_an_event_against_an_item_counts_for_nothing(kind: str, weight: float) -> None:
+    counts = EventCounts(EventKinds({"return": EventKind(negative=True)}) if kind else ALL_ALIKE)
+    counts.count([request("u", [("a", 0)], 1, kind=kind, weight=weight)])
+    counts.count([request("v", [("a", 0), ("b", 1)], 2, kind=kind, weight=weight)])
+    assert (demand(counts, "a"), demand(counts, "b")) == (0, 0)
+    counts.count([request("w", [("a", 0), ("b", 1)], 2)])
+    assert pairs(counts, "a", "b") == 1
 
 
 def test_a_late_event_is_paired_with_what_came_before_it() -> None:
