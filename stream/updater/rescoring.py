@@ -57,7 +57,7 @@ class Rescoring:
         self._begins = "", 0.0  # version of the live model, and when rescoring for it begins
         self._allowed, self._asked = 0.0, clock()
         self._last = -1  # the partition whose page was sent last
-        self._sent = 0  # users sent since rescoring was finished in all partitions
+        self._sent = 0  # users sent for the live model
         self.walking = False
 
     def send_due(self, tasks: Sequence[PartitionTask], newest_ms: int) -> None:
@@ -70,6 +70,7 @@ class Rescoring:
         live = self._slots.live
         if live is not None and live.version != self._begins[0]:
             self._begins = live.version, now + self._config.head_start_seconds
+            self._sent = 0
         if now < self._begins[1]:
             return  # users who were not yet sent for the model before will be sent for this one anyway
         for task in tasks:

@@ -93,6 +93,18 @@ def test_partitions_take_turns_and_none_waits_for_the_next_model(tasks: list[Par
         assert {user for partition, user in world.sent if partition == number} == {b"u%d" % n for n in range(10)}
 
 
+def test_the_log_counts_the_users_of_one_model(tasks: list[PartitionTask], caplog: pytest.LogCaptureFixture) -> None:
+    world = World(RescoringConfig(head_start_seconds=0, users_per_second=2, active_days=100))
+    caplog.set_level("INFO")
+    for version, seconds in (("v1", 3), ("v2", 12)):
+        world.promote(version)
+        for _ in range(seconds):
+            world.pass_second(tasks)
+    assert [message for message in caplog.messages if "scored again" in message] == [
+        "model v2: 20 active users are scored again"
+    ]
+
+
 def test_a_partition_that_comes_with_its_progress_is_walked_on(tasks: list[PartitionTask]) -> None:
     world = World(RescoringConfig(head_start_seconds=0))
     world.promote("v2")
