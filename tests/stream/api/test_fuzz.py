@@ -77,8 +77,8 @@ def fuzz(schema: BaseSchema, secret: str, examples: int, random: bool = False) -
     """Sends `examples` valid and as many invalid requests to each operation; returns how many."""
     headers, sent = {"authorization": f"Bearer {secret}"}, 0
     without_auth: list[Any] = [CHECKS.get_one("ignored_auth")]  # it asks again without the token, and has its own test
-    # Of a list the good events are taken, and so are nulls and numbers that can mean one thing only: what an event may be
-    # is tested with its decoder.
+    # Of a list the good events are taken, and so are nulls and numbers that can mean one thing only. What an event may
+    # be is tested with its decoder.
     lenient: list[Any] = [CHECKS.get_one("negative_data_rejection")]
 
     def check(operation: APIOperation, mode: GenerationMode) -> None:
