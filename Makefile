@@ -35,4 +35,4 @@ bench: $(VENV)/.installed ## prints the figures of tests/benchmarks
 	for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .coverage
