@@ -30,6 +30,6 @@ def read_study_log(
     ]
     against = int((arrays.rated & ~positive).sum())
     repeated = account.events - against - len(found[0])
-    left_out = ((against, "events of weight 0"), (repeated, "repeated lines"))
-    lines = [*account.lines(), *(f"  {count:,} {what} are left out" for count, what in left_out if count)]
+    lines = [*account.lines(), *([f"  {against:,} of weight 0"] if against else [])]
+    lines += [f"  {repeated:,} repeated lines are left out"] if repeated else []
     return found[0], found[1] if low_rated else None, lines

@@ -84,7 +84,7 @@ def test_events_against_an_item_are_no_right_answers(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     found, _, shown = read_study_log(path, LogOptions())
     assert np.array(found.item_ids)[found.items].tolist() == ["tea"]
-    assert "  1 events of weight 0 are left out" in shown
+    assert "  1 of weight 0" in shown
     log, _ = log_of_file(path, LogOptions())
     assert log.weights.tolist() == [1.0, 0.0]
 

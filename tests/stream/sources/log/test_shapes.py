@@ -18,6 +18,7 @@ class Shape(NamedTuple):
     first: tuple[str, str, int]  # user, item, time in ms of the first event in time order
     kind: str = ""
     options: LogOptions | None = None
+    rows: int = 2
 
 
 def ms(seconds: int) -> int:
@@ -201,6 +202,7 @@ SHAPES = {
         "mixed.csv",
         f"user,item,timestamp\nu1,i1,2019-04-11T16:26:41Z\nu2,i2,{S2}\nu3,i3,{S2 + 1}\n",
         ("u1", "i1", ms(S1)),
+        rows=3,
     ),
 }
 
@@ -212,7 +214,7 @@ def test_a_known_shape_is_read_right(tmp_path: Path, name: str) -> None:
     path.write_text(shape.text)
     with read_log(path, shape.options) as log:
         events = list(log.interactions())
-    assert len(events) == shape.text.count("i3") + 2  # every row of it
+    assert len(events) == shape.rows
     first = events[0]
     assert (first.user, first.item, first.timestamp) == shape.first
     assert first.event == shape.kind
