@@ -46,6 +46,7 @@ from stream.api.protocol import BoundedHttp
 from stream.api.service import Reads
 from stream.api.short_way import ShortWay
 from stream.api.waiting import Waiters
+from stream.clients.admin import check_group_right
 from stream.clients.connection import KafkaConnection
 from stream.process import tune_gc
 from stream.wire.item_follower import ItemFollower
@@ -78,6 +79,7 @@ class Api:
         self._resources = ExitStack()
         ensure_topics(connection, plan)
         agreed_layout(connection, plan)
+        check_group_right(connection, plan.prefix + config.group)
         self._socket = self._resources.enter_context(_listen(config.host, config.port))
         self.port: int = self._socket.getsockname()[1]
         self._registry = CollectorRegistry()

@@ -8,11 +8,25 @@ from typing import TypeVar
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    GroupAuthorizationFailedError,
+    NotCoordinatorError,
+)
 
 from stream.clients.connection import KafkaConnection
 
-__all__ = ["admin_client", "ask_coordinator", "offset_range", "partition_count", "topic_identity"]
+__all__ = [
+    "admin_client",
+    "ask_coordinator",
+    "check_group_right",
+    "group_operations",
+    "offset_range",
+    "partition_count",
+    "topic_identity",
+]
 
 
 _T = TypeVar("_T")
@@ -62,3 +76,24 @@ def ask_coordinator(ask: Callable[[], _T]) -> _T:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+def group_operations(admin: KafkaAdminClient, group: str) -> set[str]:
+    """What this user may do with a group, such as READ; empty when the brokers do not say. Raises
+    `GroupAuthorizationFailedError` when the user may not even see it."""
+    try:
+        described = ask_coordinator(lambda: admin.describe_groups([group], include_authorized_operations=True))[group]
+    except (GroupAuthorizationFailedError, ClusterAuthorizationFailedError):
+        raise GroupAuthorizationFailedError(group) from None
+    if "Authorization" in str(described.get("error")):
+        raise GroupAuthorizationFailedError(group)
+    return set(described.get("authorized_operations") or ())
+
+
+def check_group_right(connection: KafkaConnection, group: str) -> None:
+    """Raises `GroupAuthorizationFailedError` when this user may not join a group. A client that joins would try for
+    ever, or fail in a thread of its own."""
+    with admin_client(connection) as admin:
+        operations = group_operations(admin, group)
+    if operations and "READ" not in operations:
+        raise GroupAuthorizationFailedError(group)

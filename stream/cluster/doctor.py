@@ -12,13 +12,12 @@ from typing import Any, Literal, NamedTuple
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import (
-    ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     KafkaError,
     TransactionalIdAuthorizationFailedError,
 )
 
-from stream.clients.admin import admin_client, ask_coordinator
+from stream.clients.admin import admin_client, group_operations
 from stream.clients.connection import KafkaConnection
 from stream.clients.schema_registry import RegistryUnavailable, SchemaRegistry
 from stream.cluster.rights import PROCESSES, Process, Right, needed_rights
@@ -160,15 +159,10 @@ def _rights(
 
 def _group_right(admin: KafkaAdminClient, right: Right) -> Iterator[Right]:
     try:
-        described = ask_coordinator(lambda: admin.describe_groups([right.name], include_authorized_operations=True))
-    except (GroupAuthorizationFailedError, ClusterAuthorizationFailedError):
+        operations = group_operations(admin, right.name)
+    except GroupAuthorizationFailedError:
         yield right
         return
-    group = described[right.name]
-    if group.get("error") and "Authorization" in str(group["error"]):
-        yield right
-        return
-    operations = set(group.get("authorized_operations") or ())
     absent = tuple(op for op in right.operations if op not in operations)
     if operations and absent:
         yield right._replace(operations=absent)

@@ -14,6 +14,7 @@ import torch
 from model.rerank.counts import CountsConfig
 from ops.labels import RejectionReason
 from ops.metrics import ScorerMetrics
+from stream.clients.admin import check_group_right
 from stream.clients.connection import KafkaConnection
 from stream.clients.faust_records import deliver_eagerly
 from stream.clients.names import NameTaken
@@ -67,6 +68,7 @@ class Scorer:
     ) -> None:
         self._config, self._plan, self._metrics = config, plan, metrics
         ready_topics(connection, plan)
+        check_group_right(connection, plan.prefix + config.group)
         lists = ShownLists(config.state_dir / "shown", config.store)
         self._keeping = keeping = _keeping(config, connection, plan)
         self._scoring = _scoring(config, lists, metrics, keeping)

@@ -115,7 +115,8 @@ def test_a_worker_without_a_right_says_which_and_is_not_started_again(guarded: s
         done = freshet(
             process,
             *("--bootstrap-servers", guarded, "--prefix", plan.prefix, "--state-dir", str(tmp_path / process)),
-            *("--partitions", str(plan.partitions), "--metrics-port", str(free_ports("127.0.0.1", 1)[0])),
+            *("--partitions", str(plan.partitions)),
+            *("--port" if process == "api" else "--metrics-port", str(free_ports("127.0.0.1", 1)[0])),
             environment={
                 "FRESHET_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
                 "FRESHET_SASL_MECHANISM": "SCRAM-SHA-512",
@@ -134,6 +135,13 @@ def test_a_worker_without_a_right_says_which_and_is_not_started_again(guarded: s
     assert "GroupAuthorizationFailedError: shop-freshet-trainer. `freshet doctor` names" in refusal("trainer", PLAN)
     grant(guarded, ResourceType.GROUP, "shop-freshet-trainer", ("READ", "DESCRIBE"))
     assert "--transactional-id 'shop-models-trainer'" in refusal("trainer", PLAN)
+
+    apart = TopicPlan("apart-", partitions=1)
+    ensure_topics(as_user(guarded, "admin"), apart)
+    for spec in apart.specs():
+        grant(guarded, ResourceType.TOPIC, spec.name, ("READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"))
+    for process in ("scorer", "api"):  # whose clients would try for ever, or end in a thread
+        assert f"GroupAuthorizationFailedError: apart-freshet-{process}. `freshet doctor`" in refusal(process, apart)
 
     with admin_client(as_user(guarded, "admin")) as admin:
         hidden, unset = TopicPlan("hidden-", partitions=1), TopicPlan("unset-", partitions=1)
